@@ -1,0 +1,64 @@
+# make demo   everything from nothing to output/demo.mp4; the last line is one JSON object (the report)
+# make test   everything from nothing, then ruff, mypy and the whole test suite, a real ComfyUI included
+# make gpu    on a CUDA machine: training resumed, GPU benches; results into OUT (default output/gpu)
+#
+# Respected: PYTHON (interpreter the environment is made from), VENV (where it goes), COMFYUI_PATH and
+# COMFYUI_PYTHON (a ComfyUI of your own instead of .host), TORCH (what pip installs as torch), TORCH_INDEX
+# (package index for torch, e.g. https://download.pytorch.org/whl/cpu), PYTEST_ARGS.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+TM_HOST ?= .host
+OUT ?= output/gpu
+PYTEST_ARGS ?=
+
+DEMO_IMAGE ?= tm_core/assets/portraits/demo.jpg
+DEMO_AUDIO ?= $(firstword $(wildcard tm_core/assets/speech/*.wav))
+
+BIN := $(VENV)/bin
+ENVIRONMENT := TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/make_venv.sh "$(PYTHON)" "$(VENV)"
+RECIPE := pyproject.toml requirements.txt scripts/make_venv.sh
+
+.PHONY: demo test gpu lint types host env clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.run.done
+	@mkdir -p output
+	@echo "== demo: $(DEMO_IMAGE) speaks $(DEMO_AUDIO): output/demo.mp4, then the report as one line of JSON"
+	@$(BIN)/talking-machines animate --image "$(DEMO_IMAGE)" --audio "$(DEMO_AUDIO)" --out output/demo.mp4 --report output/demo.json
+
+test: $(VENV)/.dev.done host lint types
+	@echo "== pytest"
+	@TM_HOST="$(TM_HOST)" $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+gpu:
+	@OUT="$(OUT)" VENV="$(VENV)" PYTHON="$(PYTHON)" sh scripts/gpu.sh
+
+lint: $(VENV)/.dev.done
+	@echo "== ruff"
+	@$(BIN)/ruff check .
+
+types: $(VENV)/.dev.done
+	@echo "== mypy --strict tm_core"
+	@$(BIN)/mypy
+
+host: $(VENV)/.dev.done
+	@echo "== a real ComfyUI for the host tests"
+	@$(BIN)/python scripts/install_host.py --dest "$(TM_HOST)" --python "$(BIN)/python"
+
+env: $(VENV)/.dev.done
+
+$(VENV)/.run.done: $(RECIPE)
+	@$(ENVIRONMENT) cli
+	@touch $@
+
+$(VENV)/.dev.done: $(RECIPE)
+	@$(ENVIRONMENT) dev
+	@touch $@ $(VENV)/.run.done
+
+clean:
+	rm -rf output build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find tm_core nodes tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "kept: $(VENV) and $(TM_HOST); remove them by hand to start from nothing"

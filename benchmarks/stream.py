@@ -1,0 +1,76 @@
+"""Speed, first frame, time between chunks, hidden decoding and length of the main job.
+
+Runs `animate` on the bundled portrait and speech, cut or repeated to 0.3, 1, 7.77 and 73 s, and compares
+the length of what it wrote with the sound. The first run of all is a process of its own (cold).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks._common import ROOT, Result, demo_portrait, load, result, say, speech_of, write_wav
+from tm_core import app
+from tm_core.cli.animate import write_video
+from tm_core.media.video_io import probe
+from tm_core.weights.loading import TalkingModel
+
+DURATIONS_S = (0.3, 1.0, 7.77, 73.0)
+MAX_RTF, MAX_TTFF_S = 2.0, 3.0
+
+
+def run(*, weights: Path | None = None, device: str = "auto", seconds: float | None = None) -> list[Result]:
+    """Figures of every duration; `seconds` replaces the longest."""
+    durations = [*DURATIONS_S[:-1], seconds or DURATIONS_S[-1]]
+    with tempfile.TemporaryDirectory(prefix="tm-bench-") as folder:
+        results = _cold(Path(folder), weights, device)
+        model = load(weights, device)
+        for duration in durations:
+            results += _one(Path(folder), model, duration, long=duration == durations[-1])
+    return results
+
+
+def _cold(folder: Path, weights: Path | None, device: str) -> list[Result]:
+    say("cold start: a process of its own, 1 s of sound")
+    out = folder / "cold.mp4"
+    command = [
+        sys.executable, "-m", "tm_core.cli", "animate", "--image", str(demo_portrait()), "--audio",
+        str(write_wav(folder / "cold.wav", speech_of(1.0))), "--out", str(out), "--device", device, "--quiet",
+        *(["--weights", str(weights)] if weights else []),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    report = json.loads(done.stdout.splitlines()[-1])
+    return [result("time to first frame, cold (process start to first frame)", report["ttff_s"], "s")]
+
+
+def _one(folder: Path, model: TalkingModel, duration: float, *, long: bool) -> list[Result]:
+    say(f"{duration:g} s of sound")
+    out = folder / f"{duration:g}.mp4"
+    sound = write_wav(folder / f"{duration:g}.wav", speech_of(duration))
+    started = time.monotonic()
+    frames = app.animate(demo_portrait(), sound, model=model)
+    metrics = frames.new_metrics(started=started)
+    write_video(frames, out, metrics, quiet=True)
+    wall = time.monotonic() - started
+    tracks, meta = probe(out), frames.meta
+    difference = abs(tracks.video_s - duration)
+    results = [
+        result(f"{duration:g} s: video minus audio", difference, "s", f"<= {1 / float(meta.fps):g}", difference <= 1 / meta.fps + 1e-6)]
+    if long:
+        report = metrics.report()
+        results += [
+            result("time to first frame, warm (files to first frame)", report["ttff_s"], "s", f"<= {MAX_TTFF_S:g}", report["ttff_s"] <= MAX_TTFF_S),
+            result("whole job over video length", wall / duration, "x", f"<= {MAX_RTF:g}", wall / duration <= MAX_RTF),
+            result("picture", f"{meta.width}x{meta.height}", "px", ">= 128", min(meta.width, meta.height) >= 128),
+            *(result(f"time between chunks {k}", v, "s", f"chunk is {meta.chunk_s:g}") for k, v in report["ttbc_s"].items()),
+            result("frames per second", report["generation_fps"], "1/s", f"video has {float(meta.fps):g}"),
+            result("decoding hidden behind denoising", report["decode_hidden"], "share"),
+            result("denoising", report["denoise_s"] / meta.num_chunks, "s a chunk"),
+            result("decoding", report["decode_s"] / meta.num_chunks, "s a chunk"),
+            result("peak memory", report["peak_rss_mb"], "MB"),
+        ]
+    return results

@@ -1,0 +1,32 @@
+"""The ComfyUI surface of the pack: thin nodes, each one call into `tm_core`.
+
+Non-goals: the work itself (tm_core), versions of the host (compat). Imported only by ComfyUI, through the
+entry point of the pack.
+"""
+
+from __future__ import annotations
+
+from . import compat
+from .model import LoadModel
+from .sinks import CollectFrames, PreviewStream, SaveStream
+from .stream import CausalSampler, DecodeStream
+from .subject import FaceMask
+from .voice import AudioEncoder, SpeakingSilence
+
+NODES: list[type] = [
+    LoadModel, AudioEncoder, FaceMask, SpeakingSilence, CausalSampler, DecodeStream, PreviewStream, SaveStream, CollectFrames,
+]
+
+
+class TalkingMachinesExtension(compat.ComfyExtension):
+    """What ComfyUI asks for the nodes of this pack."""
+
+    async def get_node_list(self) -> list[type]:
+        """Every node class."""
+        return NODES
+
+
+async def comfy_entrypoint() -> TalkingMachinesExtension:
+    """Register the model folder (hosts before 0.9 never call `on_load`) and hand over the extension."""
+    compat.register_model_folder()
+    return TalkingMachinesExtension()

@@ -1,0 +1,176 @@
+"""The one place that knows ComfyUI: which API module, which keyword exists since when, how to report and to stop.
+
+Covers 0.3.75 and later. Non-goals: what a node does; conversions of pictures and sound (pictures, sound).
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import folder_paths
+import numpy as np
+import torch
+from comfy.cli_args import args as host_args
+from PIL import Image
+
+try:  # the pinned API is what the maintainers advise; `latest` changes with the host
+    from comfy_api.v0_0_2 import ComfyExtension, InputImpl, io
+except ImportError:
+    from comfy_api.latest import ComfyExtension, InputImpl, io
+
+from ..tm_core.errors import InputError
+
+__all__ = [
+    "ComfyExtension", "Progress", "check_interrupt", "device_named", "devices", "field", "free_memory", "io", "model_files",
+    "output_file", "register_model_folder", "saved_video", "schema", "tell", "temp_folder", "video_of", "weights_named",
+]
+
+log = logging.getLogger(__name__)
+
+CATEGORY = "TalkingMachines"
+MODEL_FOLDER = "talking_machines"
+AUTO = "auto"
+
+
+# ---- schemas
+
+
+def _accepted(call: Callable[..., Any], keywords: dict[str, Any]) -> dict[str, Any]:
+    """Those keywords that this host's version of `call` knows; newer ones are comfort, not function."""
+    parameters = inspect.signature(call).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return keywords
+    return {name: value for name, value in keywords.items() if name in parameters}
+
+
+def schema(**keywords: Any) -> Any:
+    """io.Schema of this pack's category, without what the host does not know yet."""
+    return io.Schema(**_accepted(io.Schema, {"category": CATEGORY, **keywords}))
+
+
+def field(kind: Any, name: str, **keywords: Any) -> Any:
+    """Input `name` of an io type, without what the host does not know yet (`advanced`)."""
+    return kind.Input(name, **_accepted(kind.Input, keywords))
+
+
+# ---- files
+
+
+def register_model_folder() -> None:
+    """Make models/talking_machines known; entries of extra_model_paths.yaml stay."""
+    folder_paths.add_model_folder_path(MODEL_FOLDER, str(Path(folder_paths.models_dir) / MODEL_FOLDER), is_default=True)
+
+
+def model_files() -> list[str]:
+    """Weights the user put there: .safetensors only, never a pickle (the folder's own filter lets everything pass)."""
+    return sorted(name for name in folder_paths.get_filename_list(MODEL_FOLDER) if name.endswith(".safetensors"))
+
+
+def weights_named(name: str) -> Path:
+    """Path of weights in the model folders; InputError when they went away."""
+    path = folder_paths.get_full_path(MODEL_FOLDER, name)
+    if path is None:
+        remedy = "put the file there and reload the page, or choose the bundled model"
+        raise InputError("weights", name, f"not found in models/{MODEL_FOLDER}", remedy)
+    return Path(path)
+
+
+def temp_folder() -> Path:
+    """The host's folder for files that do not outlive it."""
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def output_file(prefix: str, suffix: str, width: int, height: int) -> tuple[Path, str]:
+    """The next free file of this prefix in the output folder, and its subfolder; InputError where none can be made."""
+    try:
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory(), width, height)
+    except OSError as error:
+        raise InputError("filename_prefix", prefix, f"cannot be written ({error.strerror})", "free or unlock the output folder") from error
+    except Exception as error:  # the host raises a bare Exception for this
+        raise InputError("filename_prefix", prefix, "points outside the output folder", "use a name like video/talking") from error
+    return Path(folder) / f"{name}_{counter:05}_{suffix}", subfolder
+
+
+def saved_video(path: Path, subfolder: str) -> dict[str, Any]:
+    """UI result that shows a file of the output folder as a video and names it in the history."""
+    return {"images": [{"filename": path.name, "subfolder": subfolder, "type": "output"}], "animated": (True,)}
+
+
+def shown_picture(frame: np.ndarray) -> dict[str, Any]:
+    """UI result that shows one frame (H, W, 3) uint8 from the temporary folder."""
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path("tm_preview", str(temp_folder()))
+    file = f"{name}_{counter:05}_.png"
+    Image.fromarray(frame).save(os.path.join(folder, file), compress_level=1)
+    return {"images": [{"filename": file, "subfolder": subfolder, "type": "temp"}]}
+
+
+def video_of(path: Path) -> Any:
+    """A file as the host's VIDEO: only the path travels."""
+    return InputImpl.VideoFromFile(str(path))
+
+
+# ---- machine
+
+
+def devices() -> list[str]:
+    """What a device widget offers: auto, the CPU and whatever the host may use besides."""
+    own = comfy.model_management.get_torch_device()
+    others = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if own.type == "cuda" else [str(own)]
+    return list(dict.fromkeys([AUTO, "cpu", *others]))
+
+
+def device_named(name: str) -> torch.device:
+    """A device of the list; auto is the one the host computes on (so `--cpu` is respected)."""
+    return comfy.model_management.get_torch_device() if name == AUTO else torch.device(name)
+
+
+def free_memory() -> int:
+    """Bytes of main memory that can be had now."""
+    return int(comfy.model_management.get_free_memory(torch.device("cpu")))
+
+
+# ---- while a node runs
+
+
+def check_interrupt() -> None:
+    """Raise if the user stopped the job. It clears the host's flag: call it on the executing thread only."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def tell(node_id: str | None, text: str) -> None:
+    """A line in the log and, where the host can, under the node."""
+    log.info("%s", text)
+    from server import PromptServer  # the server imports the nodes: not while it is loading them
+
+    send = getattr(getattr(PromptServer, "instance", None), "send_progress_text", None)
+    if send is not None and node_id is not None:
+        send(text, node_id)
+
+
+class Progress:
+    """Progress of the running node in frames, with pictures."""
+
+    def __init__(self, total: int) -> None:
+        self._bar = comfy.utils.ProgressBar(total)
+        self._done = 0
+
+    def advance(self, frames: int, picture: np.ndarray | None = None) -> None:
+        """`frames` more are done; `picture` (H, W, 3) uint8 is shown. Raises the host's interrupt."""
+        self._done += frames
+        self._bar.update_absolute(self._done, preview=None if picture is None else _preview(picture))
+        check_interrupt()  # hosts from 0.9.2 throttle updates and skip the check with them
+
+
+def _preview(picture: np.ndarray) -> tuple[str, Image.Image, int | None]:
+    """What the host sends to the browser: it scales to the size given, up as well, so small ones give none."""
+    limit = int(host_args.preview_size)
+    return "JPEG", Image.fromarray(picture), limit if max(picture.shape[:2]) > limit else None

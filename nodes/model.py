@@ -1,0 +1,52 @@
+"""TM_LoadModel: weights into memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..tm_core.weights.loading import default_weights, load_model
+from . import compat, wires
+from .compat import io
+
+BUNDLED = "bundled"
+DTYPES = {"auto": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class LoadModel(io.ComfyNode):
+    """One checkpoint: generator, audio projector and autoencoder."""
+
+    @classmethod
+    def define_schema(cls) -> Any:
+        """Schema of TM_LoadModel."""
+        return compat.schema(
+            node_id="TM_LoadModel",
+            display_name="Load Talking Model",
+            description="Loads a talking-portrait model: the bundled one, which runs in real time on a CPU, or your own.",
+            search_aliases=["talking head", "lip sync", "talking portrait"],
+            inputs=[
+                compat.field(
+                    io.Combo, "weights", options=[BUNDLED, *compat.model_files()], default=BUNDLED,
+                    tooltip="The model that comes with the pack, or a .safetensors file of models/talking_machines."),
+                compat.field(
+                    io.Combo, "device", options=compat.devices(), default=compat.AUTO,
+                    tooltip="Where frames are denoised. auto: where ComfyUI computes (the CPU when it was started with --cpu)."),
+                compat.field(
+                    io.Combo, "dtype", options=list(DTYPES), default="auto", advanced=True,
+                    tooltip="Precision of the weights. auto: fp32, which the bundled model was tested with; the others save memory."),
+            ],
+            outputs=[wires.Model.Output("model", display_name="model", tooltip="The model, for every node that asks for one.")],
+        )
+
+    @classmethod
+    def execute(cls, weights: str, device: str, dtype: str) -> Any:
+        """Load; InputError for missing or damaged weights."""
+        path = None if weights == BUNDLED else compat.weights_named(weights)
+        return io.NodeOutput(load_model(path, device=compat.device_named(device), dtype=DTYPES[dtype]))
+
+    @classmethod
+    def fingerprint_inputs(cls, weights: str, **_: Any) -> Any:
+        """A file that was replaced is loaded again."""
+        path = default_weights() if weights == BUNDLED else compat.weights_named(weights)
+        return (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None

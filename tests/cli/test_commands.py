@@ -1,0 +1,70 @@
+"""The other commands: help, doctor, bench, score, train, and what happens to unknown ones."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tm_core.cli.bench import available, machine, result_line
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+COMMANDS = ("animate", "score", "doctor", "bench", "train")
+
+
+def test_help_names_every_command(cli: Run) -> None:
+    done = cli("--help")
+    assert done.returncode == 0
+    for command in COMMANDS:
+        assert command in done.stdout
+
+
+def test_version(cli: Run) -> None:
+    done = cli("--version")
+    assert done.returncode == 0 and done.stdout.strip()[0].isdigit()
+
+
+@pytest.mark.parametrize("args", [("fly",), ("animate", "--image", "x"), ("animate", "--nonsense"), ("bench", "speed-of-light")])
+def test_wrong_usage_is_two_without_a_traceback(cli: Run, args: tuple[str, ...]) -> None:
+    done = cli(*args)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
+def test_doctor_finds_what_the_main_job_needs(cli: Run, weights: Path) -> None:
+    done = cli("doctor", "--json", "--weights", weights)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {check["what"]: check for check in json.loads(done.stdout)}
+    for what in ("python", "torch", "encoder libx264", "encoder aac", "device cpu", "weights", "face models"):
+        assert found[what]["ok"], found[what]
+
+
+def test_doctor_names_the_remedy_for_missing_weights(cli: Run, tmp_path: Path) -> None:
+    done = cli("doctor", "--weights", tmp_path / "absent.safetensors")
+    assert done.returncode == 1
+    line = next(text for text in done.stdout.splitlines() if "weights" in text)
+    assert line.startswith("MISSING") and "absent.safetensors" in line
+
+
+def test_bench_lists_the_benchmarks_of_the_issue(cli: Run) -> None:
+    done = cli("bench", "--list")
+    assert done.returncode == 0
+    names = {line.split()[0] for line in done.stdout.splitlines()}
+    assert {"stream", "sync", "drift", "parity", "memory"} <= names
+    assert all(available().values()), "each says what it measures"
+
+
+def test_bench_json_is_one_object(cli: Run, weights: Path) -> None:
+    done = cli("bench", "memory", "--json", "--seconds", 3, "--weights", weights, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert set(result) == {"bench", "machine", "commit", "results"} and result["bench"] == "memory"
+    assert result["results"] and all(set(r) == {"what", "value", "unit", "bar", "ok"} for r in result["results"])
+    assert "cores" in result["machine"]
+
+
+def test_a_result_reads_like_a_sentence() -> None:
+    result = {"what": "growth", "value": 3, "unit": "MB", "bar": "< 50", "ok": True}
+    assert result_line(result) == "ok   growth: 3 MB   (bar < 50)"
+    assert machine()

@@ -1,0 +1,46 @@
+"""Shared by every test: where things are, few threads, no network.
+
+Test folders have no `__init__.py` (importlib mode), so what several folders need comes from here as fixtures.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch is imported: the suite shares two cores with a ComfyUI
+os.environ.setdefault("NO_COLOR", "1")
+os.environ.setdefault("COLUMNS", "200")
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """Root of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """What the package ships: weights, portraits, speech."""
+    return ROOT / "tm_core" / "assets"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The maintainers' shared folder (`TM_SHARED`, or `shared` beside the repository); a reasoned skip without it."""
+    folder = Path(os.environ.get("TM_SHARED", ROOT.parent / "shared"))
+    if not (folder / "assets").is_dir():
+        pytest.skip(f"shared assets: {folder}: not there; set TM_SHARED to run this test")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Every test starts from the same random state, whatever ran before it."""
+    torch.manual_seed(0)

@@ -1,0 +1,1 @@
+"""audio: see docs/architecture.md."""

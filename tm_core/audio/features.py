@@ -1,0 +1,90 @@
+"""Log-mel features by librosa, the same numbers whether the sound comes whole or in pieces.
+
+Row r is the power spectrum centred on sample (r + 0.5) hop, on librosa's mel filters, as a natural
+logarithm with a floor. Nothing looks at the whole sound (no loudness normalisation), and rows are computed
+in blocks of one fixed size, so a stream's rows equal the file's bit for bit. Non-goals: windows (windows.py).
+
+Shapes: R rows, M mel bands.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import librosa
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import AudioConfig
+
+Floats = NDArray[np.float32]
+
+BLOCK = 64  # rows computed at a time: one shape, so one order of additions
+POWER_FLOOR = np.float32(1e-5)
+SILENCE_LEVEL = float(np.log(POWER_FLOOR))
+
+
+@lru_cache(maxsize=4)
+def _filters(cfg: AudioConfig) -> Floats:
+    return np.asarray(librosa.filters.mel(sr=cfg.sample_rate, n_fft=cfg.n_fft, n_mels=cfg.n_mels), np.float32)
+
+
+def silence_row(cfg: AudioConfig) -> Floats:
+    """The feature row (M,) of digital silence."""
+    return np.full(cfg.n_mels, SILENCE_LEVEL, np.float32)
+
+
+SILENCE: Floats = silence_row(AudioConfig())
+
+
+def _block(samples: Floats, cfg: AudioConfig) -> Floats:
+    """(BLOCK, M) rows of exactly the samples BLOCK rows touch."""
+    spectrum = librosa.stft(samples, n_fft=cfg.n_fft, hop_length=cfg.hop, center=False, window="hann", dtype=np.complex64)
+    power = np.abs(spectrum) ** 2
+    return np.log(np.maximum(_filters(cfg) @ power, POWER_FLOOR)).T.astype(np.float32)
+
+
+class StreamingLogMel:
+    """Rows as their samples arrive; `finish` gives the last ones, with silence after the end."""
+
+    def __init__(self, cfg: AudioConfig) -> None:
+        self._cfg = cfg
+        # the first row is centred half a hop in, so it starts n_fft/2 - hop/2 samples before the sound
+        self._held = np.zeros(cfg.n_fft // 2 - cfg.hop // 2, np.float32)
+        self._pushed = self._rows = 0
+
+    @property
+    def _block_samples(self) -> int:
+        return self._cfg.n_fft + (BLOCK - 1) * self._cfg.hop
+
+    def push(self, samples: Floats) -> Floats:
+        """New rows (R, M) that whole blocks of the samples so far allow."""
+        self._pushed += len(samples)
+        self._held = np.concatenate([self._held, np.asarray(samples, np.float32)])
+        rows = [np.zeros((0, self._cfg.n_mels), np.float32)]
+        while len(self._held) >= self._block_samples:
+            rows.append(_block(self._held[: self._block_samples], self._cfg))
+            self._held = self._held[BLOCK * self._cfg.hop :]
+        out = np.concatenate(rows)
+        self._rows += len(out)
+        return out
+
+    def finish(self) -> Floats:
+        """The remaining rows (R, M); in all there are ceil(samples / hop)."""
+        total = -(-self._pushed // self._cfg.hop)
+        rest = total - self._rows
+        if rest <= 0:
+            return np.zeros((0, self._cfg.n_mels), np.float32)
+        blocks = -(-rest // BLOCK)
+        pad = self._block_samples + (blocks - 1) * BLOCK * self._cfg.hop
+        pushed = self._pushed
+        rows = self.push(np.zeros(max(0, pad - len(self._held)), np.float32))[:rest]
+        self._pushed = pushed
+        return rows
+
+
+def log_mel(waveform: Floats, cfg: AudioConfig) -> Floats:
+    """Rows (ceil(n / hop), M) of a waveform (n,) in -1..1 at cfg.sample_rate."""
+    stream = StreamingLogMel(cfg)
+    first = stream.push(waveform)
+    return np.concatenate([first, stream.finish()])

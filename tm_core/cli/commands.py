@@ -1,0 +1,136 @@
+"""The commands and their options; each hands over to one function of a module beside this one.
+
+Heavy modules are imported by the command that needs them, so that help and bad options answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import InputError
+
+app = typer.Typer(
+    name="talking-machines", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
+    help="A portrait and a voice become a talking video that streams.",
+)
+
+Device = Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1, ...")]
+Weights = Annotated[Path | None, typer.Option(help="A .safetensors model; the bundled one if left out.")]
+
+
+def print_json(value: Any, *, indent: int | None = None) -> None:
+    """One JSON value on stdout."""
+    typer.echo(json.dumps(value, indent=indent, allow_nan=False))
+
+
+@app.callback()
+def _options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens to stderr.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if version:
+        from .. import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def animate(
+    image: Annotated[list[Path], typer.Option(help="The portrait: any picture with a face.")],
+    audio: Annotated[Path, typer.Option(help="The voice: any file with sound, videos included.")],
+    out: Annotated[Path, typer.Option(help="The mp4 to write.")],
+    seed: Annotated[int, typer.Option(help="Same seed and inputs, same pixels.")] = 0,
+    report: Annotated[Path | None, typer.Option(help="Write the report as JSON to this file as well.")] = None,
+    weights: Weights = None,
+    device: Device = "auto",
+    decode_device: Annotated[str | None, typer.Option(help="Where frames are decoded; as --device if left out.")] = None,
+    face: Annotated[int | None, typer.Option(help="Which face, counted from the left from 0, if there are several.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="A picture, white where the voice may move the portrait.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps a chunk; the model's own number if left out.")] = None,
+    speaking: Annotated[str, typer.Option(help="auto, speaking or listening.")] = "auto",
+    queue_depth: Annotated[int, typer.Option(help="Chunks that may wait between the workers.")] = 2,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Make PORTRAIT say AUDIO; prints the report as one line of JSON."""
+    from ..streaming.metrics import process_started
+    from .animate import Job, run_job
+
+    if len(image) != 1:
+        raise InputError(
+            "--image", f"{len(image)} portraits", "one portrait is animated per run", "give one --image, run once for each portrait")
+    job = Job(
+        image=image[0], audio=audio, out=out, seed=seed, report=report, weights=weights, device=device,
+        decode_device=decode_device, face=face, mask=mask, steps=steps, speaking=speaking, queue_depth=queue_depth,
+        quiet=quiet, started=process_started(),
+    )
+    print_json(run_job(job))
+
+
+@app.command()
+def score(
+    video: Annotated[Path, typer.Argument(help="Any video of a talking face.")],
+    audio: Annotated[Path | None, typer.Option(help="The sound to compare with; the video's own if left out.")] = None,
+) -> None:
+    """Measure lip sync, drift and quality of a video; prints JSON."""
+    from .score import score_file
+
+    print_json(score_file(video, audio), indent=2)
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False, weights: Weights = None) -> None:
+    """Say what is installed, which devices and weights work, what is missing and how to get it."""
+    from .doctor import examine
+
+    found = examine(weights)
+    if as_json:
+        print_json([c.to_dict() for c in found], indent=2)
+    else:
+        for check in found:
+            typer.echo(check.line())
+    if not all(check.ok or check.optional for check in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    name: Annotated[str | None, typer.Argument(help="Which figures; --list names them.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    list_all: Annotated[bool, typer.Option("--list", help="Name the benchmarks and stop.")] = False,
+    weights: Weights = None,
+    device: Device = "auto",
+    seconds: Annotated[float | None, typer.Option(help="Shorter or longer than the benchmark's own duration.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for what the benchmark leaves to look at.")] = None,
+) -> None:
+    """Measure the figures that README and docs quote; exit code 1 if one misses its bar."""
+    from .bench import available, run_bench
+
+    if list_all or name is None:
+        for entry, purpose in available().items():
+            typer.echo(f"{entry:10} {purpose}")
+        return
+    result = run_bench(name, weights=weights, device=device, seconds=seconds, out=out)
+    if as_json:
+        print_json(result)
+    if not all(r["ok"] is not False for r in result["results"]):
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="What to train, e.g. tiny.")],
+    resume: Annotated[bool, typer.Option("--resume/--fresh", help="Go on from the newest checkpoint, or begin anew.")] = True,
+    minutes: Annotated[float | None, typer.Option(help="Stop after this long; a checkpoint is kept.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Train a model from a recipe; can be stopped and resumed at any time."""
+    from ..train.run import main as run_training
+
+    run_training(recipe, resume=resume, minutes=minutes, device=device)

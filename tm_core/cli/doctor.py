@@ -1,0 +1,124 @@
+"""`talking-machines doctor`: what is installed, what works, what is missing and how to get it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+REQUIRED = ("torch", "numpy", "safetensors", "librosa", "einops", "av", "PIL", "scipy")
+EXTRAS = {
+    "typer": ("cli", "the command line"),
+    "rich": ("cli", "progress bars"),
+    "pocketsphinx": ("score", "`score` and `bench sync`"),
+    "aiortc": ("live", "live mode"),
+    "ray": ("batch", "batches on several machines"),
+}
+DISTRIBUTION = {"PIL": "pillow"}
+ENCODERS = ("libx264", "aac")
+ENOUGH_DISK_GB = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One finding; `optional` ones do not stop the main job."""
+
+    what: str
+    found: str
+    ok: bool
+    optional: bool = False
+    remedy: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types."""
+        return asdict(self)
+
+    def line(self) -> str:
+        """For people."""
+        mark = "ok     " if self.ok else "absent " if self.optional else "MISSING"
+        return f"{mark} {self.what}: {self.found}" + (f"; {self.remedy}" if self.remedy and not self.ok else "")
+
+
+def examine(weights: Path | None = None) -> list[Check]:
+    """Every finding, the ones the main job needs first."""
+    return [*_system(), *_packages(), *_codecs(), *_devices(), *_models(weights), *_extras()]
+
+
+def _system() -> Iterator[Check]:
+    yield Check(what="python", found=f"{platform.python_version()} on {platform.system()} {platform.machine()}", ok=True)
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    yield Check(
+        what="disk", found=f"{free:.1f} GB free here, {os.cpu_count()} CPU cores", ok=free >= ENOUGH_DISK_GB, optional=True,
+        remedy="free some space")
+
+
+def _version(module: str) -> str:
+    try:
+        return importlib.metadata.version(DISTRIBUTION.get(module, module))
+    except importlib.metadata.PackageNotFoundError:
+        return "installed"
+
+
+def _packages() -> Iterator[Check]:
+    for name in REQUIRED:
+        present = importlib.util.find_spec(name) is not None
+        yield Check(
+            what=name, found=_version(name) if present else "not installed", ok=present,
+            remedy=f"pip install {DISTRIBUTION.get(name, name)}")
+
+
+def _extras() -> Iterator[Check]:
+    for name, (extra, purpose) in EXTRAS.items():
+        present = importlib.util.find_spec(name) is not None
+        yield Check(
+            what=name, found=_version(name) if present else f"not installed (for {purpose})", ok=present, optional=True,
+            remedy=f"pip install 'talking-machines[{extra}]'")
+
+
+def _codecs() -> Iterator[Check]:
+    import av
+
+    for name in ENCODERS:
+        present = name in av.codecs_available
+        yield Check(
+            what=f"encoder {name}", found="usable" if present else "absent from PyAV's ffmpeg", ok=present,
+            remedy="pip install --force-reinstall --only-binary av av")
+
+
+def _devices() -> Iterator[Check]:
+    import torch
+
+    yield Check(what="device cpu", found=f"{torch.get_num_threads()} threads", ok=True)
+    if not torch.cuda.is_available():
+        yield Check(
+            what="device cuda", found="none", ok=False, optional=True, remedy="the CPU does; for a GPU install a CUDA build of torch")
+    for i in range(torch.cuda.device_count()):
+        gpu = torch.cuda.get_device_properties(i)
+        yield Check(what=f"device cuda:{i}", found=f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GB", ok=True)
+
+
+def _models(weights: Path | None) -> Iterator[Check]:
+    import torch
+
+    from ..app import face_mesh
+    from ..weights.loading import default_weights, load_model
+
+    try:
+        model = load_model(weights, device="cpu", dtype=torch.float32)
+        found = f"{model.config.name}, {model.config.width}x{model.config.height} at {model.config.fps} fps"
+        yield Check(what="weights", found=f"{found} ({weights or default_weights()})", ok=True)
+    except InputError as error:
+        yield Check(what="weights", found=str(error), ok=False)
+    try:
+        face_mesh()
+        yield Check(what="face models", found="usable", ok=True)
+    except (InputError, OSError) as error:
+        yield Check(what="face models", found=str(error), ok=False, remedy="reinstall the package")

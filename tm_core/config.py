@@ -1,0 +1,165 @@
+"""Frozen configuration and the recipes that fill it in.
+
+Shapes are those of Wan2.1 I2V: latents `[B, C=16, F, H/8, W/8]`, latent 0 is one frame, every later
+latent four. Recipes are functions: `tiny()` is the embedded default; the sizes of the large models come
+from their checkpoints (weights/).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from fractions import Fraction
+from typing import Any, Literal, Self
+
+AudioKind = Literal["none", "shared_q_kv", "own_q_kv_proj"]
+Prediction = Literal["velocity", "x0_residual"]
+CacheMode = Literal["per_step", "clean_rerun", "recompute"]
+
+
+class _Serialisable:
+    """`to_dict` / `from_dict` for checkpoint metadata; unknown keys are refused, not ignored."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)  # type: ignore[call-overload,no-any-return]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`; ValueError for a key this version does not know."""
+        known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        if unknown := set(values) - known:
+            raise ValueError(f"{cls.__name__}: unknown keys {sorted(unknown)}; update the node pack")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioConfig(_Serialisable):
+    """Log-mel features (librosa) and the window each latent frame sees (paper section 3: 5 latents)."""
+
+    sample_rate: int = 16000
+    n_fft: int = 400
+    hop: int = 160
+    n_mels: int = 80
+    window_latents: int = 5
+
+    @property
+    def feature_rate(self) -> int:
+        """Feature frames per second."""
+        return self.sample_rate // self.hop
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioProjectorConfig(_Serialisable):
+    """Window of log-mel -> `tokens` tokens of `dim` (one token per video frame of the window)."""
+
+    n_mels: int = 80
+    width: int = 192
+    dim: int = 192
+    tokens: int = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiTConfig(_Serialisable):
+    """Wan2.1 DiT sizes; names as in Wan's own configuration."""
+
+    dim: int
+    ffn_dim: int
+    num_heads: int
+    num_layers: int
+    in_dim: int = 36  # 16 noisy + 4 mask + 16 reference latent channels
+    out_dim: int = 16
+    text_dim: int = 4096
+    text_len: int = 512
+    freq_dim: int = 256
+    image_dim: int | None = 1280  # CLIP token width; None: no image cross-attention (text only)
+    patch_size: tuple[int, int, int] = (1, 2, 2)
+    eps: float = 1e-6
+    audio_kind: AudioKind = "shared_q_kv"
+    audio_dim: int = 768  # width of the audio tokens that reach the blocks
+    prediction: Prediction = "velocity"
+    max_latents: int = 21  # temporal RoPE range seen in training
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.dim // self.num_heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAEConfig(_Serialisable):
+    """Tiny streaming autoencoder in Wan's latent geometry (stride 4 in time, 8 in space)."""
+
+    latent_channels: int = 16
+    width: int = 32  # channels at half resolution; doubles (roughly) at each coarser level
+    temporal_stride: int = 4
+    spatial_stride: int = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig(_Serialisable):
+    """Rectified-flow sampling of chunks: every chunk of a stream runs the same timesteps."""
+
+    chunk_latents: int = 3
+    sigmas: tuple[float, ...] = (1.0, 0.75)  # noise level at each step, first 1.0, descending; x0 after the last
+    cache_mode: CacheMode = "per_step"
+
+    @property
+    def num_steps(self) -> int:
+        """Network evaluations per chunk."""
+        return len(self.sigmas)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """One checkpoint: everything needed to rebuild its modules and use them as they were trained."""
+
+    name: str
+    width: int
+    height: int
+    fps: int
+    dit: DiTConfig
+    audio: AudioConfig = field(default_factory=AudioConfig)
+    projector: AudioProjectorConfig | None = None
+    vae: VAEConfig | None = None
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+
+    @property
+    def frame_rate(self) -> Fraction:
+        """Frames per second as a fraction."""
+        return Fraction(self.fps)
+
+    @property
+    def latent_hw(self) -> tuple[int, int]:
+        """Height and width of a latent."""
+        return self.height // 8, self.width // 8
+
+    @property
+    def token_hw(self) -> tuple[int, int]:
+        """Height and width of the token grid of one latent."""
+        return self.height // 8 // self.dit.patch_size[1], self.width // 8 // self.dit.patch_size[2]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        parts: dict[str, type[_Serialisable]] = {
+            "dit": DiTConfig, "audio": AudioConfig, "projector": AudioProjectorConfig,
+            "vae": VAEConfig, "sampler": SamplerConfig,
+        }
+        return cls(**{k: parts[k].from_dict(v) if k in parts and v is not None else v for k, v in values.items()})
+
+
+def tiny() -> ModelConfig:
+    """The embedded default: 128 px, 25 fps, real time on two CPU cores."""
+    return ModelConfig(
+        name="tiny", width=128, height=128, fps=25,
+        dit=DiTConfig(
+            dim=192, ffn_dim=768, num_heads=3, num_layers=6, text_dim=32, text_len=1, image_dim=None,
+            audio_dim=192, prediction="x0_residual",
+        ),
+        projector=AudioProjectorConfig(),
+        vae=VAEConfig(),
+    )

@@ -1,0 +1,1 @@
+"""media: see docs/architecture.md."""

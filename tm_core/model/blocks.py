@@ -1,0 +1,214 @@
+"""Transformer blocks of Wan2.1 with audio cross-attention; module names are Wan's state-dict names.
+
+Every layer is built from injected `operations`. Audio cross-attention is of kind `shared_q_kv`: new keys
+and values per block, the text query reused, summed before the output layer (paper section 3; the key names
+are FantasyTalking's).
+
+Shapes: B batch, F latents, S tokens of a latent, L = F S, D width, H heads, E head width, N audio tokens,
+P speakers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import DiTConfig
+from .cache import LayerCache
+from .masks import visible_chunks
+from .rope import rotate
+
+
+class ContextKV(NamedTuple):
+    """Keys and values of text and image for one block, computed once per stream (B, *, H, E)."""
+
+    text_key: Tensor
+    text_value: Tensor
+    image_key: Tensor | None
+    image_value: Tensor | None
+
+
+class AudioKV(NamedTuple):
+    """Keys and values of the sound for one block (B, P, F, N, H, E)."""
+
+    key: Tensor
+    value: Tensor
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention (B, L, H, E) -> (B, L, H E)."""
+    out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    return out.transpose(1, 2).flatten(2)
+
+
+class SelfAttention(nn.Module):
+    """Wan's self-attention; keys leave it without RoPE, so that they can be cached."""
+
+    def __init__(self, cfg: DiTConfig, operations: Any, factory: dict[str, Any]) -> None:
+        super().__init__()
+        self.heads = cfg.num_heads
+        self.q, self.k, self.v, self.o = (operations.Linear(cfg.dim, cfg.dim, **factory) for _ in range(4))
+        self.norm_q, self.norm_k = (operations.RMSNorm(cfg.dim, eps=cfg.eps, **factory) for _ in range(2))
+
+    def qkv(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised q, k and v (B, L, H, E), none rotated."""
+        parts = self.norm_q(self.q(x_BLD)), self.norm_k(self.k(x_BLD)), self.v(x_BLD)
+        q, k, v = (t.unflatten(2, (self.heads, -1)) for t in parts)
+        return q, k.to(v.dtype), v
+
+    def forward(self, x_BLD: Tensor, table: Tensor, num_chunks: int | None) -> Tensor:
+        """Full attention, or the sparse causal mask over `num_chunks` equal chunks; table (2, L, 1, E / 2)."""
+        q, k, v = self.qkv(x_BLD)
+        q, k = rotate(q, table).to(v.dtype), rotate(k, table)
+        if num_chunks is None:
+            out: Tensor = self.o(attention(q, k, v))
+            return out
+        qs, ks, vs = (t.chunk(num_chunks, 1) for t in (q, k, v))
+        rows = []
+        for t in range(num_chunks):
+            seen = visible_chunks(t)
+            rows.append(attention(qs[t], torch.cat([ks[i] for i in seen], 1), torch.cat([vs[i] for i in seen], 1)))
+        out = self.o(torch.cat(rows, 1))
+        return out
+
+    def step(self, x_BLD: Tensor, tables: list[Tensor], cache: LayerCache, chunk: int, write: bool) -> Tensor:
+        """Chunk `chunk` against the cache; tables: RoPE of each visible chunk, its own last."""
+        q, k, v = self.qkv(x_BLD)
+        past = cache.read(min(chunk, 2))
+        keys = torch.cat([rotate(key, table) for (key, _), table in zip([*past, (k, v)], tables, strict=True)], 1)
+        values = torch.cat([value for _, value in past] + [v], 1)
+        out: Tensor = self.o(attention(rotate(q, tables[-1]).to(v.dtype), keys, values))
+        if write:
+            cache.write(min(chunk, 1), k, v)
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Text, image and sound: one query, outputs summed before `o`."""
+
+    def __init__(self, cfg: DiTConfig, operations: Any, factory: dict[str, Any]) -> None:
+        super().__init__()
+        self.heads = cfg.num_heads
+        self.q, self.k, self.v, self.o = (operations.Linear(cfg.dim, cfg.dim, **factory) for _ in range(4))
+        self.norm_q, self.norm_k = (operations.RMSNorm(cfg.dim, eps=cfg.eps, **factory) for _ in range(2))
+        self.k_img = self.v_img = self.norm_k_img = self.k_proj = self.v_proj = None
+        if cfg.image_dim is not None:
+            self.k_img, self.v_img = (operations.Linear(cfg.dim, cfg.dim, **factory) for _ in range(2))
+            self.norm_k_img = operations.RMSNorm(cfg.dim, eps=cfg.eps, **factory)
+        if cfg.audio_kind == "shared_q_kv":
+            self.k_proj, self.v_proj = (operations.Linear(cfg.audio_dim, cfg.dim, bias=False, **factory) for _ in range(2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1))
+
+    def context(self, text: Tensor, image: Tensor | None) -> ContextKV:
+        """Keys and values of embedded text (B, L, D) and image (B, 257, D)."""
+        value = self._heads(self.v(text))
+        key = self._heads(self.norm_k(self.k(text))).to(value.dtype)
+        if image is None or self.k_img is None:
+            return ContextKV(key, value, None, None)
+        image_value = self._heads(self.v_img(image))
+        return ContextKV(key, value, self._heads(self.norm_k_img(self.k_img(image))).to(image_value.dtype), image_value)
+
+    def audio(self, tokens_BPFND: Tensor) -> AudioKV:
+        """Keys and values of audio tokens; zero tokens have zero values, so they add nothing."""
+        return AudioKV(self._heads(self.k_proj(tokens_BPFND)), self._heads(self.v_proj(tokens_BPFND)))
+
+    def forward(self, x_BLD: Tensor, ctx: ContextKV, audio: AudioKV | None, mask_BPFS: Tensor | None) -> Tensor:
+        """The summed outputs (B, L, D); mask weighs each speaker's sound per token."""
+        q = self._heads(self.norm_q(self.q(x_BLD))).to(ctx.text_value.dtype)
+        out = attention(q, ctx.text_key, ctx.text_value)
+        if ctx.image_key is not None and ctx.image_value is not None:
+            out = out + attention(q, ctx.image_key, ctx.image_value)
+        if audio is not None:
+            out = out + self._listen(q, audio, mask_BPFS)
+        summed: Tensor = self.o(out)
+        return summed
+
+    @staticmethod
+    def _listen(q_BLHE: Tensor, audio: AudioKV, mask_BPFS: Tensor | None) -> Tensor:
+        """Each latent's tokens attend that latent's sound; (B, L, D)."""
+        speakers, latents = audio.key.shape[1:3]
+        q = q_BLHE.unflatten(1, (latents, -1)).flatten(0, 1)
+        total: Tensor | None = None
+        for p in range(speakers):
+            heard = attention(q, audio.key[:, p].flatten(0, 1), audio.value[:, p].flatten(0, 1))
+            heard = heard.unflatten(0, (-1, latents))
+            if mask_BPFS is not None:
+                heard = heard * mask_BPFS[:, p, :, :, None].to(heard.dtype)
+            total = heard if total is None else total + heard
+        assert total is not None
+        return total.flatten(1, 2)
+
+
+class Block(nn.Module):
+    """One Wan block: self-attention, cross-attention, feed-forward, modulated by the timestep."""
+
+    def __init__(self, cfg: DiTConfig, operations: Any, factory: dict[str, Any]) -> None:
+        super().__init__()
+        self.norm1 = operations.LayerNorm(cfg.dim, eps=cfg.eps, elementwise_affine=False, **factory)
+        self.self_attn = SelfAttention(cfg, operations, factory)
+        self.norm3 = operations.LayerNorm(cfg.dim, eps=cfg.eps, elementwise_affine=True, **factory)
+        self.cross_attn = CrossAttention(cfg, operations, factory)
+        self.norm2 = operations.LayerNorm(cfg.dim, eps=cfg.eps, elementwise_affine=False, **factory)
+        self.ffn = nn.Sequential(
+            operations.Linear(cfg.dim, cfg.ffn_dim, **factory), nn.GELU(approximate="tanh"),
+            operations.Linear(cfg.ffn_dim, cfg.dim, **factory),
+        )
+        self.modulation = nn.Parameter(torch.randn(1, 6, cfg.dim, **factory) / cfg.dim**0.5)
+
+    def forward(
+        self, x_BLD: Tensor, time_B6D: Tensor, ctx: ContextKV, audio: AudioKV | None, mask: Tensor | None,
+        table: Tensor | list[Tensor], num_chunks: int | None, cache: LayerCache | None = None, chunk: int = 0,
+        write: bool = True,
+    ) -> Tensor:
+        """With a cache: one chunk of a stream (table: RoPE of each visible chunk); else a whole sequence."""
+        e = (self.modulation.to(time_B6D) + time_B6D).unsqueeze(2).unbind(1)
+        y = self.norm1(x_BLD) * (1 + e[1]) + e[0]
+        if cache is not None:
+            assert isinstance(table, list)
+            y = self.self_attn.step(y, table, cache, chunk, write)
+        else:
+            assert isinstance(table, Tensor)
+            y = self.self_attn(y, table, num_chunks)
+        x_BLD = x_BLD + y * e[2]
+        x_BLD = x_BLD + self.cross_attn(self.norm3(x_BLD), ctx, audio, mask)
+        y = self.ffn(self.norm2(x_BLD) * (1 + e[4]) + e[3])
+        return x_BLD + y * e[5]
+
+
+class Head(nn.Module):
+    """Wan's output layer."""
+
+    def __init__(self, cfg: DiTConfig, operations: Any, factory: dict[str, Any]) -> None:
+        super().__init__()
+        patch = cfg.patch_size[0] * cfg.patch_size[1] * cfg.patch_size[2]
+        self.norm = operations.LayerNorm(cfg.dim, eps=cfg.eps, elementwise_affine=False, **factory)
+        self.head = operations.Linear(cfg.dim, patch * cfg.out_dim, **factory)
+        self.modulation = nn.Parameter(torch.randn(1, 2, cfg.dim, **factory) / cfg.dim**0.5)
+
+    def forward(self, x_BLD: Tensor, time_BD: Tensor) -> Tensor:
+        """(B, L, patch out_dim)."""
+        shift, scale = (self.modulation.to(time_BD) + time_BD.unsqueeze(1)).chunk(2, 1)
+        out: Tensor = self.head(self.norm(x_BLD) * (1 + scale) + shift)
+        return out
+
+
+class ImageProjection(nn.Module):
+    """Wan's `img_emb`: CLIP tokens (B, 257, image_dim) -> (B, 257, D)."""
+
+    def __init__(self, cfg: DiTConfig, operations: Any, factory: dict[str, Any]) -> None:
+        super().__init__()
+        width = cfg.image_dim
+        self.proj = nn.Sequential(
+            operations.LayerNorm(width, **factory), operations.Linear(width, width, **factory), nn.GELU(),
+            operations.Linear(width, cfg.dim, **factory), operations.LayerNorm(cfg.dim, **factory),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """See the class."""
+        out: Tensor = self.proj(image)
+        return out

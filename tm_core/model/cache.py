@@ -1,0 +1,51 @@
+"""Keys and values a stream keeps: static buffers, constant in stream length (paper section 4.3).
+
+One `StepCache` per denoising step holds, for every block, un-roped keys and values of the anchor c0 and of
+the chunk before, as they were at that step's noise level. c(t) takes the place of c(t-1) after attending.
+
+Shapes: B batch, L tokens of a chunk, H heads, E head width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(kw_only=True)
+class LayerCache:
+    """Keys and values of one block: slot 0 is c0, slot 1 the chunk before."""
+
+    keys: Tensor  # (2, B, L, H, E)
+    values: Tensor
+
+    def read(self, slots: int) -> list[tuple[Tensor, Tensor]]:
+        """(key, value) of the first `slots` slots."""
+        return [(self.keys[i], self.values[i]) for i in range(slots)]
+
+    def write(self, slot: int, key: Tensor, value: Tensor) -> None:
+        """Overwrite a slot in place."""
+        self.keys[slot].copy_(key)
+        self.values[slot].copy_(value)
+
+
+@dataclass(kw_only=True)
+class StepCache:
+    """Caches of all blocks at one denoising step."""
+
+    layers: list[LayerCache] = field(default_factory=list)
+
+    @staticmethod
+    def allocate(num_layers: int, batch: int, tokens: int, heads: int, head_dim: int, like: Tensor) -> StepCache:
+        """Zeroed buffers on the device and of the type of `like`."""
+        def empty() -> Tensor:
+            return torch.zeros(2, batch, tokens, heads, head_dim, dtype=like.dtype, device=like.device)
+
+        return StepCache(layers=[LayerCache(keys=empty(), values=empty()) for _ in range(num_layers)])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes the buffers take."""
+        return sum(t.numel() * t.element_size() for c in self.layers for t in (c.keys, c.values))

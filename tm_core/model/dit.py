@@ -1,0 +1,181 @@
+"""TalkingDiT: Wan2.1 I2V's transformer with audio cross-attention and a streaming path (paper sections 3, 4).
+
+State-dict names are Wan's. Sigma is the noise level: x = (1 - sigma) x0 + sigma noise; the network's
+timestep is 1000 sigma and its output the velocity noise - x0. A checkpoint of prediction "x0_residual"
+outputs what to add to the reference latent instead; callers need not know.
+
+Non-goals: scheduling and noise (streaming/sampler.py), audio tokens (audio_projector.py).
+Shapes: B batch, C=16 latent channels, F latents, h w latent grid, S tokens of a latent, P speakers, N audio
+tokens of a latent.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import DiTConfig
+from .blocks import AudioKV, Block, ContextKV, Head, ImageProjection
+from .cache import StepCache
+from .rope import rope_table, stream_positions
+
+MIN_SIGMA = 0.02  # below it the velocity of an x0 prediction is not defined well
+
+
+def timestep_embedding(timestep_B: Tensor, dim: int) -> Tensor:
+    """Wan's sinusoids (B, dim): cosines, then sines."""
+    half = dim // 2
+    rate = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float64, device=timestep_B.device) / half)
+    angle = timestep_B.double()[:, None] * rate
+    return torch.cat([angle.cos(), angle.sin()], 1).float()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What stays the same for every chunk and step of a stream: text and image keys, one entry a block."""
+
+    context: tuple[ContextKV, ...]
+
+
+class TalkingDiT(nn.Module):
+    """See the module's docstring; `operations` builds the layers (torch.nn, or comfy.ops in the host)."""
+
+    def __init__(self, cfg: DiTConfig, *, operations: Any = nn, device: Any = None, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        if cfg.audio_kind == "own_q_kv_proj":
+            raise ValueError("audio_kind: own_q_kv_proj: not built yet; use a checkpoint of kind shared_q_kv")
+        self.cfg = cfg
+        make: dict[str, Any] = {"device": device, "dtype": dtype}
+        ops, dim = operations, cfg.dim
+        self.patch_embedding = ops.Conv3d(cfg.in_dim, dim, kernel_size=cfg.patch_size, stride=cfg.patch_size, **make)
+        self.text_embedding = nn.Sequential(
+            ops.Linear(cfg.text_dim, dim, **make), nn.GELU(approximate="tanh"), ops.Linear(dim, dim, **make)
+        )
+        self.time_embedding = nn.Sequential(ops.Linear(cfg.freq_dim, dim, **make), nn.SiLU(), ops.Linear(dim, dim, **make))
+        self.time_projection = nn.Sequential(nn.SiLU(), ops.Linear(dim, 6 * dim, **make))
+        self.blocks = nn.ModuleList([Block(cfg, ops, make) for _ in range(cfg.num_layers)])
+        self.head = Head(cfg, ops, make)
+        self.img_emb = ImageProjection(cfg, ops, make) if cfg.image_dim is not None else None
+
+    def init_weights(self) -> None:
+        """Wan's initialisation, for training from scratch: the output starts at zero."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.xavier_uniform_(self.patch_embedding.weight.flatten(1))
+        for linear in (self.text_embedding[0], self.text_embedding[2], self.time_embedding[0], self.time_embedding[2]):
+            nn.init.normal_(linear.weight, std=0.02)
+        nn.init.zeros_(self.head.head.weight)
+
+    # -- shared parts -----------------------------------------------------------------------------------
+
+    def conditions(self, text: Tensor, image: Tensor | None = None) -> Conditions:
+        """Keys and values of text (B, L, text_dim) and CLIP image tokens (B, 257, image_dim), once per stream."""
+        words = self.text_embedding(text)
+        picture = self.img_emb(image) if self.img_emb is not None and image is not None else None
+        return Conditions(context=tuple(b.cross_attn.context(words, picture) for b in self.blocks))
+
+    def time(self, sigma_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Timestep embedding (B, D) and its projection (B, 6, D)."""
+        e = self.time_embedding(timestep_embedding(sigma_B * 1000, self.cfg.freq_dim).to(self.patch_embedding.weight.dtype))
+        return e.float(), self.time_projection(e).unflatten(1, (6, self.cfg.dim)).float()
+
+    def audio(self, tokens: Tensor | None) -> list[AudioKV | None]:
+        """Keys and values of audio tokens (B, F, N, D) or (B, P, F, N, D), one entry a block."""
+        if tokens is None or self.cfg.audio_kind == "none":
+            return [None] * len(self.blocks)
+        tokens = tokens[:, None] if tokens.dim() == 4 else tokens
+        return [b.cross_attn.audio(tokens) for b in self.blocks]
+
+    def _embed(self, x: Tensor, reference: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+        patches = self.patch_embedding(torch.cat([x, reference], 1).to(self.patch_embedding.weight.dtype))
+        return patches.flatten(2).transpose(1, 2), (patches.shape[2], patches.shape[3], patches.shape[4])
+
+    def _unpatch(self, tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        f, h, w = grid
+        p, q, r = self.cfg.patch_size
+        x = tokens.view(len(tokens), f, h, w, p, q, r, self.cfg.out_dim)
+        return x.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(len(tokens), self.cfg.out_dim, f * p, h * q, w * r)
+
+    def _x0(self, output: Tensor, x: Tensor, sigma_B: Tensor, reference: Tensor) -> Tensor:
+        output = output.float()
+        if self.cfg.prediction == "x0_residual":
+            return reference[:, -self.cfg.out_dim :].float() + output
+        return x.float() - sigma_B.float().view(-1, 1, 1, 1, 1) * output
+
+    # -- whole sequences --------------------------------------------------------------------------------
+
+    def network(
+        self, x: Tensor, sigma: Tensor, *, reference: Tensor, text: Tensor, image: Tensor | None = None,
+        audio: Tensor | None = None, face_mask: Tensor | None = None, positions: list[int] | None = None,
+        chunk_latents: int | None = None,
+    ) -> Tensor:
+        """The raw output (B, C, F, h, w), which `prediction` gives its meaning; arguments as for `forward`."""
+        tokens, grid = self._embed(x, reference)
+        table = rope_table(positions or list(range(grid[0])), grid[1:], self.cfg.head_dim, tokens.device)
+        e, e6 = self.time(sigma)
+        ctx, sound = self.conditions(text, image).context, self.audio(audio)
+        mask = spread_mask(face_mask, grid[0])
+        chunks = grid[0] // chunk_latents if chunk_latents else None
+        for block, c, a in zip(self.blocks, ctx, sound, strict=True):
+            tokens = block(tokens, e6, c, a, mask, table, chunks)
+        return self._unpatch(self.head(tokens, e), grid)
+
+    def forward_x0(self, x: Tensor, sigma: Tensor, *, reference: Tensor, **kwargs: Any) -> Tensor:
+        """The clean latents (B, C, F, h, w) the network sees in x; arguments as for `forward`."""
+        return self._x0(self.network(x, sigma, reference=reference, **kwargs), x, sigma, reference)
+
+    def forward(self, x: Tensor, sigma: Tensor, *, reference: Tensor, **kwargs: Any) -> Tensor:
+        """Velocity noise - x0 (B, C, F, h, w).
+
+        x (B, C, F, h, w); sigma (B,) in 0..1; reference (B, 20, F, h, w): mask and latent channels; text (B, L,
+        text_dim); image (B, 257, image_dim) or None; audio (B, [P,] F, N, audio_dim) or None; face_mask (B, S), (B,
+        P, S) or (B, P, F, S); positions: temporal RoPE index of each latent; chunk_latents: None for full
+        attention, else latents per chunk under the sparse causal mask.
+        """
+        if self.cfg.prediction == "velocity":
+            return self.network(x, sigma, reference=reference, **kwargs).float()
+        x0 = self.forward_x0(x, sigma, reference=reference, **kwargs)
+        return (x.float() - x0) / sigma.float().clamp(min=MIN_SIGMA).view(-1, 1, 1, 1, 1)
+
+    # -- streams ----------------------------------------------------------------------------------------
+
+    def allocate_cache(self, batch: int, chunk_latents: int, latent_hw: tuple[int, int]) -> StepCache:
+        """A cache for one denoising step of a stream."""
+        tokens = chunk_latents * (latent_hw[0] // self.cfg.patch_size[1]) * (latent_hw[1] // self.cfg.patch_size[2])
+        return StepCache.allocate(
+            len(self.blocks), batch, tokens, self.cfg.num_heads, self.cfg.head_dim, self.patch_embedding.weight
+        )
+
+    def chunk_x0(
+        self, x: Tensor, sigma: Tensor, *, reference: Tensor, conditions: Conditions, audio: list[AudioKV | None],
+        face_mask: Tensor | None, cache: StepCache, chunk: int,
+        write: bool = True,
+    ) -> Tensor:
+        """Clean latents of chunk number `chunk` (B, C, n, h, w) seen in x; with `write` its keys stay in the cache."""
+        tokens, grid = self._embed(x, reference)
+        anchor, previous, own = stream_positions(chunk, grid[0], self.cfg.max_latents)
+        seen = [[own], [anchor, own], [anchor, previous, own]][min(chunk, 2)]
+        tables = [rope_table(p, grid[1:], self.cfg.head_dim, tokens.device) for p in seen]
+        e, e6 = self.time(sigma)
+        mask = spread_mask(face_mask, grid[0])
+        for block, c, a, layer in zip(self.blocks, conditions.context, audio, cache.layers, strict=True):
+            tokens = block(tokens, e6, c, a, mask, tables, None, layer, chunk, write)
+        return self._x0(self._unpatch(self.head(tokens, e), grid), x, sigma, reference)
+
+
+def spread_mask(face_mask: Tensor | None, latents: int) -> Tensor | None:
+    """(B, S), (B, P, S) or (B, P, F, S) -> (B, P, F, S)."""
+    if face_mask is None:
+        return None
+    if face_mask.dim() == 2:
+        face_mask = face_mask[:, None]
+    if face_mask.dim() == 3:
+        face_mask = face_mask[:, :, None].expand(-1, -1, latents, -1)
+    return face_mask

@@ -1,0 +1,28 @@
+"""One token that says stop; checked before every denoising step and at every chunk."""
+
+from __future__ import annotations
+
+import threading
+
+from ..errors import Cancelled
+
+
+class CancelToken:
+    """Set once, from any thread."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def cancel(self) -> None:
+        """Ask the work to stop."""
+        self._event.set()
+
+    @property
+    def cancelled(self) -> bool:
+        """True once `cancel` was called."""
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Raises Cancelled once cancelled."""
+        if self.cancelled:
+            raise Cancelled

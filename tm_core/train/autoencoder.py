@@ -1,0 +1,219 @@
+"""Training of the tiny autoencoder on generated clips: L1 where it matters, and a smooth latent.
+
+Latents are noised while training, so that near latents decode to near pictures and the denoiser's small
+errors stay small; the mouth and the eyes, small in the picture, count more.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from ..vae.tiny import Decoded, TinyVAE
+from . import landmarks as lm
+from .checkpoint import Average, load_checkpoint, save_checkpoint
+from .data import Inputs, tracks
+from .generator import Heads, cat_heads, draw, new_person, pixel_grid
+from .visemes import SHAPES
+
+log = logging.getLogger(__name__)
+
+LATENT_NOISE = 0.1  # of the spread of what moves
+MOTION = (0.0, 0.4, 0.0, 0.0)  # how lively the heads of successive steps are
+STILL_STEPS = 250  # mouths first: heads that move hide them from a young network
+CLIP = 5  # frames: latents 0 and 1, or any two neighbours
+CROP = 64  # side of the piece of picture a step sees; the network is convolutional
+RATE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clips:
+    """B clips of T frames, how they were drawn, and the portraits they start from."""
+
+    frames: Tensor  # (B, T, 3, H, W)
+    flow: Tensor  # (B, T, 2, H, W) offset into the portrait
+    mouth: Tensor  # (B, T, 1, H, W) share of painted mouth
+    portraits: Tensor  # (B, 3, H, W)
+
+
+def random_clips(heads: Heads, inputs: Inputs, seed: int, cfg: ModelConfig, frames: int, motion: float) -> Clips:
+    """One clip of each head speaking a random stretch of speech."""
+    rng = torch.Generator().manual_seed(seed)
+    total, lead = len(inputs.speech.weights), 200
+    first = torch.randint(0, total - frames, (len(heads.points),), generator=rng).tolist()
+    poses = []
+    for i, f in enumerate(first):
+        life = tracks(inputs.speech, 0, lead + frames, cfg.fps, seed * 1000 + i, motion)[lead - f % 160 :][:frames]
+        life[:, : len(SHAPES)] = inputs.speech.weights[f : f + frames].float().cpu()
+        poses.append(life)
+    pose = torch.stack(poses).to(heads.points.device)
+    batch = len(first)
+    index = torch.arange(batch, device=pose.device).repeat_interleave(frames)
+    drawn = draw(heads[index], pose.flatten(0, 1), cfg.height)
+    flow = (drawn.source - pixel_grid(cfg.height, pose.device)).permute(0, 3, 1, 2)
+    portraits = draw(heads, torch.zeros_like(pose[:, 0]), cfg.height).frames
+    split = (batch, frames)
+    return Clips(frames=drawn.frames.unflatten(0, split), flow=flow.unflatten(0, split), mouth=drawn.mouth.unflatten(0, split), portraits=portraits)
+
+
+class ClipBank:
+    """The newest `size` clips, as small as they can be held, and random crops of them."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.added = size, 0
+        self.parts: list[list[Tensor]] = []
+
+    def add(self, clips: Clips, heads: Heads) -> None:
+        """Take clips in, the oldest out; mouths and eyes are where crops go."""
+        spots = torch.stack([heads.points[:, list(g), :2].mean(1) for g in ((*lm.UPPER, *lm.LOWER), lm.LID[:7], lm.LID[7:])], 1)
+        for i in range(len(clips.portraits)):
+            flow = (clips.flow[i] * 64).half()
+            part = [(clips.frames[i] * 255).byte(), flow, (clips.mouth[i] * 255).byte(), (clips.portraits[i] * 255).byte(), spots[i]]
+            if len(self.parts) < self.size:
+                self.parts.append(part)
+            else:
+                self.parts[self.added % self.size] = part
+            self.added += 1
+
+    def crops(self, batch: int, side: int, rng: torch.Generator) -> Clips:
+        """Crops of CROP pixels a side on the latent grid: mostly mouths, some eyes, some anywhere."""
+        found: list[list[Tensor]] = []
+        for pick in torch.randint(len(self.parts), (batch,), generator=rng).tolist():
+            frames, flow, mouth, portrait, spots = self.parts[pick]
+            kind, *jitter = torch.rand(3, generator=rng).tolist()
+            spot = spots[0 if kind < 0.7 else 1 if kind < 0.8 else 2].tolist() if kind < 0.9 else [2 * j - 1 for j in jitter]
+            place = [int(((c + 1) / 2 * side - CROP / 2 + (j - 0.5) * 24) / 8 + 0.5) * 8 for c, j in zip(spot, jitter, strict=True)]
+            x, y = (min(max(c, 0), side - CROP) for c in place)
+            found.append([t[..., y : y + CROP, x : x + CROP] for t in (frames, flow, mouth, portrait)])
+        frames, flow, mouth, portrait = (torch.stack(t).float() for t in zip(*found, strict=True))
+        return Clips(frames=frames / 255, flow=flow / 64, mouth=mouth / 255, portraits=portrait / 255)
+
+
+class Probe(nn.Module):
+    """Reads each cell's motion and mouth off a latent in one linear step, so that latents are simple; not kept."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.read = nn.Conv2d(channels, 4 * 3, 1)
+
+    def forward(self, moved: Tensor, truth: Clips) -> Tensor:
+        """L1 between what is read off moved (B, C, F, h, w) (less the portrait's latent) and the truth."""
+        told = self.read(moved.transpose(1, 2).flatten(0, 1)).float()
+        fields = torch.cat([truth.flow * 64, truth.mouth * 8], 2)
+        fields = torch.cat([fields[:, :1].expand(-1, 3, -1, -1, -1), fields], 1)
+        cells = F.avg_pool2d(fields.flatten(0, 1), 8)
+        return (told - cells.unflatten(0, (-1, 4)).flatten(1, 2)).abs().mean()
+
+
+def picture_loss(made: Decoded, truth: Clips) -> Tensor:
+    """L1 on pixels and their differences, and on the warp and the painted mouth, which the generator knows.
+
+    The warp is not judged where the mouth is painted.
+    """
+    error = made.frames - truth.frames
+    loss = error.abs().mean() + error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    warp = ((1 - truth.mouth) * (made.flow - truth.flow).abs()).mean() * 64
+    return loss + 0.1 * warp + 0.5 * (made.share - truth.mouth).abs().mean() + ((made.share - truth.mouth) ** 2).mean()
+
+
+def _motion(step: int) -> float:
+    return 0.0 if step < STILL_STEPS else MOTION[step % len(MOTION)]
+
+
+class _Trained(nn.Module):
+    def __init__(self, vae: TinyVAE) -> None:
+        super().__init__()
+        self.vae, self.probe = vae, Probe(vae.cfg.latent_channels)
+
+    def loss(self, truth: Clips) -> Tensor:
+        vae = self.vae
+        raw = vae.encode_clip(truth.frames)
+        moved = raw - vae.still(vae.frame(truth.portraits))[:, :, None]
+        noise = LATENT_NOISE * moved.detach().float().std() * torch.randn_like(raw)
+        made = vae.decode_clip(raw + noise, truth.portraits)
+        return picture_loss(made, truth) + 0.1 * self.probe(moved + noise, truth) + 1e-4 * (raw.float() ** 2).mean()
+
+
+def _averaged(checkpoint: Path, model: _Trained, average: Average) -> TinyVAE:
+    """The shipped copy of a checkpoint's autoencoder."""
+    load_checkpoint(checkpoint, model, average, None)
+    model.load_state_dict(average.weights)
+    return model.vae.eval()
+
+
+def train_autoencoder(
+    cfg: ModelConfig, inputs: Inputs, out: Path, *, minutes: float, device: str, batch: int = 24, fresh: int = 3,
+    resume: bool = True, report: Callable[[dict[str, Any]], None] = lambda _: None, seed: int = 0, people: int = 60,
+    bank_size: int = 1200,
+) -> TinyVAE:
+    """Train for `minutes` of wall time, going on from `out` when it is there; `fresh` clips are drawn a step."""
+    assert cfg.vae is not None
+    torch.manual_seed(seed)
+    vae = TinyVAE(cfg.vae)
+    vae.init_output()
+    model = _Trained(vae).to(device)
+    average = Average(model, 0.995)
+    if minutes <= 0:
+        return _averaged(out, model, average)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=1e-4)
+    info: dict[str, Any] = {"step": 0, "curve": [], "minutes": 0.0}
+    if resume and out.is_file():
+        info = load_checkpoint(out, model, average, optimiser)
+    rng = torch.Generator().manual_seed(seed + info["step"])
+    crowd = cat_heads([new_person(inputs.faces, rng) for _ in range(people)])
+    bank, began, saved, before = ClipBank(bank_size), time.monotonic(), time.monotonic(), info["minutes"]
+    total, count = torch.zeros((), device=device), 0
+
+    def draw_some(number: int, motion: float) -> None:
+        heads = crowd[torch.randint(0, people, (number,), generator=rng).to(device)]
+        with torch.no_grad():
+            bank.add(random_clips(heads, inputs, seed + bank.added + 100_000 * (info["step"] + 1), cfg, CLIP, motion), heads)
+
+    for _ in range(6):
+        draw_some(12, _motion(info["step"]))
+    while (spent := (time.monotonic() - began) / 60) < minutes:
+        for group in optimiser.param_groups:  # resumed runs cool down to the end of their own budget
+            group["lr"] = RATE * min(1.0, (info["step"] + 1) / 50) * min(1.0, 0.05 + 2 * (1 - spent / minutes))
+        if info["step"] % 6 == 5:  # people come and go
+            crowd = cat_heads([crowd[torch.arange(1, people, device=device)], new_person(inputs.faces, rng)])
+        draw_some(fresh, _motion(info["step"]))
+        truth = bank.crops(batch, cfg.height, rng)
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            loss = model.loss(truth)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        average.update(model)
+        info["step"] += 1
+        total, count = total + loss.detach(), count + 1
+        if info["step"] % 25 == 0:
+            info["minutes"] = round(before + spent, 2)
+            point = {"step": info["step"], "loss": round((total / count).item(), 5), "minutes": info["minutes"]}
+            total, count = torch.zeros((), device=device), 0
+            info["curve"].append(point)
+            report(point)
+        if time.monotonic() - saved > 120:
+            save_checkpoint(out, model, average, optimiser, info)
+            saved = time.monotonic()
+    save_checkpoint(out, model, average, optimiser, info)
+    return _averaged(out, model, average)
+
+
+@torch.no_grad()
+def fit_scale(vae: TinyVAE, cfg: ModelConfig, inputs: Inputs, device: str, people: int = 24) -> None:
+    """Set `shift` and `scale` so that latents have zero mean and unit spread, channel by channel."""
+    rng = torch.Generator().manual_seed(7)
+    heads = cat_heads([new_person(inputs.faces, rng) for _ in range(people)])
+    raw = vae.encode_clip(random_clips(heads, inputs, 7, cfg, CLIP, motion=0.0).frames).transpose(0, 1).flatten(1)
+    vae.shift.copy_(raw.mean(1))
+    vae.scale.copy_(1 / raw.std(1).clamp(min=1e-3))

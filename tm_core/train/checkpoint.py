@@ -1,0 +1,62 @@
+"""Training checkpoints: weights, optimiser and position in one safetensors file, replaced whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+
+class Average:
+    """Exponential moving average of a module's weights, the copy that is shipped."""
+
+    def __init__(self, module: nn.Module, decay: float = 0.998) -> None:
+        self.decay, self.steps = decay, 0
+        self.weights = {k: v.detach().clone().float() for k, v in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Move a little towards the module; faster while young."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for k, v in module.state_dict().items():
+            self.weights[k].lerp_(v.float(), 1 - decay)
+
+
+def save_checkpoint(path: Path, module: nn.Module, average: Average, optimiser: torch.optim.Optimizer, info: dict[str, Any]) -> None:
+    """Write everything needed to go on exactly here; `info` is JSON (step, seed, learning curve)."""
+    tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in module.state_dict().items()}
+    tensors.update({f"average.{k}": v for k, v in average.weights.items()})
+    for i, state in optimiser.state_dict()["state"].items():
+        tensors.update({f"optimiser.{i}.{k}": v for k, v in state.items() if isinstance(v, Tensor)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    info = {**info, "average_steps": average.steps}
+    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, str(part), {"training": json.dumps(info)})
+    os.replace(part, path)
+
+
+def load_checkpoint(path: Path, module: nn.Module, average: Average, optimiser: torch.optim.Optimizer | None) -> dict[str, Any]:
+    """The inverse; returns `info`."""
+    with safe_open(str(path), "pt") as f:
+        info: dict[str, Any] = json.loads(f.metadata()["training"])
+        tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
+    module.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+    device = next(module.parameters()).device
+    average.weights = {k[8:]: v.to(device) for k, v in tensors.items() if k.startswith("average.")}
+    average.steps = info["average_steps"]
+    if optimiser is not None:
+        state: dict[int, dict[str, Tensor]] = {}
+        for k, v in tensors.items():
+            if k.startswith("optimiser."):
+                _, index, name = k.split(".")
+                state.setdefault(int(index), {})[name] = v
+        if state:
+            optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    return info

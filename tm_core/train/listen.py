@@ -1,0 +1,117 @@
+"""Pre-training of the audio trunk on phone labels and mouth weights.
+
+At full scale a speech encoder trained on thousands of hours tells phones apart; here minutes of labelled
+speech teach the same to one million weights, so that the transformer need not learn it from pictures.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from ..model.audio_projector import AudioProjector
+from .checkpoint import Average, load_checkpoint, save_checkpoint
+from .data import FLOOR, Speech
+from .visemes import PHONES, SHAPES
+
+FRAMES = 20  # of a window
+RATE = 1.5e-3
+
+
+class Listener(nn.Module):
+    """The projector and a head that names phones and mouth weights; only the projector is kept."""
+
+    def __init__(self, cfg: ModelConfig) -> None:
+        super().__init__()
+        assert cfg.projector is not None
+        self.projector = AudioProjector(cfg.projector)
+        self.head = nn.Linear(cfg.projector.width, len(PHONES) + len(SHAPES))
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Phone logits (B, T, 40) and mouth weights (B, T, 6) of rows (B, 4T, M)."""
+        out = self.head(F.gelu(self.projector.trunk(rows)))
+        return out[..., : len(PHONES)], out[..., len(PHONES) :]
+
+
+def augment(rows: Tensor, rng: torch.Generator) -> Tensor:
+    """Another loudness, another noise floor, another microphone; rows (B, R, M) of natural-log powers."""
+    batch, _, mels = rows.shape
+
+    def r(*size: int) -> Tensor:
+        return torch.rand(*size, generator=rng).to(rows.device)
+
+    gain = r(batch, 1, 1) * 4 - 3
+    knots = torch.randn(batch, 1, 5, generator=rng).to(rows.device) * 0.5
+    colour = F.interpolate(knots, mels, mode="linear", align_corners=True)
+    noise = FLOOR + r(batch, 1, 1) * 5 * (r(batch, 1, 1) < 0.5)
+    return torch.logaddexp(rows + gain + colour, noise.expand_as(rows)).clamp(min=FLOOR)
+
+
+def label_batch(speech: Speech, batch: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Rows (B, 80, M), labels (B, 20), weights (B, 20, 6) and trust (B,) of random windows."""
+    device = speech.rows.device
+    first = torch.randint(0, len(speech.weights) - FRAMES, (batch,), generator=rng)
+    owner = torch.searchsorted(speech.starts, first, right=True) - 1
+    trust = speech.trusted.cpu()[owner].float().to(device)
+    first = first.to(device)
+    index = first[:, None] + torch.arange(FRAMES, device=device)
+    return speech.features(first, FRAMES), speech.labels[index].long(), speech.weights[index].float(), trust
+
+
+def hearing_loss(model: Listener, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Training loss, and the share of trusted frames whose phone is right."""
+    rows, labels, weights, trust = batch
+    logits, mouth = model(rows)
+    logits, mouth = logits.float(), mouth.float()
+    named = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+    weight = trust[:, None] + 0.2
+    loss = (named * weight).sum() / weight.expand_as(named).sum() + 4 * ((mouth - weights) ** 2 * weight[..., None]).mean()
+    right = ((logits.argmax(-1) == labels).float().mean(1) * trust).sum() / trust.sum().clamp(min=1)
+    return loss, right
+
+
+def train_listener(
+    cfg: ModelConfig, speech: Speech, held: Speech, out: Path, *, minutes: float, device: str, batch: int = 48,
+    resume: bool = True, report: Callable[[dict[str, Any]], None] = lambda _: None, seed: int = 0,
+) -> AudioProjector:
+    """Train for `minutes` of wall time, going on from `out` when it is there."""
+    torch.manual_seed(seed)
+    model = Listener(cfg).to(device)
+    average = Average(model, 0.995)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
+    info: dict[str, Any] = {"step": 0, "curve": []}
+    if minutes <= 0 or (resume and out.is_file()):
+        info = load_checkpoint(out, model, average, optimiser)
+    rng = torch.Generator().manual_seed(seed + info["step"])
+    exam = label_batch(held, 256, torch.Generator().manual_seed(1))
+    began = time.monotonic()
+    while (spent := (time.monotonic() - began) / 60) < minutes:
+        for group in optimiser.param_groups:
+            group["lr"] = RATE * min(1.0, (info["step"] + 1) / 50) * min(1.0, 0.05 + 1.5 * (1 - spent / minutes))
+        rows, *rest = label_batch(speech, batch, rng)
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            loss, _ = hearing_loss(model, (augment(rows, rng), rest[0], rest[1], rest[2]))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        average.update(model)
+        info["step"] += 1
+        if info["step"] % 100 == 0:
+            with torch.no_grad():
+                held_loss, right = hearing_loss(model, exam)
+            point = {"step": info["step"], "minutes": round(spent, 2), "loss": round(loss.item(), 4),
+                     "held_loss": round(held_loss.item(), 4), "held_phones_right": round(right.item(), 4)}
+            info["curve"].append(point)
+            report(point)
+    if minutes > 0:
+        save_checkpoint(out, model, average, optimiser, info)
+    model.load_state_dict({k: v.to(device) for k, v in average.weights.items()})
+    return model.projector.eval()

@@ -1,0 +1,1 @@
+"""vae: see docs/architecture.md."""

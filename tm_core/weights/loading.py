@@ -1,0 +1,107 @@
+"""Checkpoints: one safetensors file, its metadata saying what it is.
+
+Metadata `talking_machines` is the JSON of a ModelConfig; keys begin with `dit.`, `projector.` and `vae.`.
+Only safetensors are read: a pickle can run code. Non-goals: other families' key names (a later issue).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from ..errors import InputError
+from ..model.audio_projector import AudioProjector
+from ..model.dit import TalkingDiT
+from ..model.talking import TalkingModel
+from ..vae.tiny import TinyVAE
+
+__all__ = ["TalkingModel", "default_weights", "load_model", "save_model"]
+
+log = logging.getLogger(__name__)
+REMEDY = "choose another file, or leave the choice out for the bundled model"
+
+
+def default_weights() -> Path:
+    """The bundled model."""
+    return Path(__file__).parents[1] / "assets" / "weights" / "tiny.safetensors"
+
+
+def load_model(
+    path: Path | None = None, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, operations: Any = nn,
+) -> TalkingModel:
+    """The model of a file (None: the bundled one), ready to use; InputError for a file that is not one."""
+    path = default_weights() if path is None else Path(path)
+    config, tensors = _read(path)
+    model = _build(config, operations)
+    for name, module in _parts(model).items():
+        _fill(path, name, module, tensors)
+        module.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    return model
+
+
+def save_model(model: TalkingModel, path: Path, *, extra: dict[str, str] | None = None, dtype: torch.dtype = torch.float16) -> None:
+    """Write a model whole or not at all; `extra` goes into the metadata (model card facts)."""
+    tensors = {
+        f"{name}.{key}": value.detach().to("cpu", dtype).contiguous()
+        for name, module in _parts(model).items() for key, value in module.state_dict().items()
+    }
+    part = path.with_name(path.name + ".part")
+    try:
+        save_file(tensors, str(part), {"talking_machines": json.dumps(model.config.to_dict()), **(extra or {})})
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _parts(model: TalkingModel) -> dict[str, nn.Module]:
+    parts: dict[str, Any] = {"dit": model.dit, "projector": model.projector, "vae": model.vae}
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+def _read(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    if not path.is_file():
+        raise InputError("weights", path, "no such file", REMEDY)
+    if path.suffix != ".safetensors":
+        raise InputError("weights", path, "only .safetensors files are read (others can run code)", "convert it to safetensors")
+    try:
+        with safe_open(str(path), "pt") as f:
+            metadata = f.metadata() or {}
+            tensors = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError("weights", path, f"damaged ({error})", "fetch the file again, or reinstall the node pack") from error
+    if "talking_machines" not in metadata:
+        raise InputError("weights", path, "not a Talking Machines checkpoint (no configuration in it)", REMEDY)
+    try:
+        return ModelConfig.from_dict(json.loads(metadata["talking_machines"])), tensors
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError("weights", path, f"configuration not understood ({error})", "update the node pack") from error
+
+
+def _build(config: ModelConfig, operations: Any) -> TalkingModel:
+    if config.vae is None:
+        raise InputError("weights", config.name, "holds no autoencoder", "use a checkpoint saved by this node pack")
+    projector = AudioProjector(config.projector, operations=operations) if config.projector else None
+    dit = TalkingDiT(config.dit, operations=operations)
+    return TalkingModel(config=config, dit=dit, projector=projector, vae=TinyVAE(config.vae, operations=operations))
+
+
+def _fill(path: Path, name: str, module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    state = {key[len(name) + 1 :]: value.float() for key, value in tensors.items() if key.startswith(name + ".")}
+    wanted = module.state_dict()
+    if missing := sorted(set(wanted) - set(state)):
+        raise InputError("weights", path, f"{len(missing)} tensors missing, first {name}.{missing[0]}", REMEDY)
+    for key, value in wanted.items():
+        if state[key].shape != value.shape:
+            raise InputError("weights", path, f"{name}.{key} is {tuple(state[key].shape)}, not {tuple(value.shape)}", REMEDY)
+    if extra := sorted(set(state) - set(wanted)):
+        log.warning("%s: %d tensors not used, first %s.%s", path.name, len(extra), name, extra[0])
+    module.load_state_dict({key: state[key] for key in wanted})

@@ -15,7 +15,7 @@ OUT ?= output/gpu
 PYTEST_ARGS ?=
 
 DEMO_IMAGE ?= tm_core/assets/portraits/demo.jpg
-DEMO_AUDIO ?= $(firstword $(wildcard tm_core/assets/speech/*.wav))
+DEMO_AUDIO ?= tm_core/assets/speech/librivox_sense_and_sensibility_0870.wav
 
 BIN := $(VENV)/bin
 ENVIRONMENT := TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/make_venv.sh "$(PYTHON)" "$(VENV)"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from tm_core import app
 from tm_core.errors import InputError
 from tm_core.media.audio_io import Waveform, read_audio

@@ -6,13 +6,15 @@ Covers 0.3.75 and later. Non-goals: what a node does; conversions of pictures an
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import comfy.model_management
+import comfy.ops
 import comfy.utils
 import folder_paths
 import numpy as np
@@ -28,8 +30,8 @@ except ImportError:
 from ..tm_core.errors import InputError
 
 __all__ = [
-    "ComfyExtension", "Progress", "check_interrupt", "device_named", "devices", "field", "free_memory", "io", "model_files",
-    "output_file", "register_model_folder", "saved_video", "schema", "tell", "temp_folder", "video_of", "weights_named",
+    "ComfyExtension", "Progress", "check_interrupt", "chosen", "device_named", "devices", "field", "free_memory",
+    "graph_metadata", "io", "model_files", "operations", "output_file", "register_model_folder", "saved_video", "schema", "tell", "temp_folder", "video_of", "weights_named",
 ]
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,14 @@ def field(kind: Any, name: str, **keywords: Any) -> Any:
     return kind.Input(name, **_accepted(kind.Input, keywords))
 
 
+def chosen(name: str, value: str, options: Iterable[str]) -> str:
+    """`value`, if it is offered; 0.3.75 does not check the lists of V3 nodes, so graphs from scripts come unchecked."""
+    offered = list(options)
+    if value not in offered:
+        raise InputError(name, value, "is not offered here", f"choose one of {', '.join(offered)}")
+    return value
+
+
 # ---- files
 
 
@@ -75,7 +85,7 @@ def model_files() -> list[str]:
 
 def weights_named(name: str) -> Path:
     """Path of weights in the model folders; InputError when they went away."""
-    path = folder_paths.get_full_path(MODEL_FOLDER, name)
+    path = folder_paths.get_full_path(MODEL_FOLDER, name) if name in model_files() else None
     if path is None:
         remedy = "put the file there and reload the page, or choose the bundled model"
         raise InputError("weights", name, f"not found in models/{MODEL_FOLDER}", remedy)
@@ -113,6 +123,14 @@ def shown_picture(frame: np.ndarray) -> dict[str, Any]:
     return {"images": [{"filename": file, "subfolder": subfolder, "type": "temp"}]}
 
 
+def graph_metadata(hidden: Any) -> dict[str, str]:
+    """The graph, as the host writes it into what it saves, so that a file dropped on the canvas opens it again."""
+    if host_args.disable_metadata or hidden is None:
+        return {}
+    known = {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})}
+    return {name: json.dumps(value) for name, value in known.items() if value is not None}
+
+
 def video_of(path: Path) -> Any:
     """A file as the host's VIDEO: only the path travels."""
     return InputImpl.VideoFromFile(str(path))
@@ -130,7 +148,13 @@ def devices() -> list[str]:
 
 def device_named(name: str) -> torch.device:
     """A device of the list; auto is the one the host computes on (so `--cpu` is respected)."""
+    chosen("device", name, devices())
     return comfy.model_management.get_torch_device() if name == AUTO else torch.device(name)
+
+
+def operations() -> Any:
+    """The host's layers, for what we build: its casting, offloading and fp8 know no others."""
+    return comfy.ops.disable_weight_init
 
 
 def free_memory() -> int:
@@ -172,5 +196,5 @@ class Progress:
 
 def _preview(picture: np.ndarray) -> tuple[str, Image.Image, int | None]:
     """What the host sends to the browser: it scales to the size given, up as well, so small ones give none."""
-    limit = int(host_args.preview_size)
+    limit = int(getattr(host_args, "preview_size", 512))
     return "JPEG", Image.fromarray(picture), limit if max(picture.shape[:2]) > limit else None

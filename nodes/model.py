@@ -43,10 +43,12 @@ class LoadModel(io.ComfyNode):
     def execute(cls, weights: str, device: str, dtype: str) -> Any:
         """Load; InputError for missing or damaged weights."""
         path = None if weights == BUNDLED else compat.weights_named(weights)
-        return io.NodeOutput(load_model(path, device=compat.device_named(device), dtype=DTYPES[dtype]))
+        precision = DTYPES[compat.chosen("dtype", dtype, DTYPES)]
+        model = load_model(path, device=compat.device_named(device), dtype=precision, operations=compat.operations())
+        return io.NodeOutput(model)
 
     @classmethod
     def fingerprint_inputs(cls, weights: str, **_: Any) -> Any:
         """A file that was replaced is loaded again."""
         path = default_weights() if weights == BUNDLED else compat.weights_named(weights)
-        return (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
+        return f"{path.stat().st_mtime_ns} {path.stat().st_size}" if path.is_file() else "missing"

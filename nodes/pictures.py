@@ -27,7 +27,8 @@ def _three_channels(levels: np.ndarray, field: str) -> np.ndarray:
         return np.repeat(levels, 3, axis=2)
     if channels == 4:  # transparent parts become white, as in the command line
         alpha = levels[..., 3:].astype(np.float32) / 255.0
-        return np.round(levels[..., :3] * alpha + 255.0 * (1.0 - alpha)).astype(np.uint8)
+        flat: np.ndarray = np.round(levels[..., :3] * alpha + 255.0 * (1.0 - alpha)).astype(np.uint8)
+        return flat
     if channels != 3:
         raise InputError(field, f"{channels} channels", "a picture has 1, 3 or 4", "connect a colour image")
     return np.ascontiguousarray(levels)

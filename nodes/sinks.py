@@ -62,11 +62,16 @@ class PreviewStream(io.ComfyNode):
         stride, clock, last = max(1, round(fps / preview_fps)), _Clock(fps), None
         with pulled(frames) as chunks:
             for chunk in chunks:
-                for offset, last in enumerate(chunk.frames):
-                    shown = (chunk.pts + offset) % stride == 0
-                    if shown and real_time:
-                        clock.wait_for(chunk.pts + offset)
-                    progress.advance(1, last if shown else None)
+                last, behind = chunk.frames[-1], 0
+                for number, frame in enumerate(chunk.frames, chunk.pts):
+                    behind += 1
+                    if number % stride:
+                        continue
+                    if real_time:
+                        clock.wait_for(number)
+                    progress.advance(behind, frame)
+                    behind = 0
+                progress.advance(behind)
         return io.NodeOutput(frames, ui=None if last is None else compat.shown_picture(last))
 
 
@@ -112,7 +117,9 @@ class SaveStream(io.ComfyNode):
         """Pull everything into a file; InputError where it cannot be written."""
         meta, progress = frames.meta, compat.Progress(frames.meta.num_frames)
         path, subfolder = compat.output_file(filename_prefix, ".mp4", meta.width, meta.height)
-        with VideoWriter(path, meta.width, meta.height, meta.fps, audio=meta.audio) as writer, pulled(frames) as chunks:
+        writing = VideoWriter(
+            path, meta.width, meta.height, meta.fps, audio=sound.present(meta.audio), metadata=compat.graph_metadata(cls.hidden))
+        with writing as writer, pulled(frames) as chunks:
             for chunk in chunks:
                 writer.write(chunk.frames)
                 progress.advance(len(chunk.frames), chunk.frames[-1])

@@ -76,5 +76,5 @@ class DecodeStream(io.ComfyNode):
     @classmethod
     def execute(cls, latents: LatentStream, device: str, queue_depth: int) -> Any:
         """Describe the stream; nothing is decoded."""
-        target = None if device == compat.AUTO else device
+        target = None if device == compat.AUTO else compat.device_named(device)
         return io.NodeOutput(app.decode_stream(latents, device=target, queue_depth=queue_depth))

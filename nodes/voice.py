@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..tm_core import app
+from ..tm_core.errors import InputError
 from ..tm_core.media.audio_io import read_audio
 from ..tm_core.weights.loading import TalkingModel
 from . import compat, sound, wires
@@ -61,11 +62,25 @@ class SpeakingSilence(io.ComfyNode):
                 compat.field(
                     io.Combo, "mode", options=list(MODES), default="auto",
                     tooltip="auto: by the loudness of the sound. speaking: always. silence: never, the face only listens."),
+                compat.field(
+                    io.Float, "speech_db", default=-28.0, min=-80.0, max=0.0, step=1.0, advanced=True,
+                    tooltip="auto only: speech begins above this level, in dB below the loud part of the sound."),
+                compat.field(
+                    io.Float, "silence_db", default=-34.0, min=-80.0, max=0.0, step=1.0, advanced=True,
+                    tooltip="auto only: speech ends below this level, in dB below the loud part of the sound."),
+                compat.field(
+                    io.Float, "shortest_pause_s", default=0.3, min=0.0, max=5.0, step=0.05, advanced=True,
+                    tooltip="auto only: quiet for less than this many seconds does not end speech."),
             ],
             outputs=[wires.Speaker.Output("speaker", display_name="speaker", tooltip="The sound and when it is spoken.")],
         )
 
     @classmethod
-    def execute(cls, audio_windows: app.Voice, mode: str) -> Any:
-        """Select."""
-        return io.NodeOutput(app.select_speaking(audio_windows, MODES[mode]))
+    def execute(
+        cls, audio_windows: app.Voice, mode: str, speech_db: float = -28.0, silence_db: float = -34.0, shortest_pause_s: float = 0.3,
+    ) -> Any:
+        """Select; InputError for levels that cannot be."""
+        if silence_db > speech_db:
+            raise InputError("silence_db", silence_db, f"is above speech_db ({speech_db})", "set it some dB below")
+        choice = MODES[compat.chosen("mode", mode, MODES)]
+        return io.NodeOutput(app.select_speaking(audio_windows, choice, on_db=speech_db, off_db=silence_db, hold_s=shortest_pause_s))

@@ -1,11 +1,12 @@
 #!/bin/sh
 # make gpu: on a CUDA machine, train (or go on training) and run the GPU benches; results into $OUT.
 # Uses the system's Python where that one has torch with CUDA (a lent machine may have no network and must not
-# install anything), else the project's environment. MINUTES limits the training.
+# install anything), else the project's environment. MINUTES limits the last stage of training; without it every
+# stage gets its default budget. Inputs and checkpoints are in TM_BUILD (default build/train; `talking-machines train
+# prepare` writes the inputs).
 set -eu
 
 out=${OUT:-output/gpu}
-minutes=${MINUTES:-8}
 probe='import torch, safetensors, sys; sys.exit(not torch.cuda.is_available())'
 
 say() { echo "== gpu: $*"; }
@@ -21,15 +22,21 @@ fi
 mkdir -p "$out"
 say "$("$python" -c 'import torch; print(torch.__version__, torch.cuda.get_device_name(0))')"
 
-say "training: tiny, at most $minutes minutes, resumed where it stopped"
-"$python" -m tm_core.train.run tiny --minutes "$minutes" --device cuda
+work=${TM_BUILD:-build/train}
+say "training: tiny, ${MINUTES:-the default number of} minutes, resumed where its checkpoints in $work stopped"
+TM_BUILD="$work" "$python" -c "
+import logging, os, pathlib
+from tm_core.train.run import main
+logging.basicConfig(level=logging.INFO, format='%(message)s')
+minutes = os.environ.get('MINUTES')
+main('tiny', minutes=float(minutes) if minutes else None, device='cuda', out=pathlib.Path('$out') / 'tiny.safetensors')
+"
 
 if "$python" -c 'import typer' 2> /dev/null; then
     say "benches"
-    "$python" -m tm_core.cli bench gpu --json > "$out/bench_gpu.json" || say "a figure missed its bar: $out/bench_gpu.json"
+    "$python" -m tm_core.cli bench gpu --json > "$out/bench_gpu.json" || say "bench gpu ended with $?"
 fi
 
 say "results to $out (files up to 16 MiB)"
-find output/train tm_core/assets/weights -type f \( -name '*.safetensors' -o -name '*.json' -o -name '*.jsonl' \) -size -16385k \
-    -exec cp {} "$out/" \; 2> /dev/null || true
+find "$work" -type f \( -name '*.safetensors' -o -name '*.json' -o -name '*.jsonl' \) -size -16385k -exec cp {} "$out/" \;
 ls -l "$out"

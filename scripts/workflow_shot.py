@@ -57,7 +57,7 @@ async (places) => {
   ds.scale = Math.min(1.0, 1700 / (high[0] - low[0] + 80), 1000 / (high[1] - low[1] + 80));
   ds.offset = [-low[0] + 120 / ds.scale, -low[1] + 150 / ds.scale];
   app.canvas.draw(true, true);
-  const graph = app.graph.serialize();
+  const graph = JSON.parse(JSON.stringify(app.graph.serialize()));  // undefined would come back as null
   return [graph, low, high, ds.scale, [...ds.offset]];
 }
 """

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from tm_core import app
 from tm_core.config import SamplerConfig, tiny
 from tm_core.errors import InputError
@@ -58,6 +59,10 @@ def stream(model: TalkingModel, subject: app.Subject, sound: Waveform, *, mode: 
     return app.decode_stream(app.sample_stream(model, app.build_scene(model, subject, speech), seed=seed))
 
 
+def timeline_frames(chunks: int) -> int:
+    return app.timeline_of(tiny()).frames_of_chunk(chunks - 1).stop
+
+
 def render(frames: FrameStream) -> np.ndarray:
     return np.concatenate([chunk.frames for chunk in frames])
 
@@ -80,8 +85,10 @@ def test_a_longer_sound_begins_with_the_same_frames(model: TalkingModel, subject
     short = Waveform(samples=long.samples[: 2 * RATE], sample_rate=RATE)
     mode: app.SpeakingMode = "speaking"
     both = [render(stream(model, subject, s, mode=mode)) for s in (short, long)]
-    look_ahead = 8 + 4  # two latents, and the rest of its own
-    assert np.array_equal(both[0][: 50 - look_ahead], both[1][: 50 - look_ahead])
+    hears_the_end = (50 - 8) // 4 + 1  # first latent whose window reaches past frame 49, the last of the short sound
+    kept = timeline_frames(hears_the_end // 3)
+    assert kept == 33 and np.array_equal(both[0][:kept], both[1][:kept])
+    assert not np.array_equal(both[0][kept:50], both[1][kept:50])
 
 
 def test_listening_does_not_hear_the_sound(model: TalkingModel, subject: app.Subject) -> None:

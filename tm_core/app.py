@@ -40,7 +40,7 @@ from .weights.loading import TalkingModel
 log = logging.getLogger(__name__)
 
 SpeakingMode = Literal["auto", "speaking", "listening"]
-MAX_SEED = 2**63 - 1
+MAX_SEED, MAX_STEPS = 2**63 - 1, 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class Voice:
     @property
     def duration_s(self) -> float:
         """Duration of the sound."""
-        return len(self.waveform.samples) / self.waveform.sample_rate
+        return self.waveform.duration_s
 
     def windows(self, latents: range) -> Tensor:
         """Log-mel windows (F, W, M) of these latents, silence outside the sound."""
@@ -108,6 +108,18 @@ class BuiltScene:
     meta: StreamMeta
 
 
+def check_options(*, seed: int = 0, steps: int | None = None, speaking: str = "auto", queue_depth: int = 2) -> None:
+    """InputError for options out of range: all that can be said before a model or a file is opened."""
+    if not 0 <= seed <= MAX_SEED:
+        raise InputError("seed", seed, "must be a whole number from 0 to 2^63 - 1", "use 0")
+    if steps is not None and not 1 <= steps <= MAX_STEPS:
+        raise InputError("steps", steps, f"must be 1 to {MAX_STEPS}", "leave it out for the number the model was made for")
+    if speaking not in get_args(SpeakingMode):
+        raise InputError("speaking", speaking, "unknown mode", f"choose one of {', '.join(get_args(SpeakingMode))}")
+    if queue_depth < 1:
+        raise InputError("queue_depth", queue_depth, "at least one chunk must fit", "use 2")
+
+
 def timeline_of(config: ModelConfig) -> Timeline:
     """The time axis of a model's streams."""
     stride = config.vae.temporal_stride if config.vae else 4
@@ -132,11 +144,11 @@ def encode_audio(waveform: Waveform, config: ModelConfig, source: Path | None = 
 
 def select_speaking(voice: Voice, mode: SpeakingMode = "auto", **thresholds: float) -> Speech:
     """When the face speaks: by loudness (`auto`, see audio.silence for the thresholds), always or never."""
-    if mode not in get_args(SpeakingMode):
-        raise InputError("speaking", mode, "unknown mode", f"choose one of {', '.join(get_args(SpeakingMode))}")
+    check_options(speaking=mode)
     if mode != "auto":
         return Speech(voice=voice, flags=np.full(voice.num_latents, mode == "speaking"))
-    flags = speaking_latents(voice.waveform.samples, voice.num_latents, voice.timeline, **thresholds)
+    flags = speaking_latents(
+        voice.waveform.samples, voice.num_latents, voice.timeline, sample_rate=voice.waveform.sample_rate, **thresholds)
     return Speech(voice=voice, flags=flags)
 
 
@@ -197,8 +209,7 @@ def schedule(base: SamplerConfig, steps: int | None) -> SamplerConfig:
     """`base` with another number of denoising steps: the same curve of noise levels, sampled at `steps` points."""
     if steps is None or steps == base.num_steps:
         return base
-    if not 1 <= steps <= 100:
-        raise InputError("steps", steps, "must be 1 to 100", f"the model was made for {base.num_steps}")
+    check_options(steps=steps)
     curve = [*base.sigmas, 0.0]
     at = np.linspace(0.0, base.num_steps, steps + 1)[:-1]
     return replace(base, sigmas=tuple(float(s) for s in np.interp(at, range(len(curve)), curve)))
@@ -206,8 +217,7 @@ def schedule(base: SamplerConfig, steps: int | None) -> SamplerConfig:
 
 def sample_stream(model: TalkingModel, built: BuiltScene, *, seed: int = 0, steps: int | None = None) -> LatentStream:
     """The latents of a scene, sampled when a sink pulls; `steps` None: as many as the model was made for."""
-    if not 0 <= seed <= MAX_SEED:
-        raise InputError("seed", seed, "must be a whole number from 0 to 2^63 - 1", "use 0")
+    check_options(seed=seed, steps=steps)
     sampler = ChunkedSampler(model, schedule(model.config.sampler, steps))
     source = _SamplerSource(sampler=sampler, scene=built.scene, seed=seed)
     return LatentStream(source, built.meta, DecoderInput(vae=model.vae, reference=built.image))
@@ -268,9 +278,12 @@ def dtype_of(module: Any) -> torch.dtype:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A mask image as (H, W) in 0..1: white is what the voice may move."""
-    mask: np.ndarray = open_image(path).astype(np.float32).mean(axis=2) / 255.0
-    return mask
+    """A mask image as (H, W) in 0..1, white is what the voice may move; InputError for what is no picture."""
+    try:
+        picture = open_image(path)
+    except InputError as error:
+        raise InputError("mask", error.value, error.rule, error.remedy) from error
+    return np.asarray(picture.mean(axis=2) / 255.0, np.float32)
 
 
 def animate(
@@ -278,9 +291,10 @@ def animate(
     mask: Path | None = None, speaking: SpeakingMode = "auto", decode_device: str | None = None, queue_depth: int = 2,
 ) -> FrameStream:
     """The whole job for files: a stream of frames as long as the sound. InputError for what cannot be used."""
-    subject = prepare_subject(
-        open_image(image), model.config, face_index=face_index, mask=None if mask is None else read_mask(mask))
-    voice = encode_audio(read_audio(audio), model.config, audio)
-    built = build_scene(model, subject, select_speaking(voice, speaking))
-    latents = sample_stream(model, built, seed=seed, steps=steps)
+    check_options(seed=seed, steps=steps, speaking=speaking, queue_depth=queue_depth)
+    sound, picture = read_audio(audio), open_image(image)
+    region = None if mask is None else read_mask(mask)
+    subject = prepare_subject(picture, model.config, face_index=face_index, mask=region)
+    speech = select_speaking(encode_audio(sound, model.config, audio), speaking)
+    latents = sample_stream(model, build_scene(model, subject, speech), seed=seed, steps=steps)
     return decode_stream(latents, device=decode_device, queue_depth=queue_depth)

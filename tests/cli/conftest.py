@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from tm_core.config import tiny
 from tm_core.model.audio_projector import AudioProjector
 from tm_core.model.dit import TalkingDiT

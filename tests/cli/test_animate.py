@@ -15,6 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+
 from tm_core.media.video_io import read_frames
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -178,7 +179,8 @@ def test_an_unwritable_output_is_one_line(animate: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("steps", 0), ("seed", -1), ("face", 7), ("device", "abacus"), ("decode_device", "cuda:9"), ("queue_depth", 0), ("speaking", "shouting")])
+    [("steps", 0), ("seed", -1), ("face", 7), ("device", "abacus"), ("decode_device", "cuda:9"), ("queue_depth", 0),
+     ("speaking", "shouting")])
 def test_unusable_options_are_one_line(animate: Run, out: Path, option: str, value: object) -> None:
     done = animate(**{option: value})
     assert_one_line(done, str(value))
@@ -208,7 +210,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(animate: Run, make_wav: MakeWav, tmp_path: Path, small_disk: Path) -> None:
     sound = make_wav(tmp_path / "long.wav", 8.0)
-    assert_one_line(animate(audio=sound, out=small_disk / "o.mp4"), "space")
+    assert_one_line(animate(audio=sound, out=small_disk / "o.mp4"), "disk is full", "space")
     assert list(small_disk.iterdir()) == []
 
 

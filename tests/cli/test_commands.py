@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tm_core.cli.bench import available, machine, result_line
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

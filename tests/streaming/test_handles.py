@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from tm_core.config import VAEConfig
 from tm_core.errors import Cancelled, InputError
 from tm_core.streaming.cancel import CancelToken

@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+
 from tm_core.streaming.mailbox import Closed, Mailbox
 
 

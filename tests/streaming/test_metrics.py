@@ -7,6 +7,7 @@ from array import array
 
 import numpy as np
 import pytest
+
 from tm_core.streaming.metrics import StreamMetrics, current_rss_mb, peak_rss_mb, percentile
 
 

@@ -10,6 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+
 from tm_core.errors import Cancelled
 from tm_core.streaming.cancel import CancelToken
 from tm_core.streaming.metrics import StreamMetrics

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +26,8 @@ from ..media.video_io import VideoWriter, check_output
 from ..streaming.handles import FrameStream
 from ..streaming.metrics import StreamMetrics
 from ..weights.loading import TalkingModel, load_model
+
+LINE_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +60,13 @@ class _Rate(ProgressColumn):
 
 def run_job(job: Job) -> dict[str, Any]:
     """Make the video; the report. InputError before any work where the inputs cannot be used."""
-    check_output(job.out)
+    app.check_options(seed=job.seed, steps=job.steps, speaking=job.speaking, queue_depth=job.queue_depth)
+    check_output(job.out, "--out")
     if job.report is not None:
-        check_output(job.report)
+        check_output(job.report, "--report")
     device = app.parse_device("--device", job.device)
+    if job.decode_device is not None:
+        app.parse_device("--decode-device", job.decode_device)
     model = load_model(job.weights, device=device, dtype=torch.float32)
     frames = app.animate(
         job.image, job.audio, model=model, seed=job.seed, steps=job.steps, face_index=job.face, mask=job.mask,
@@ -75,19 +82,48 @@ def run_job(job: Job) -> dict[str, Any]:
 def write_video(frames: FrameStream, out: Path, metrics: StreamMetrics, *, quiet: bool) -> None:
     """Drain a stream into an mp4, a chunk in memory at a time."""
     meta = frames.meta
-    with VideoWriter(out, meta.width, meta.height, meta.fps, audio=meta.audio) as writer, _bar(meta.num_frames, quiet) as advance:
-        for chunk in frames.chunks(metrics=metrics):
+    with (
+        VideoWriter(out, meta.width, meta.height, meta.fps, audio=meta.audio) as writer,
+        _bar(meta.num_frames, quiet) as advance,
+        closing(frames.chunks(metrics=metrics)) as chunks,  # both workers end before the file is closed
+    ):
+        for chunk in chunks:
             writer.write(chunk.frames)
             advance(len(chunk.frames))
 
 
 @contextmanager
-def _bar(total: int, quiet: bool) -> Iterator[Any]:
+def _bar(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A callable that is told of new frames: a bar on a terminal, elsewhere a line every ten seconds."""
+    console = Console(stderr=True)
     columns = (
         TextColumn("{task.completed:.0f}/{task.total:.0f} frames"), BarColumn(), _Rate(), TextColumn("to go"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
         task = progress.add_task("frames", total=total)
-        yield lambda count: progress.advance(task, count)
+        lines = None if quiet or console.is_terminal else _Lines(total)
+
+        def advance(count: int) -> None:
+            progress.advance(task, count)
+            if lines is not None:
+                lines.advance(count)
+
+        yield advance
+
+
+class _Lines:
+    """Progress for logs."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done = total, 0
+        self._start = self._told = time.monotonic()
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        now = time.monotonic()
+        if now - self._told >= LINE_EVERY_S:
+            self._told, rate = now, self._done / (now - self._start)
+            left = (self._total - self._done) / rate
+            sys.stderr.write(f"{self._done}/{self._total} frames, {rate:.1f} frames/s, {left:.0f} s to go\n")
 
 
 def make_report(job: Job, model: TalkingModel, frames: FrameStream, metrics: StreamMetrics) -> dict[str, Any]:

@@ -47,7 +47,8 @@ class Trunk(nn.Module):
         x = self.down2(F.gelu(self.down1(F.gelu(self.enter(x)))))
         for block in self.mix:
             x = block(x)
-        return x.transpose(1, 2)
+        features: Tensor = x.transpose(1, 2)
+        return features
 
 
 class AudioProjector(nn.Module):

@@ -21,6 +21,8 @@ from .cache import LayerCache
 from .masks import visible_chunks
 from .rope import rotate
 
+FEW_KEYS = 32  # up to here plain products are faster on a CPU: 7 times for 20 keys, bfloat16, forward and backward
+
 
 class ContextKV(NamedTuple):
     """Keys and values of text and image for one block, computed once per stream (B, *, H, E)."""
@@ -40,8 +42,19 @@ class AudioKV(NamedTuple):
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scaled dot-product attention (B, L, H, E) -> (B, L, H E)."""
-    out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    if k.shape[2] <= FEW_KEYS and k.device.type == "cpu":
+        score = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
+        out: Tensor = score.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
+    else:
+        out = F.scaled_dot_product_attention(q, k, v)
     return out.transpose(1, 2).flatten(2)
+
+
+def normalised(norm: Any, x: Tensor) -> Tensor:
+    """x through an affine norm in the type of the norm's weights: mixed types would leave the fused kernel."""
+    out: Tensor = norm(x.to(norm.weight.dtype))
+    return out
 
 
 class SelfAttention(nn.Module):
@@ -55,7 +68,7 @@ class SelfAttention(nn.Module):
 
     def qkv(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised q, k and v (B, L, H, E), none rotated."""
-        parts = self.norm_q(self.q(x_BLD)), self.norm_k(self.k(x_BLD)), self.v(x_BLD)
+        parts = normalised(self.norm_q, self.q(x_BLD)), normalised(self.norm_k, self.k(x_BLD)), self.v(x_BLD)
         q, k, v = (t.unflatten(2, (self.heads, -1)) for t in parts)
         return q, k.to(v.dtype), v
 
@@ -71,18 +84,18 @@ class SelfAttention(nn.Module):
         for t in range(num_chunks):
             seen = visible_chunks(t)
             rows.append(attention(qs[t], torch.cat([ks[i] for i in seen], 1), torch.cat([vs[i] for i in seen], 1)))
-        out = self.o(torch.cat(rows, 1))
-        return out
+        joined: Tensor = self.o(torch.cat(rows, 1))
+        return joined
 
-    def step(self, x_BLD: Tensor, tables: list[Tensor], cache: LayerCache, chunk: int, write: bool) -> Tensor:
-        """Chunk `chunk` against the cache; tables: RoPE of each visible chunk, its own last."""
+    def step(self, x_BLD: Tensor, tables: list[Tensor], cache: LayerCache, slot: int | None) -> Tensor:
+        """One chunk against the cache; tables: RoPE of each visible chunk, its own last; its keys go to `slot`."""
         q, k, v = self.qkv(x_BLD)
-        past = cache.read(min(chunk, 2))
+        past = cache.read(len(tables) - 1)
         keys = torch.cat([rotate(key, table) for (key, _), table in zip([*past, (k, v)], tables, strict=True)], 1)
         values = torch.cat([value for _, value in past] + [v], 1)
         out: Tensor = self.o(attention(rotate(q, tables[-1]).to(v.dtype), keys, values))
-        if write:
-            cache.write(min(chunk, 1), k, v)
+        if slot is not None:
+            cache.write(slot, k, v)
         return out
 
 
@@ -94,7 +107,11 @@ class CrossAttention(nn.Module):
         self.heads = cfg.num_heads
         self.q, self.k, self.v, self.o = (operations.Linear(cfg.dim, cfg.dim, **factory) for _ in range(4))
         self.norm_q, self.norm_k = (operations.RMSNorm(cfg.dim, eps=cfg.eps, **factory) for _ in range(2))
-        self.k_img = self.v_img = self.norm_k_img = self.k_proj = self.v_proj = None
+        self.k_img: Any = None
+        self.v_img: Any = None
+        self.norm_k_img: Any = None
+        self.k_proj: Any = None
+        self.v_proj: Any = None
         if cfg.image_dim is not None:
             self.k_img, self.v_img = (operations.Linear(cfg.dim, cfg.dim, **factory) for _ in range(2))
             self.norm_k_img = operations.RMSNorm(cfg.dim, eps=cfg.eps, **factory)
@@ -102,16 +119,17 @@ class CrossAttention(nn.Module):
             self.k_proj, self.v_proj = (operations.Linear(cfg.audio_dim, cfg.dim, bias=False, **factory) for _ in range(2))
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1))
+        split: Tensor = x.unflatten(-1, (self.heads, -1))
+        return split
 
     def context(self, text: Tensor, image: Tensor | None) -> ContextKV:
         """Keys and values of embedded text (B, L, D) and image (B, 257, D)."""
         value = self._heads(self.v(text))
-        key = self._heads(self.norm_k(self.k(text))).to(value.dtype)
+        key = self._heads(normalised(self.norm_k, self.k(text))).to(value.dtype)
         if image is None or self.k_img is None:
             return ContextKV(key, value, None, None)
         image_value = self._heads(self.v_img(image))
-        return ContextKV(key, value, self._heads(self.norm_k_img(self.k_img(image))).to(image_value.dtype), image_value)
+        return ContextKV(key, value, self._heads(normalised(self.norm_k_img, self.k_img(image))).to(image_value.dtype), image_value)
 
     def audio(self, tokens_BPFND: Tensor) -> AudioKV:
         """Keys and values of audio tokens; zero tokens have zero values, so they add nothing."""
@@ -119,7 +137,7 @@ class CrossAttention(nn.Module):
 
     def forward(self, x_BLD: Tensor, ctx: ContextKV, audio: AudioKV | None, mask_BPFS: Tensor | None) -> Tensor:
         """The summed outputs (B, L, D); mask weighs each speaker's sound per token."""
-        q = self._heads(self.norm_q(self.q(x_BLD))).to(ctx.text_value.dtype)
+        q = self._heads(normalised(self.norm_q, self.q(x_BLD))).to(ctx.text_value.dtype)
         out = attention(q, ctx.text_key, ctx.text_value)
         if ctx.image_key is not None and ctx.image_value is not None:
             out = out + attention(q, ctx.image_key, ctx.image_value)
@@ -162,22 +180,27 @@ class Block(nn.Module):
 
     def forward(
         self, x_BLD: Tensor, time_B6D: Tensor, ctx: ContextKV, audio: AudioKV | None, mask: Tensor | None,
-        table: Tensor | list[Tensor], num_chunks: int | None, cache: LayerCache | None = None, chunk: int = 0,
-        write: bool = True,
+        table: Tensor | list[Tensor], num_chunks: int | None, cache: LayerCache | None = None, slot: int | None = None,
     ) -> Tensor:
-        """With a cache: one chunk of a stream (table: RoPE of each visible chunk); else a whole sequence."""
+        """With a cache: one chunk of a stream (table: RoPE of each visible chunk); else a whole sequence.
+
+        Modulation and the residual sum are float32 (time_B6D is), layers compute in the type of their weights.
+        """
+        dtype = ctx.text_value.dtype
         e = (self.modulation.to(time_B6D) + time_B6D).unsqueeze(2).unbind(1)
-        y = self.norm1(x_BLD) * (1 + e[1]) + e[0]
+        y = (self.norm1(x_BLD) * (1 + e[1]) + e[0]).to(dtype)
         if cache is not None:
             assert isinstance(table, list)
-            y = self.self_attn.step(y, table, cache, chunk, write)
+            y = self.self_attn.step(y, table, cache, slot)
         else:
             assert isinstance(table, Tensor)
             y = self.self_attn(y, table, num_chunks)
         x_BLD = x_BLD + y * e[2]
-        x_BLD = x_BLD + self.cross_attn(self.norm3(x_BLD), ctx, audio, mask)
-        y = self.ffn(self.norm2(x_BLD) * (1 + e[4]) + e[3])
-        return x_BLD + y * e[5]
+        y = normalised(self.norm3, x_BLD).to(dtype)
+        x_BLD = x_BLD + self.cross_attn(y, ctx, audio, mask)
+        y = self.ffn((self.norm2(x_BLD) * (1 + e[4]) + e[3]).to(dtype))
+        out: Tensor = x_BLD + y * e[5]
+        return out
 
 
 class Head(nn.Module):
@@ -190,10 +213,10 @@ class Head(nn.Module):
         self.head = operations.Linear(cfg.dim, patch * cfg.out_dim, **factory)
         self.modulation = nn.Parameter(torch.randn(1, 2, cfg.dim, **factory) / cfg.dim**0.5)
 
-    def forward(self, x_BLD: Tensor, time_BD: Tensor) -> Tensor:
-        """(B, L, patch out_dim)."""
+    def forward(self, x_BLD: Tensor, time_BD: Tensor, dtype: torch.dtype) -> Tensor:
+        """(B, L, patch out_dim); the output layer computes in `dtype`."""
         shift, scale = (self.modulation.to(time_BD) + time_BD.unsqueeze(1)).chunk(2, 1)
-        out: Tensor = self.head(self.norm(x_BLD) * (1 + scale) + shift)
+        out: Tensor = self.head((self.norm(x_BLD) * (1 + scale) + shift).to(dtype))
         return out
 
 

@@ -46,6 +46,11 @@ class StepCache:
         return StepCache(layers=[LayerCache(keys=empty(), values=empty()) for _ in range(num_layers)])
 
     @property
+    def tokens(self) -> int:
+        """Tokens of a chunk."""
+        return self.layers[0].keys.shape[2]
+
+    @property
     def nbytes(self) -> int:
         """Bytes the buffers take."""
         return sum(t.numel() * t.element_size() for c in self.layers for t in (c.keys, c.values))

@@ -12,13 +12,15 @@ tokens of a latent.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..config import DiTConfig
+from ..errors import InputError
 from .blocks import AudioKV, Block, ContextKV, Head, ImageProjection
 from .cache import StepCache
 from .rope import rope_table, stream_positions
@@ -40,6 +42,11 @@ class Conditions:
 
     context: tuple[ContextKV, ...]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the layers compute in."""
+        return self.context[0].text_value.dtype
+
 
 class TalkingDiT(nn.Module):
     """See the module's docstring; `operations` builds the layers (torch.nn, or comfy.ops in the host)."""
@@ -47,7 +54,7 @@ class TalkingDiT(nn.Module):
     def __init__(self, cfg: DiTConfig, *, operations: Any = nn, device: Any = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         if cfg.audio_kind == "own_q_kv_proj":
-            raise ValueError("audio_kind: own_q_kv_proj: not built yet; use a checkpoint of kind shared_q_kv")
+            raise InputError("audio_kind", cfg.audio_kind, "not built yet", "use a checkpoint of kind shared_q_kv")
         self.cfg = cfg
         make: dict[str, Any] = {"device": device, "dtype": dtype}
         ops, dim = operations, cfg.dim
@@ -70,16 +77,20 @@ class TalkingDiT(nn.Module):
                     nn.init.zeros_(module.bias)
         nn.init.xavier_uniform_(self.patch_embedding.weight.flatten(1))
         for linear in (self.text_embedding[0], self.text_embedding[2], self.time_embedding[0], self.time_embedding[2]):
-            nn.init.normal_(linear.weight, std=0.02)
+            nn.init.normal_(cast(Tensor, linear.weight), std=0.02)
         nn.init.zeros_(self.head.head.weight)
 
     # -- shared parts -----------------------------------------------------------------------------------
+
+    @property
+    def _blocks(self) -> tuple[Block, ...]:
+        return cast("tuple[Block, ...]", tuple(self.blocks))
 
     def conditions(self, text: Tensor, image: Tensor | None = None) -> Conditions:
         """Keys and values of text (B, L, text_dim) and CLIP image tokens (B, 257, image_dim), once per stream."""
         words = self.text_embedding(text)
         picture = self.img_emb(image) if self.img_emb is not None and image is not None else None
-        return Conditions(context=tuple(b.cross_attn.context(words, picture) for b in self.blocks))
+        return Conditions(context=tuple(b.cross_attn.context(words, picture) for b in self._blocks))
 
     def time(self, sigma_B: Tensor) -> tuple[Tensor, Tensor]:
         """Timestep embedding (B, D) and its projection (B, 6, D)."""
@@ -91,7 +102,7 @@ class TalkingDiT(nn.Module):
         if tokens is None or self.cfg.audio_kind == "none":
             return [None] * len(self.blocks)
         tokens = tokens[:, None] if tokens.dim() == 4 else tokens
-        return [b.cross_attn.audio(tokens) for b in self.blocks]
+        return [b.cross_attn.audio(tokens) for b in self._blocks]
 
     def _embed(self, x: Tensor, reference: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
         patches = self.patch_embedding(torch.cat([x, reference], 1).to(self.patch_embedding.weight.dtype))
@@ -113,19 +124,20 @@ class TalkingDiT(nn.Module):
 
     def network(
         self, x: Tensor, sigma: Tensor, *, reference: Tensor, text: Tensor, image: Tensor | None = None,
-        audio: Tensor | None = None, face_mask: Tensor | None = None, positions: list[int] | None = None,
-        chunk_latents: int | None = None,
+        audio: Tensor | None = None, face_mask: Tensor | None = None,
+        positions: Sequence[int | float] | Tensor | None = None, chunk_latents: int | None = None,
     ) -> Tensor:
         """The raw output (B, C, F, h, w), which `prediction` gives its meaning; arguments as for `forward`."""
         tokens, grid = self._embed(x, reference)
-        table = rope_table(positions or list(range(grid[0])), grid[1:], self.cfg.head_dim, tokens.device)
+        times = range(grid[0]) if positions is None else positions
+        table = rope_table([float(t) for t in times], grid[1:], self.cfg.head_dim, tokens.device)
         e, e6 = self.time(sigma)
-        ctx, sound = self.conditions(text, image).context, self.audio(audio)
+        conditions, sound = self.conditions(text, image), self.audio(audio)
         mask = spread_mask(face_mask, grid[0])
-        chunks = grid[0] // chunk_latents if chunk_latents else None
-        for block, c, a in zip(self.blocks, ctx, sound, strict=True):
+        chunks = count_chunks(grid[0], chunk_latents) if chunk_latents else None
+        for block, c, a in zip(self._blocks, conditions.context, sound, strict=True):
             tokens = block(tokens, e6, c, a, mask, table, chunks)
-        return self._unpatch(self.head(tokens, e), grid)
+        return self._unpatch(self.head(tokens, e, conditions.dtype), grid)
 
     def forward_x0(self, x: Tensor, sigma: Tensor, *, reference: Tensor, **kwargs: Any) -> Tensor:
         """The clean latents (B, C, F, h, w) the network sees in x; arguments as for `forward`."""
@@ -155,19 +167,29 @@ class TalkingDiT(nn.Module):
 
     def chunk_x0(
         self, x: Tensor, sigma: Tensor, *, reference: Tensor, conditions: Conditions, audio: list[AudioKV | None],
-        face_mask: Tensor | None, cache: StepCache, chunk: int,
-        write: bool = True,
+        face_mask: Tensor | None, cache: StepCache, chunk: int, write: bool = True, past: int = 2,
     ) -> Tensor:
-        """Clean latents of chunk number `chunk` (B, C, n, h, w) seen in x; with `write` its keys stay in the cache."""
+        """Clean latents of chunk number `chunk` (B, C, n, h, w) seen in x.
+
+        Other arguments as for `forward`, text, image and audio already as keys and values. With `write` its keys stay
+        in the cache, in place of those of the chunk before; `past` 1 shows it the anchor alone.
+        """
         tokens, grid = self._embed(x, reference)
         anchor, previous, own = stream_positions(chunk, grid[0], self.cfg.max_latents)
-        seen = [[own], [anchor, own], [anchor, previous, own]][min(chunk, 2)]
+        seen = [*[anchor, previous][: min(chunk, past)], own]
         tables = [rope_table(p, grid[1:], self.cfg.head_dim, tokens.device) for p in seen]
         e, e6 = self.time(sigma)
-        mask = spread_mask(face_mask, grid[0])
-        for block, c, a, layer in zip(self.blocks, conditions.context, audio, cache.layers, strict=True):
-            tokens = block(tokens, e6, c, a, mask, tables, None, layer, chunk, write)
-        return self._x0(self._unpatch(self.head(tokens, e), grid), x, sigma, reference)
+        mask, slot = spread_mask(face_mask, grid[0]), min(chunk, 1) if write else None
+        for block, c, a, layer in zip(self._blocks, conditions.context, audio, cache.layers, strict=True):
+            tokens = block(tokens, e6, c, a, mask, tables, None, layer, slot)
+        return self._x0(self._unpatch(self.head(tokens, e, conditions.dtype), grid), x, sigma, reference)
+
+
+def count_chunks(latents: int, chunk_latents: int) -> int:
+    """Chunks in a sequence; ValueError for one that is not whole."""
+    if latents % chunk_latents:
+        raise ValueError(f"a sequence of {latents} latents is not whole chunks of {chunk_latents}")
+    return latents // chunk_latents
 
 
 def spread_mask(face_mask: Tensor | None, latents: int) -> Tensor | None:

@@ -27,6 +27,7 @@ def stream_positions(chunk: int, chunk_latents: int, max_latents: int) -> tuple[
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def _frequencies(head_dim: int) -> tuple[Tensor, Tensor, Tensor]:
     """Angles per unit of position on each axis; Wan gives time what height and width leave over."""
     space = 2 * (head_dim // 6)
@@ -36,6 +37,7 @@ def _frequencies(head_dim: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # a table made while sampling may be read while training
 def _table(times: tuple[float, ...], height: int, width: int, head_dim: int, device: str) -> Tensor:
     ft, fh, fw = _frequencies(head_dim)
     t = torch.tensor(times, dtype=torch.float64)

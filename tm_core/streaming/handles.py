@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, BinaryIO, Protocol, cast
@@ -251,7 +251,7 @@ class FrameStream:
 
     def chunks(
         self, *, cancel: CancelToken | None = None, poll: Poll | None = None, metrics: StreamMetrics | None = None,
-    ) -> Iterator[FrameChunk]:
+    ) -> Generator[FrameChunk, None, None]:
         """All chunks from the first; see `run_pipeline` for cancel, poll and errors."""
         return run_pipeline(
             self.latents.chunks, _ChunkDecoder(self.meta, self._decoder),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
@@ -152,7 +152,7 @@ def run_pipeline(
     cancel: CancelToken | None = None,
     poll: Poll | None = None,
     metrics: StreamMetrics | None = None,
-) -> Iterator[FrameChunk]:
+) -> Generator[FrameChunk, None, None]:
     """Frames as they are ready; at most `queue_depth` chunks wait behind each worker.
 
     `poll` is called on the caller's thread about every 20 ms while it waits and may raise (a host's

@@ -7,7 +7,8 @@ buffers, so memory does not grow with the stream. Every chunk runs the same nois
 
 Cache modes: `per_step` keeps the keys each step left at its own noise level (the paper: no extra
 evaluation); `clean_rerun` evaluates the finished chunk once more and lets every step read those keys;
-`recompute` also evaluates the anchor and the last chunk anew before each chunk.
+`recompute` does so with the anchor alone in sight, as the chunk before stands in a training sequence, so that
+nothing older can reach the next chunk.
 
 Shapes: B=1, C latent channels, F latents, S tokens, W x M one audio window, P speakers.
 """
@@ -25,7 +26,7 @@ from ..errors import InputError
 from ..model.blocks import AudioKV
 from ..model.cache import StepCache
 from ..model.conditioning import make_reference
-from ..model.dit import Conditions
+from ..model.dit import Conditions, TalkingDiT
 from ..model.talking import TalkingModel
 from .cancel import CancelToken
 
@@ -62,16 +63,27 @@ class LatentChunk:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerState:
-    """Between two chunks of one stream. Its buffers are overwritten by the step that is given it."""
+    """Between two chunks of one stream. The step that is given it overwrites its buffers: step each state once."""
 
     scene: Scene
     seed: int
     conditions: Conditions
     mask: Tensor | None  # (1, P, S)
-    caches: tuple[StepCache, ...]  # one per denoising step, or one for clean keys
+    buffers: Buffers
     chunk: int = 0
-    anchor: Tensor | None = None  # clean latents of c0 and of the last chunk, for `recompute`
-    last: Tensor | None = None
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of the keys and values, constant in stream length."""
+        return sum(cache.nbytes for cache in self.buffers.caches)
+
+
+@dataclass(kw_only=True)
+class Buffers:
+    """What the states of one stream share, and which of them may still use it."""
+
+    caches: tuple[StepCache, ...]  # one per denoising step, or one for clean keys
+    chunk: int | None = 0  # the next one; None once a step was cut short
 
 
 def chunk_noise(seed: int, chunk: int, step: int, shape: tuple[int, ...]) -> Tensor:
@@ -89,7 +101,7 @@ class ChunkedSampler:
         self._model, self._cfg = model, cfg
 
     def open(self, scene: Scene, seed: int) -> SamplerState:
-        """State before chunk 0."""
+        """State before chunk 0; InputError for a mask that does not fit the picture."""
         dit, cfg = self._model.dit, self._model.config
         weight = dit.patch_embedding.weight
         text = scene.text if scene.text is not None else torch.zeros(1, cfg.dit.text_len, cfg.dit.text_dim)
@@ -98,37 +110,54 @@ class ChunkedSampler:
         latent_hw = (scene.reference.shape[-2], scene.reference.shape[-1])
         count = self._cfg.num_steps if self._cfg.cache_mode == "per_step" else 1
         caches = tuple(dit.allocate_cache(1, self._cfg.chunk_latents, latent_hw) for _ in range(count))
-        mask = torch.stack([s.mask for s in scene.speakers])[None].to(weight.device) if scene.speakers else None
-        return SamplerState(scene=scene, seed=seed, conditions=conditions, mask=mask, caches=caches)
+        mask = self._masks(scene, caches[0].tokens // self._cfg.chunk_latents)
+        return SamplerState(scene=scene, seed=seed, conditions=conditions, mask=mask, buffers=Buffers(caches=caches))
 
     def step(self, state: SamplerState, cancel: CancelToken | None = None) -> tuple[LatentChunk, SamplerState]:
-        """The next chunk and the state after it; raises Cancelled between denoising steps."""
-        token = cancel or CancelToken()
-        with torch.inference_mode():
-            return self._step(state, token)
+        """The next chunk and the state after it.
 
-    def _step(self, state: SamplerState, token: CancelToken) -> tuple[LatentChunk, SamplerState]:
-        index, n = state.chunk, self._cfg.chunk_latents
-        latents = list(range(index * n, (index + 1) * n))
-        device = self._model.dit.patch_embedding.weight.device
-        reference = make_reference(state.scene.reference[None].to(device), latents)
-        audio = self._model.dit.audio(self._listen(state.scene, range(latents[0], latents[-1] + 1)))
-        shape = (1, self._model.config.dit.out_dim, *reference.shape[2:])
-        evaluate = _Evaluation(self._model, state, reference, audio)
-        if self._cfg.cache_mode == "recompute" and index > 0:
-            self._recompute(state, token)
-        x = chunk_noise(state.seed, index, 0, shape).to(device)
-        x0 = x
+        Raises Cancelled between denoising steps. A state is spent by its step, finished or cut short: RuntimeError
+        for one stepped twice, because its buffers hold something later by then.
+        """
+        if state.buffers.chunk != state.chunk:
+            raise RuntimeError(f"the state before chunk {state.chunk} is spent; open the stream again")
+        state.buffers.chunk = None
+        with torch.inference_mode():
+            chunk = self._denoise(state, cancel or CancelToken())
+        state.buffers.chunk = state.chunk + 1
+        return chunk, replace(state, chunk=state.chunk + 1)
+
+    def _denoise(self, state: SamplerState, token: CancelToken) -> LatentChunk:
+        evaluate, caches = self._evaluation(state), state.buffers.caches
+        per_step = self._cfg.cache_mode == "per_step"
+        x = x0 = evaluate.noise(0)
         for i, sigma in enumerate(self._cfg.sigmas):
             token.check()
             if i:
-                x = (1 - sigma) * x0 + sigma * chunk_noise(state.seed, index, i, shape).to(device)
-            x0 = evaluate(x, sigma, state.caches[i if len(state.caches) > 1 else 0], write=self._cfg.cache_mode == "per_step")
-        if self._cfg.cache_mode != "per_step":
+                x = (1 - sigma) * x0 + sigma * evaluate.noise(i)
+            x0 = evaluate(x, sigma, caches[i if per_step else 0], write=per_step)
+        if not per_step:
             token.check()
-            evaluate(x0, 0.0, state.caches[0], write=True)
-        after = replace(state, chunk=index + 1, anchor=x0 if index == 0 else state.anchor, last=x0)
-        return LatentChunk(index=index, latents=x0), after
+            evaluate(x0, 0.0, caches[0], write=True, past=1 if self._cfg.cache_mode == "recompute" else 2)
+        return LatentChunk(index=state.chunk, latents=x0)
+
+    def _evaluation(self, state: SamplerState) -> _Evaluation:
+        """The current chunk with all that does not change between its steps."""
+        n = self._cfg.chunk_latents
+        latents = range(state.chunk * n, (state.chunk + 1) * n)
+        device = self._model.dit.patch_embedding.weight.device
+        reference = make_reference(state.scene.reference[None].to(device), list(latents))
+        return _Evaluation(self._model.dit, state, reference, self._model.dit.audio(self._listen(state.scene, latents)))
+
+    def _masks(self, scene: Scene, tokens: int) -> Tensor | None:
+        """(1, P, S) of all speakers."""
+        for i, speaker in enumerate(scene.speakers):
+            if speaker.mask.shape != (tokens,):
+                rule = f"the picture has {tokens} tokens a latent"
+                raise InputError(f"speakers[{i}].mask", tuple(speaker.mask.shape), rule, "make the mask with the model that animates")
+        if not scene.speakers:
+            return None
+        return torch.stack([s.mask for s in scene.speakers])[None].to(self._model.dit.patch_embedding.weight.device)
 
     def _listen(self, scene: Scene, latents: range) -> Tensor | None:
         """Audio tokens (1, P, F, N, D), zero where a speaker is silent."""
@@ -141,31 +170,24 @@ class ChunkedSampler:
             tokens.append(heard * speaker.speaking(latents).to(weight)[None, :, None, None])
         return torch.stack(tokens, 1)
 
-    def _recompute(self, state: SamplerState, token: CancelToken) -> None:
-        """Fill the cache from the clean latents of the anchor and of the last chunk."""
-        n = self._cfg.chunk_latents
-        for slot, latents in ((0, state.anchor), (state.chunk - 1, state.last)):
-            if latents is None or (slot == 0 and latents is state.last and state.chunk > 1):
-                continue
-            token.check()
-            indices = list(range(slot * n, (slot + 1) * n))
-            reference = make_reference(state.scene.reference[None].to(latents.device), indices)
-            audio = self._model.dit.audio(self._listen(state.scene, range(indices[0], indices[-1] + 1)))
-            _Evaluation(self._model, replace(state, chunk=slot), reference, audio)(latents, 0.0, state.caches[0], write=True)
-
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """One evaluation of the transformer on the current chunk."""
+    """The transformer on the current chunk: clean latents (1, C, F, h, w) seen in x."""
 
-    model: TalkingModel
+    dit: TalkingDiT
     state: SamplerState
     reference: Tensor
     audio: list[AudioKV | None]
 
-    def __call__(self, x: Tensor, sigma: float, cache: StepCache, *, write: bool) -> Tensor:
+    def noise(self, step: int) -> Tensor:
+        """What is added before denoising step `step`."""
+        shape = (1, self.dit.cfg.out_dim, *self.reference.shape[2:])
+        return chunk_noise(self.state.seed, self.state.chunk, step, shape).to(self.reference.device)
+
+    def __call__(self, x: Tensor, sigma: float, cache: StepCache, *, write: bool, past: int = 2) -> Tensor:
         level = torch.full((len(x),), sigma, device=x.device)
-        return self.model.dit.chunk_x0(
+        return self.dit.chunk_x0(
             x, level, reference=self.reference, conditions=self.state.conditions, audio=self.audio,
-            face_mask=self.state.mask, cache=cache, chunk=self.state.chunk, write=write,
+            face_mask=self.state.mask, cache=cache, chunk=self.state.chunk, write=write, past=past,
         )

@@ -210,7 +210,7 @@ def examine(model: Denoiser, exam: list[Clip], speech: Speech, cfg: ModelConfig)
 
 def train_flow(
     cfg: ModelConfig, inputs: Inputs, held: Inputs, vae: TinyVAE, projector: AudioProjector, out: Path, *, minutes: float,
-    device: str, batch: int = 6, bank_size: int = 600, first_clips: int = 96, renew_every: int = 3, motion: float = 0.0,
+    device: str, batch: int = 6, bank_size: int = 600, first_clips: int = 60, renew_every: int = 3, motion: float = 0.0,
     resume: bool = True, report: Callable[[dict[str, Any]], None] = lambda _: None, seed: int = 0,
     checkpoint_minutes: float = 5.0,
 ) -> Denoiser:

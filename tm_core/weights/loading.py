@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,14 @@ __all__ = ["TalkingModel", "default_weights", "load_model", "save_model"]
 
 log = logging.getLogger(__name__)
 REMEDY = "choose another file, or leave the choice out for the bundled model"
+FAMILIES = (  # part of a key that only this family has, most telling first
+    ("memory_proj_k", "SoulX-LiveAct"),
+    ("audio_proj.proj1_vf", "MultiTalk or InfiniteTalk"),
+    ("casual_audio_encoder", "Wan2.2 S2V"),
+    ("proj_model.", "FantasyTalking"),
+    ("img_emb.proj", "Wan2.1 I2V"),
+    ("blocks.0.self_attn.q", "Wan"),
+)
 
 
 def default_weights() -> Path:
@@ -49,7 +58,7 @@ def load_model(
 
 
 def save_model(model: TalkingModel, path: Path, *, extra: dict[str, str] | None = None, dtype: torch.dtype = torch.float16) -> None:
-    """Write a model whole or not at all; `extra` goes into the metadata (model card facts)."""
+    """Write a model whole or not at all; `extra` goes into the metadata (model card facts). InputError where it cannot."""
     tensors = {
         f"{name}.{key}": value.detach().to("cpu", dtype).contiguous()
         for name, module in _parts(model).items() for key, value in module.state_dict().items()
@@ -58,6 +67,8 @@ def save_model(model: TalkingModel, path: Path, *, extra: dict[str, str] | None 
     try:
         save_file(tensors, str(part), {"talking_machines": json.dumps(model.config.to_dict()), **(extra or {})})
         os.replace(part, path)
+    except (SafetensorError, OSError) as error:
+        raise InputError("weights", path, f"cannot be written ({error})", "choose a folder with room that you may write to") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -74,16 +85,24 @@ def _read(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
         raise InputError("weights", path, "only .safetensors files are read (others can run code)", "convert it to safetensors")
     try:
         with safe_open(str(path), "pt") as f:
-            metadata = f.metadata() or {}
-            tensors = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError, ValueError) as error:
+            described = (f.metadata() or {}).get("talking_machines")
+            keys = list(f.keys())
+            tensors = {key: f.get_tensor(key) for key in keys if described is not None}
+    except (SafetensorError, OSError) as error:
         raise InputError("weights", path, f"damaged ({error})", "fetch the file again, or reinstall the node pack") from error
-    if "talking_machines" not in metadata:
-        raise InputError("weights", path, "not a Talking Machines checkpoint (no configuration in it)", REMEDY)
+    if described is None:
+        raise InputError("weights", path, f"not a Talking Machines checkpoint ({_family(keys)})", REMEDY)
     try:
-        return ModelConfig.from_dict(json.loads(metadata["talking_machines"])), tensors
+        return ModelConfig.from_dict(json.loads(described)), tensors
     except (ValueError, TypeError, KeyError) as error:
         raise InputError("weights", path, f"configuration not understood ({error})", "update the node pack") from error
+
+
+def _family(keys: Sequence[str]) -> str:
+    """What a foreign checkpoint looks like, for the message."""
+    known = (name for part, name in FAMILIES if any(part in key for key in keys))
+    name = next(known, None)
+    return "no configuration in it" if name is None else f"its keys are those of {name}"
 
 
 def _build(config: ModelConfig, operations: Any) -> TalkingModel:

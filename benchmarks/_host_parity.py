@@ -1,0 +1,95 @@
+"""Runs inside a ComfyUI's own Python: the host's WanModel against TalkingDiT with the same random weights.
+
+Usage: python _host_parity.py COMFYUI_FOLDER REPOSITORY; the last line is JSON. Started by parity.py, which has the
+report. Imports nothing but the host and tm_core, because that environment has nothing else of ours.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+F, H, W = 5, 8, 12  # latents and latent grid of the test picture
+TEXT_TOKENS, IMAGE_TOKENS = 20, 257
+
+
+def load_host(folder: str, repository: str) -> None:
+    """Make `comfy` and `tm_core` importable, on the CPU whatever the machine has."""
+    sys.path[:0] = [folder, repository]
+    importlib.import_module("comfy.cli_args").args.cpu = True
+
+
+def sizes() -> Any:
+    """A small Wan2.1 I2V."""
+    config = importlib.import_module("tm_core.config")
+    return config.DiTConfig(
+        dim=128, ffn_dim=256, num_heads=4, num_layers=3, text_dim=64, text_len=TEXT_TOKENS, freq_dim=64, audio_kind="none",
+        image_dim=1280, prediction="velocity")
+
+
+def host_model(cfg: Any, model_type: str) -> torch.nn.Module:
+    """The host's own transformer with random weights, norms and modulation included."""
+    wan, ops = importlib.import_module("comfy.ldm.wan.model"), importlib.import_module("comfy.ops")
+    model: torch.nn.Module = wan.WanModel(
+        model_type=model_type, in_dim=cfg.in_dim, dim=cfg.dim, ffn_dim=cfg.ffn_dim, freq_dim=cfg.freq_dim, text_dim=cfg.text_dim,
+        text_len=cfg.text_len, out_dim=cfg.out_dim, num_heads=cfg.num_heads, num_layers=cfg.num_layers,
+        dtype=torch.float32, operations=ops.disable_weight_init)
+    rng = torch.Generator().manual_seed(0)
+    for name, p in model.named_parameters():
+        centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+        scale = 0.3 if p.dim() == 1 or "modulation" in name else p[0].numel() ** -0.5
+        p.data = centre + scale * torch.randn(p.shape, generator=rng)
+    return model.eval()
+
+
+def inputs(cfg: Any) -> dict[str, torch.Tensor]:
+    """Two pictures at different noise levels."""
+    rng = torch.Generator().manual_seed(1)
+    shapes = {
+        "x": (2, 16, F, H, W), "reference": (2, 20, F, H, W), "text": (2, TEXT_TOKENS, cfg.text_dim),
+        "image": (2, IMAGE_TOKENS, 1280)}
+    return {k: torch.randn(shape, generator=rng) for k, shape in shapes.items()} | {"sigma": torch.tensor([0.93, 0.31])}
+
+
+def compare(ours: torch.nn.Module, host: torch.nn.Module, data: dict[str, torch.Tensor], image: torch.Tensor | None) -> dict[str, float]:
+    """Largest difference of the velocities, and the size of what is compared."""
+    joined = torch.cat([data["x"], data["reference"]], 1)
+    theirs = host(joined, data["sigma"] * 1000, data["text"], clip_fea=image)
+    made = ours(data["x"], data["sigma"], reference=data["reference"], text=data["text"], image=image)
+    return {"difference": (made - theirs).abs().max().item(), "rms": theirs.square().mean().sqrt().item()}
+
+
+@torch.inference_mode()
+def main(folder: str, repository: str) -> dict[str, Any]:
+    """Everything parity.py reports."""
+    load_host(folder, repository)
+    ops = importlib.import_module("comfy.ops")
+    dit = importlib.import_module("tm_core.model.dit")
+    cfg, out = sizes(), {}
+    data = inputs(cfg)
+    host = host_model(cfg, "i2v")
+    weights = host.state_dict()
+    builders = {"i2v": torch.nn, "i2v, the host's operations": ops.disable_weight_init, "i2v, casting operations": ops.manual_cast}
+    for name, operations in builders.items():
+        ours = dit.TalkingDiT(cfg, operations=operations, dtype=torch.float32).eval()
+        ours.load_state_dict(weights)  # strict: the names are the same
+        out[name] = compare(ours, host, data, data["image"])
+    text = host_model(cfg, "t2v")
+    ours = dit.TalkingDiT(replace(cfg, image_dim=None)).eval()
+    ours.load_state_dict(text.state_dict())
+    out["no image"] = compare(ours, text, data, None)
+    speaking = dit.TalkingDiT(replace(cfg, audio_kind="shared_q_kv", audio_dim=48)).eval()
+    missing, unexpected = speaking.load_state_dict(weights, strict=False)
+    audio_only = not unexpected and all(k.endswith(("cross_attn.k_proj.weight", "cross_attn.v_proj.weight")) for k in missing)
+    out["i2v with audio layers, no sound"] = compare(speaking, host, data, data["image"])
+    version = importlib.import_module("comfyui_version").__version__
+    return {"version": version, "keys": len(weights), "only_audio_keys_are_new": audio_only, "compared": out}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(*sys.argv[1:3])))

@@ -1,0 +1,176 @@
+"""Equalities the design rests on: the host's WanModel, chunked against whole, future sound against past picture.
+
+Needs a ComfyUI for the first (`make host`, or COMFYUI_PATH with COMFYUI_PYTHON); everything runs in float32 on the
+CPU. What is left against the host is its sinusoid of the timestep, which it computes in float32, Wan's own code and
+ours in float64.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks._common import ROOT, Result, demo_portrait, load, result, say, speech_of
+from tm_core import app
+from tm_core.audio.features import StreamingLogMel
+from tm_core.audio.windows import rows_needed, windows
+from tm_core.config import ModelConfig
+from tm_core.media.image_io import open_image
+from tm_core.model.conditioning import make_reference
+from tm_core.streaming.sampler import ChunkedSampler, Scene, chunk_noise
+from tm_core.weights.loading import TalkingModel
+
+BAR = 1e-4
+CHUNKS = 7  # as many as have true temporal positions: a whole sequence knows no others
+SEED = 3
+
+
+def run(*, weights: Path | None = None) -> list[Result]:
+    """Every equality, with the largest difference found."""
+    model = load(weights, "cpu")
+    with torch.inference_mode():
+        return [*host_results(), *sampler_results(model), *decoder_results(model), *audio_results(model.config)]
+
+
+def _equal(what: str, difference: float, bar: float = BAR) -> Result:
+    return result(what, f"{difference:.2g}", "max abs difference", f"<= {bar:g}" if bar else "exactly 0", difference <= bar)
+
+
+# -- the host -----------------------------------------------------------------------------------------------
+
+
+def find_host() -> tuple[Path, Path] | None:
+    """A ComfyUI and the Python that runs it: COMFYUI_PATH with COMFYUI_PYTHON, else what `make host` installed."""
+    if named := os.environ.get("COMFYUI_PATH"):
+        path = Path(named).expanduser().resolve()
+        candidates = [os.environ.get("COMFYUI_PYTHON", ""), path / "venv/bin/python", path / ".venv/bin/python", sys.executable]
+        return path, next(Path(c) for c in candidates if c and Path(c).is_file())
+    home = Path(os.environ.get("TM_HOST", ROOT / ".host")).resolve()
+    found = home / "ComfyUI", home / "venv/bin/python"
+    return found if all(p.exists() for p in found) else None
+
+
+def compare_with_host(path: Path, python: Path) -> dict[str, Any]:
+    """What `_host_parity.py` finds inside the host's own Python."""
+    command = [str(python), str(ROOT / "benchmarks" / "_host_parity.py"), str(path), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=path)
+    if done.returncode:
+        raise RuntimeError(f"the comparison inside the host failed:\n{done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def host_results(host: tuple[Path, Path] | None = None) -> list[Result]:
+    """Our transformer against the host's, same weights, audio off."""
+    host = host or find_host()
+    if host is None:
+        return [result("the host's WanModel", "not measured: no ComfyUI, run `make host`", "", f"<= {BAR:g}", False)]
+    say("the host's WanModel in its own Python")
+    found = compare_with_host(*host)
+    rows = [_equal(f"ComfyUI {found['version']} WanModel, {name}", c["difference"]) for name, c in found["compared"].items()]
+    rms = next(iter(found["compared"].values()))["rms"]
+    return [*rows, result("size of what is compared", rms, "rms"), result("state-dict names in common", found["keys"], "tensors")]
+
+
+# -- chunked equals whole -----------------------------------------------------------------------------------
+
+
+def built_scene(model: TalkingModel, cut_s: float | None = None) -> app.BuiltScene:
+    """The bundled portrait and speech; after `cut_s` the speech is another."""
+    waveform = speech_of(4 * 3 * (CHUNKS + 1) / model.config.fps)
+    if cut_s is not None:
+        start = round(cut_s * waveform.sample_rate)
+        waveform.samples[start:] = np.random.default_rng(0).normal(size=len(waveform.samples) - start) * 0.1
+    subject = app.prepare_subject(open_image(demo_portrait()), model.config)
+    return app.build_scene(model, subject, app.select_speaking(app.encode_audio(waveform, model.config), "speaking"))
+
+
+def stream(model: TalkingModel, scene: Scene, chunks: int) -> Iterator[Tensor]:
+    """Latents, chunk by chunk."""
+    sampler = ChunkedSampler(model, model.config.sampler)
+    state = sampler.open(scene, SEED)
+    for _ in range(chunks):
+        chunk, state = sampler.step(state)
+        yield chunk.latents
+
+
+def whole_sequence(model: TalkingModel, scene: Scene, chunks: int) -> Tensor:
+    """Every denoising step over all chunks at once, under the sparse causal mask, with the stream's noise."""
+    n, cfg = model.config.sampler.chunk_latents, model.config
+    latents = range(n * chunks)
+    speaker, projector = scene.speakers[0], model.projector
+    assert projector is not None
+    audio = projector(speaker.windows(latents)[None]) * speaker.speaking(latents).float()[None, :, None, None]
+    shape, x0 = (1, cfg.dit.out_dim, n, *cfg.latent_hw), torch.zeros(())
+    for i, sigma in enumerate(cfg.sampler.sigmas):
+        noise = torch.cat([chunk_noise(SEED, t, i, shape) for t in range(chunks)], 2)
+        x = noise if i == 0 else (1 - sigma) * x0 + sigma * noise
+        x0 = model.dit.forward_x0(
+            x, torch.tensor([sigma]), reference=make_reference(scene.reference[None], list(latents)),
+            text=torch.zeros(1, cfg.dit.text_len, cfg.dit.text_dim), audio=audio, face_mask=speaker.mask[None], chunk_latents=n)
+    return x0
+
+
+def sampler_results(model: TalkingModel) -> list[Result]:
+    """Streamed latents against the whole sequence's, and against those of a sound with another future."""
+    say("the sampler, chunk by chunk and whole")
+    built = built_scene(model)
+    streamed = torch.cat(list(stream(model, built.scene, CHUNKS)), 2)
+    whole = whole_sequence(model, built.scene, CHUNKS)
+    kept, config = CHUNKS - 2, model.config
+    timeline = app.timeline_of(config)
+    known = rows_needed(range(kept * timeline.chunk_latents), timeline, config.audio)
+    # a row is a spectrum of n_fft samples around its own hop: its right half reaches past it
+    cut_s = known / config.audio.feature_rate + config.audio.n_fft / 2 / config.audio.sample_rate
+    other = torch.cat(list(stream(model, built_scene(model, cut_s).scene, CHUNKS)), 2)
+    shown = kept * timeline.chunk_latents
+    change = (other - streamed).abs().amax((0, 1, 3, 4))
+    return [
+        _equal(f"sampler: {CHUNKS} chunks streamed, masked whole", (streamed - whole).abs().max().item()),
+        _equal("sampler: chunks before the look-ahead of another future", change[:shown].max().item(), 0.0),
+        result("sampler: the chunks after it", change[shown:].max().item(), "max abs difference", "> 0", change[shown:].max().item() > 0),
+    ]
+
+
+def decoder_results(model: TalkingModel) -> list[Result]:
+    """Frames decoded chunk by chunk against one decode of all latents."""
+    say("the decoder, chunk by chunk and whole")
+    built = built_scene(model)
+    state, parts, chunks = model.vae.open_decoder(built.image), [], list(stream(model, built.scene, CHUNKS))
+    for latents in chunks:
+        frames, state = model.vae.decode(latents, state)
+        parts.append(frames)
+    whole, _ = model.vae.decode(torch.cat(chunks, 2), model.vae.open_decoder(built.image))
+    return [_equal(f"decoder: {len(whole)} frames streamed, whole", (torch.cat(parts) - whole).abs().max().item())]
+
+
+def audio_results(config: ModelConfig) -> list[Result]:
+    """Windows of sound that arrives in odd pieces against those of the file."""
+    say("audio windows, in pieces and whole")
+    samples = speech_of(7.77).samples
+    incoming, rows, at, size = StreamingLogMel(config.audio), [], 0, 1
+    while at < len(samples):
+        rows.append(incoming.push(samples[at : at + size]))
+        at, size = at + size, size % 3001 + 37
+    rows.append(incoming.finish())
+    timeline, voice = app.timeline_of(config), app.encode_audio(speech_of(7.77), config)
+    pieces = np.concatenate([
+        windows(np.concatenate(rows), timeline.latents_of_chunk(t), timeline, config.audio)
+        for t in range(timeline.num_chunks(voice.num_frames))
+    ])
+    whole = voice.windows(range(voice.num_latents)).numpy()
+    return [_equal(f"audio: {len(whole)} windows streamed, whole", float(np.abs(pieces - whole).max()), 0.0)]
+
+
+if __name__ == "__main__":
+    for row in run():
+        print(row)

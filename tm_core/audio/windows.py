@@ -1,0 +1,51 @@
+"""One audio window per latent frame, by absolute index (paper section 3: five latents, centred).
+
+The window of latent i is the feature rows of `Timeline.window_frames(i)`; rows before the sound or after it
+are silence. Nothing depends on where a chunk begins, so a stream's windows equal the file's.
+
+Shapes: R rows, F latents, W rows of a window, M mel bands.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import AudioConfig
+from ..timeline import Timeline
+from .features import silence_row
+
+Floats = NDArray[np.float32]
+
+
+def window_rows(i: int, timeline: Timeline, cfg: AudioConfig) -> range:
+    """Feature rows that the window of latent i covers; may begin before 0.
+
+    At frame rates that do not divide the feature rate the first row is rounded, the length never varies.
+    """
+    frames = timeline.window_frames(i, cfg.window_latents)
+    per_frame = Fraction(cfg.feature_rate) / timeline.fps
+    first = round(frames.start * per_frame)
+    return range(first, first + round(len(frames) * per_frame))
+
+
+def window(features: Floats, i: int, timeline: Timeline, cfg: AudioConfig) -> Floats:
+    """Window (W, M) of latent i of a sound's feature rows (R, M)."""
+    rows = window_rows(i, timeline, cfg)
+    out = np.broadcast_to(silence_row(cfg), (len(rows), cfg.n_mels)).copy()
+    low, high = max(rows.start, 0), min(rows.stop, len(features))
+    if low < high:
+        out[low - rows.start : high - rows.start] = features[low:high]
+    return out
+
+
+def windows(features: Floats, latents: range, timeline: Timeline, cfg: AudioConfig) -> Floats:
+    """Windows (F, W, M) of consecutive latents."""
+    return np.stack([window(features, i, timeline, cfg) for i in latents])
+
+
+def rows_needed(latents: range, timeline: Timeline, cfg: AudioConfig) -> int:
+    """Feature rows that must exist before these latents' windows are final (a live stream waits for them)."""
+    return max(0, window_rows(latents[-1], timeline, cfg).stop)

@@ -1,6 +1,6 @@
 """Memory of a 10-minute stream that is saved: growth of peak RSS after the first minute.
 
-`--seconds` shortens the stream; the first minute is then the first tenth.
+`--seconds` shortens the stream; of less than two minutes the first half is the first minute.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SECONDS, MAX_GROWTH_MB = 600.0, 50.0
 def run(*, weights: Path | None = None, device: str = "auto", seconds: float | None = None) -> list[Result]:
     """Growth of resident memory while a long stream is written to an mp4."""
     total = seconds or SECONDS
-    warm = min(60.0, total / 10)
+    warm = min(60.0, total / 2)
     say(f"a stream of {total:g} s, saved as mp4")
     frames = stream_of(load(weights, device), speech_of(total))
     meta, tell, first, peak = frames.meta, Reporter(total_s=total), 0.0, 0.0

@@ -31,7 +31,8 @@ from ..tm_core.errors import InputError
 
 __all__ = [
     "ComfyExtension", "Progress", "check_interrupt", "chosen", "device_named", "devices", "field", "free_memory",
-    "graph_metadata", "io", "model_files", "operations", "output_file", "register_model_folder", "saved_video", "schema", "tell", "temp_folder", "video_of", "weights_named",
+    "graph_metadata", "io", "model_files", "operations", "output_file", "register_model_folder", "saved_video", "schema",
+    "shown_picture", "tell", "temp_folder", "video_of", "weights_named",
 ]
 
 log = logging.getLogger(__name__)

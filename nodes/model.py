@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ..tm_core.errors import InputError
 from ..tm_core.weights.loading import default_weights, load_model
 from . import compat, wires
 from .compat import io
@@ -41,10 +42,12 @@ class LoadModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, weights: str, device: str, dtype: str) -> Any:
-        """Load; InputError for missing or damaged weights."""
+        """Load; InputError for missing or damaged weights, and for what would only crawl."""
         path = None if weights == BUNDLED else compat.weights_named(weights)
-        precision = DTYPES[compat.chosen("dtype", dtype, DTYPES)]
-        model = load_model(path, device=compat.device_named(device), dtype=precision, operations=compat.operations())
+        precision, target = DTYPES[compat.chosen("dtype", dtype, DTYPES)], compat.device_named(device)
+        if precision is torch.float16 and target.type == "cpu":
+            raise InputError("dtype", dtype, "a CPU takes a minute for a second of video in it", "use fp32 or bf16")
+        model = load_model(path, device=target, dtype=precision, operations=compat.operations())
         return io.NodeOutput(model)
 
     @classmethod

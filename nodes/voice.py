@@ -23,7 +23,7 @@ class AudioEncoder(io.ComfyNode):
         return compat.schema(
             node_id="TM_AudioEncoder",
             display_name="Talking Audio Encoder",
-            description="Turns a sound into what the model hears. The video will be exactly as long as this sound.",
+            description="Turns a sound into what the model hears. The video will be as long as this sound.",
             inputs=[
                 compat.field(wires.Model, "model", tooltip="The model that will hear the sound."),
                 compat.field(io.Audio, "audio", tooltip="Speech of any length, rate and number of channels. In silence the face listens."),

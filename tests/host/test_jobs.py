@@ -219,6 +219,21 @@ def test_names_in_any_language(host: Host, graph: Graph, tmp_path: Path) -> None
     assert job.files("images")[0]["subfolder"] == "vid\u00e9o \u52d5\u753b"
 
 
+def test_half_precision_draws_the_same_face(host: Host, graph: Graph) -> None:
+    whole = frames_of(video_of(host, host.run(saving(graph, "dtype/fp32")))).astype(np.float32)
+    half = frames_of(video_of(host, host.run(saving(graph, "dtype/bf16", n1_dtype="bf16"))))
+    assert np.abs(whole - half).mean() < 8.0
+
+
+def test_two_sinks_side_by_side_show_the_same(host: Host, graph: Graph) -> None:
+    both = without(changed(graph, n10_frames=[DECODER, 0], n10_filename_prefix="two/a"), PREVIEW)
+    both["11"] = {"class_type": "TM_SaveStream", "inputs": {"frames": [DECODER, 0], "filename_prefix": "two/b"}}
+    job = host.run(both)
+    assert job.status == "success", job.error
+    one, two = (frames_of(host.view(file)) for file in job.files("images"))
+    assert np.array_equal(one, two)
+
+
 def test_silence_gives_a_listening_face(host: Host, graph: Graph, tmp_path: Path) -> None:
     quiet = sound(host, tmp_path, "quiet.wav", seconds=1.0, level=0.0)
     listening = frames_of(video_of(host, host.run(saving(graph, "quiet/a", n3_audio=quiet))))
@@ -301,7 +316,7 @@ def test_cancel_takes_effect_at_once_and_leaves_nothing(host: Host, graph: Graph
     job = host.run(graphs[sink], interrupt_at="preview", interrupt_after=2)
     assert job.of("execution_interrupted") and not job.error
     stopped = next(e.t_s for e in job.events if e.kind == "execution_interrupted") - job.previews[1].t_s
-    assert stopped < 3.0, "more than a denoising step"  # a step takes 0.1 s; the machine may be busy
+    assert stopped < 5.0, "more than a denoising step"  # a step takes 0.1 s; the job minutes; the machine may be busy
     assert outputs(host) == before
     again = host.run(saving(graph, f"after_cancel/{sink}"))
     assert len(frames_of(video_of(host, again))) == FRAMES
@@ -366,6 +381,7 @@ BAD: dict[str, tuple[Callable[[Host, Path], None], dict[str, Any], str, tuple[st
     "several pictures": (nothing, {"n4_image": ["21", 0]}, FACE, ("image", "one picture", "Image From Batch")),
     "empty mask": (nothing, {"n4_mask": ["22", 0]}, FACE, ("mask", "marks nothing")),
     "empty sound": (nothing, {"n5_audio": ["20", 0]}, ENCODER, ("audio", "no sound", "0.04 s")),
+    "fp16 on a CPU": (nothing, {"n1_dtype": "fp16", "n1_device": "cpu"}, MODEL, ("dtype", "fp16", "fp32")),
     "garbage weights": (garbage, {"n1_weights": "garbage.safetensors"}, MODEL, ("garbage.safetensors",)),
     "truncated weights": (truncated, {"n1_weights": "truncated.safetensors"}, MODEL, ("truncated.safetensors",)),
     "weights of another kind": (foreign, {"n1_weights": "foreign.safetensors"}, MODEL, ("foreign.safetensors",)),
@@ -426,7 +442,7 @@ def test_replaced_weights_are_loaded_again(host: Host, graph: Graph) -> None:
 
 
 def test_collecting_what_does_not_fit_is_refused_beforehand(host: Host, graph: Graph, tmp_path: Path) -> None:
-    side = 2048
+    side = 1024
     name = write_weights(host, "large.safetensors", replace(tiny(), name="large", width=side, height=side))
     meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     available = int(meminfo["MemAvailable"].split()[0]) * 1024

@@ -17,6 +17,7 @@ from tm_core.model.audio_projector import AudioProjector
 from tm_core.model.dit import TalkingDiT
 from tm_core.model.talking import TalkingModel
 from tm_core.vae.tiny import TinyVAE
+from tm_core.weights import loading
 from tm_core.weights.loading import default_weights, load_model, save_model
 
 SMALL = replace(tiny(), dit=replace(tiny().dit, num_layers=1))
@@ -43,6 +44,18 @@ def test_weights_come_back(saved: Path) -> None:
         for name, value in model.dit.state_dict().items():
             assert torch.equal(f.get_tensor(f"dit.{name}").float(), value)
     assert [p.name for p in saved.parent.iterdir()] == ["m.safetensors"]
+
+
+def test_a_large_model_is_two_files_that_need_each_other(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, second = load_model(saved), saved.with_name("m.vae.safetensors")
+    monkeypatch.setattr(loading, "MOST_BYTES", 10_000)
+    save_model(model, saved)
+    assert torch.equal(load_model(saved).vae.to_latent.weight, model.vae.to_latent.weight)
+    with pytest.raises(InputError, match=r"without \.vae"):
+        load_model(second)
+    second.unlink()
+    with pytest.raises(InputError, match=r"m\.vae\.safetensors: no such file"):
+        load_model(saved)
 
 
 def test_a_save_that_fails_leaves_the_old_file(saved: Path) -> None:
@@ -125,7 +138,7 @@ def test_what_is_no_checkpoint_says_so(saved: Path, kind: str) -> None:
 
 def test_the_bundled_model_is_small_half_precision_and_loads() -> None:
     path = default_weights()
-    assert path.stat().st_size <= 16 * 2**20
+    assert all(f.stat().st_size <= 16 * 2**20 for f in path.parent.glob("*.safetensors"))
     with safe_open(str(path), "pt") as f:
         assert {f.get_tensor(k).dtype for k in f.keys()} == {torch.float16}  # noqa: SIM118
     assert load_model().config == tiny()

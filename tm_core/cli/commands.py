@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,8 +25,16 @@ Weights = Annotated[Path | None, typer.Option(help="A .safetensors model; the bu
 
 
 def print_json(value: Any, *, indent: int | None = None) -> None:
-    """One JSON value on stdout."""
-    typer.echo(json.dumps(value, indent=indent, allow_nan=False))
+    """One JSON value on stdout; what is not a number is null, as JSON has no NaN."""
+    typer.echo(json.dumps(_finite(value), indent=indent, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print_version(wanted: bool) -> None:

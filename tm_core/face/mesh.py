@@ -28,6 +28,7 @@ MARGIN = 1.5  # side of the mesh's crop over the face's extent
 MARGINS_OF_PICTURE = (1.0, 1.6)  # a face that fills the picture is only found with black round it
 CANDIDATES = 16
 OVERLAP = 0.3  # two boxes that share more are one face
+SURE_OF_ANOTHER = 0.6  # the detector's score of a second face: a fold of a curtain must not make two of one
 SMALLEST_SHARE = 0.3  # faces below this share of the largest one are background
 RECROPS = 3  # for a face that jumped: each look brings the crop nearer
 TRACK_SHIFT, TRACK_TURN = 0.06, 0.1  # share of the side, radians: a face that moved further is cropped again
@@ -86,8 +87,12 @@ class FaceMesh:
         squares = Squares.join([_square_of_box(b) for b in found])
         landmarks, _ = self._landmarks(rgb[None], squares)
         landmarks, presence = self._landmarks(rgb[None], squares_of(landmarks))  # again, now that the place is known better
-        sure = [Face(landmarks=p, score=float(s)) for p, s in zip(landmarks, _sigmoid(presence), strict=True) if s > 0.5]
-        faces = [f for i, f in enumerate(sure) if not any(_same(f.box, other.box) for other in sure[:i])]
+        faces: list[Face] = []
+        for box, points, score in zip(found, landmarks, _sigmoid(presence), strict=True):
+            face = Face(landmarks=points, score=float(score))
+            doubtful = score <= 0.5 or (faces and box.score < SURE_OF_ANOTHER)
+            if not doubtful and not any(_same(face.box, other.box) for other in faces):
+                faces.append(face)
         largest = max((f.extent for f in faces), default=0.0)
         return sorted((f for f in faces if f.extent > SMALLEST_SHARE * largest), key=lambda f: f.box[0] + f.box[2])
 

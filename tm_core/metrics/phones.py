@@ -19,6 +19,7 @@ from ..errors import InputError
 log = logging.getLogger(__name__)
 
 RATE = 16000
+SILENT = 1e-4
 PIECE_S = 20.0  # recognisers keep a lattice of the whole utterance: long sounds are cut in the quietest places
 HAMA_DELAY_S = 0.066  # its emissions come this late, measured against pocketsphinx
 HAMA_LONGEST_S = 0.2  # it only says when a sound begins
@@ -42,7 +43,10 @@ def hear_phones(samples: np.ndarray, recogniser: Recogniser = "pocketsphinx") ->
     hear = {"pocketsphinx": _pocketsphinx, "hama": _hama}[recogniser]
     phones: list[Phone] = []
     for start, end in pieces(samples):
-        heard = hear(samples[start:end]) if end - start > RATE // 20 else []
+        piece = samples[start:end]
+        if len(piece) <= RATE // 20 or float(np.abs(piece).max()) < SILENT:
+            continue  # recognisers hear a hiss in digital silence
+        heard = hear(piece)
         phones += [Phone(p.name, p.start + start / RATE, p.end + start / RATE) for p in heard]
     return phones
 

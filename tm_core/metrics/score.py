@@ -92,7 +92,8 @@ def sync_of(gap: np.ndarray, phones: Sequence[Phone], samples: np.ndarray, fps: 
     curve = opening_curve(phones, samples, len(gap), fps)
     shifted = shifted_curves(curve, fps)
     margin = margin_score(gap, curve, shifted, fps) if shifted else None
-    return asdict(sync_score(gap, curve, fps)) | {"against_shifted": asdict(margin) if margin else None}
+    against = asdict(margin) | {"wrong": list(margin.wrong)} if margin else None
+    return asdict(sync_score(gap, curve, fps)) | {"against_shifted": against}
 
 
 def _add_sync(out: dict[str, Any], gap: np.ndarray, samples: np.ndarray, fps: float, phones: Sequence[Phone] | None) -> None:

@@ -134,9 +134,9 @@ def lag_curve(gap: np.ndarray, opening: np.ndarray, fps: float) -> tuple[np.ndar
     if n < LEAST_S * fps:
         raise InputError("video", f"{n / fps:.2f} s", f"lip sync needs at least {LEAST_S:g} s", "measure a longer clip")
     a, b = without_slow(gap[:n], fps), without_slow(opening[:n], fps)
-    reach: int = min(round(MAX_LAG_S * float(fps)), n // 3)
-    lags = np.arange(-reach, reach + 1)
-    return lags, np.array([_correlation(a[max(0, k) : n + min(0, k)], b[max(0, -k) : n - max(0, k)]) for k in lags])
+    reach = min(round(MAX_LAG_S * fps), n // 3)
+    lags = range(-reach, reach + 1)
+    return np.array(lags), np.array([_correlation(a[max(0, k) : n + min(0, k)], b[max(0, -k) : n - max(0, k)]) for k in lags])
 
 
 def sync_score(gap: np.ndarray, opening: np.ndarray, fps: float) -> SyncScore:

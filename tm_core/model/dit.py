@@ -29,10 +29,11 @@ MIN_SIGMA = 0.02  # below it the velocity of an x0 prediction is not defined wel
 
 
 def timestep_embedding(timestep_B: Tensor, dim: int) -> Tensor:
-    """Wan's sinusoids (B, dim): cosines, then sines."""
-    half = dim // 2
-    rate = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float64, device=timestep_B.device) / half)
-    angle = timestep_B.double()[:, None] * rate
+    """Wan's sinusoids (B, dim): cosines, then sines; the angles in float64, as Wan has them, where the device can."""
+    half, device = dim // 2, timestep_B.device
+    exact = torch.float32 if device.type == "mps" else torch.float64
+    rate = torch.exp(-math.log(10000) * torch.arange(half, dtype=exact, device=device) / half)
+    angle = timestep_B.to(exact)[:, None] * rate
     return torch.cat([angle.cos(), angle.sin()], 1).float()
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file, its metadata saying what it is.
+"""Checkpoints: one safetensors file (two if it is large), its metadata saying what it is.
 
 Metadata `talking_machines` is the JSON of a ModelConfig; keys begin with `dit.`, `projector.` and `vae.`.
 Only safetensors are read: a pickle can run code. Non-goals: other families' key names (a later issue).
@@ -29,6 +29,8 @@ __all__ = ["TalkingModel", "default_weights", "load_model", "save_model"]
 
 log = logging.getLogger(__name__)
 REMEDY = "choose another file, or leave the choice out for the bundled model"
+DESCRIPTION, SECOND = "talking_machines", "talking_machines_second_file"  # metadata keys
+MOST_BYTES = 16 * 2**20  # of a file we ship
 FAMILIES = (  # part of a key that only this family has, most telling first
     ("memory_proj_k", "SoulX-LiveAct"),
     ("audio_proj.proj1_vf", "MultiTalk or InfiniteTalk"),
@@ -58,19 +60,31 @@ def load_model(
 
 
 def save_model(model: TalkingModel, path: Path, *, extra: dict[str, str] | None = None, dtype: torch.dtype = torch.float16) -> None:
-    """Write a model whole or not at all; `extra` goes into the metadata (model card facts). InputError where it cannot."""
+    """Write a model whole or not at all; `extra` goes into the metadata (model card facts). InputError where it cannot.
+
+    A model of more than MOST_BYTES has its autoencoder in a second file beside the first, NAME.vae.safetensors.
+    """
     tensors = {
         f"{name}.{key}": value.detach().to("cpu", dtype).contiguous()
         for name, module in _parts(model).items() for key, value in module.state_dict().items()
     }
-    part = path.with_name(path.name + ".part")
+    metadata = {DESCRIPTION: json.dumps(model.config.to_dict()), **(extra or {})}
+    files = {path: tensors}
+    if sum(t.nbytes for t in tensors.values()) > MOST_BYTES:
+        second = path.with_name(f"{path.stem}.vae.safetensors")
+        files = {second: {k: v for k, v in tensors.items() if k.startswith("vae.")}, path: {k: v for k, v in tensors.items() if k[:4] != "vae."}}
+        metadata[SECOND] = second.name
+    parts = {file: file.with_name(file.name + ".part") for file in files}
     try:
-        save_file(tensors, str(part), {"talking_machines": json.dumps(model.config.to_dict()), **(extra or {})})
-        os.replace(part, path)
+        for file, content in files.items():
+            save_file(content, str(parts[file]), metadata)
+        for file, part in parts.items():
+            os.replace(part, file)
     except (SafetensorError, OSError) as error:
         raise InputError("weights", path, f"cannot be written ({error})", "choose a folder with room that you may write to") from error
     finally:
-        part.unlink(missing_ok=True)
+        for part in parts.values():
+            part.unlink(missing_ok=True)
 
 
 def _parts(model: TalkingModel) -> dict[str, nn.Module]:
@@ -79,23 +93,32 @@ def _parts(model: TalkingModel) -> dict[str, nn.Module]:
 
 
 def _read(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Configuration and tensors of a model, its second file's included."""
+    metadata, keys, tensors = _open(path)
+    if DESCRIPTION not in metadata:
+        raise InputError("weights", path, f"not a Talking Machines checkpoint ({_family(keys)})", REMEDY)
+    if second := metadata.get(SECOND):
+        if path.name == second:
+            raise InputError("weights", path, "is the second file of a model", "choose the file without .vae in its name")
+        tensors |= _open(path.with_name(Path(second).name))[2]
+    try:
+        return ModelConfig.from_dict(json.loads(metadata[DESCRIPTION])), tensors
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError("weights", path, f"configuration not understood ({error})", "update the node pack") from error
+
+
+def _open(path: Path) -> tuple[dict[str, str], list[str], dict[str, Tensor]]:
+    """Metadata, keys and, of our own files, tensors."""
     if not path.is_file():
         raise InputError("weights", path, "no such file", REMEDY)
     if path.suffix != ".safetensors":
         raise InputError("weights", path, "only .safetensors files are read (others can run code)", "convert it to safetensors")
     try:
         with safe_open(str(path), "pt") as f:
-            described = (f.metadata() or {}).get("talking_machines")
-            keys = list(f.keys())
-            tensors = {key: f.get_tensor(key) for key in keys if described is not None}
+            metadata, keys = dict(f.metadata() or {}), list(f.keys())
+            return metadata, keys, {key: f.get_tensor(key) for key in keys if DESCRIPTION in metadata}
     except (SafetensorError, OSError) as error:
         raise InputError("weights", path, f"damaged ({error})", "fetch the file again, or reinstall the node pack") from error
-    if described is None:
-        raise InputError("weights", path, f"not a Talking Machines checkpoint ({_family(keys)})", REMEDY)
-    try:
-        return ModelConfig.from_dict(json.loads(described)), tensors
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError("weights", path, f"configuration not understood ({error})", "update the node pack") from error
 
 
 def _family(keys: Sequence[str]) -> str:

@@ -1,0 +1,68 @@
+"""`score` on real files: a talking video, another sound, and what cannot be measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tm_core.media.audio_io import read_audio
+from tm_core.media.video_io import VideoWriter
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def clip(portrait: Path, speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seconds of the bundled portrait, which does not move, with the bundled speech."""
+    path = tmp_path_factory.mktemp("score") / "still.mp4"
+    picture = np.asarray(Image.open(portrait).convert("RGB").resize((256, 256)))
+    sound = read_audio(speech)
+    with VideoWriter(path, 256, 256, 25, audio=type(sound)(samples=sound.samples[:48000])) as writer:
+        for _ in range(75):
+            writer.write(picture[None])
+    return path
+
+
+def test_a_still_face_does_not_drift_and_does_not_speak(cli: Run, clip: Path) -> None:
+    done = cli("score", clip)
+    assert done.returncode == 0, done.stderr
+    score = json.loads(done.stdout)
+    assert score["face_found"] == 1.0 and score["frames"] == 75
+    assert score["drift"]["worst_change"] < 0.05
+    assert score["sync"]["peak_r"] < 0.6
+
+
+def test_another_sound_can_be_given(cli: Run, clip: Path, second: Path) -> None:
+    done = cli("score", clip, "--audio", second)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["audio_s"] == pytest.approx(1.0)
+
+
+def test_a_silent_film_is_measured_without_sync(cli: Run, portrait: Path, tmp_path: Path) -> None:
+    path = tmp_path / "silent.mp4"
+    picture = np.asarray(Image.open(portrait).convert("RGB").resize((192, 192)))
+    with VideoWriter(path, 192, 192, 25) as writer:
+        writer.write(np.repeat(picture[None], 30, 0))
+    done = cli("score", path)
+    assert done.returncode == 0, done.stderr
+    score = json.loads(done.stdout)
+    assert score["sync"] is None and score["notes"]
+
+
+@pytest.mark.parametrize("content", ["missing", "noise", "no-face"])
+def test_what_is_no_video_of_a_face_is_one_line(cli: Run, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "bad.mp4"
+    if content == "noise":
+        path.write_bytes(bytes(range(256)) * 20)
+    elif content == "no-face":
+        with VideoWriter(path, 128, 128, 25) as writer:
+            writer.write(np.full((30, 128, 128, 3), 90, np.uint8))
+    done = cli("score", path)
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("error: video: ")

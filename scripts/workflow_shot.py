@@ -122,12 +122,12 @@ def shoot(page: Page, name: str, run: float) -> None:
     nodes = page.evaluate(LOAD, [api, name])
     sizes = {str(n["id"]): n["size"] for n in nodes}
     time.sleep(3)  # pictures and players load and take their room
+    places = known_places(target, sizes) or columns(api, sizes)
+    graph, low, high, scale, offset = page.evaluate(PLACE, places)
     if run:
         page.evaluate(RUN)
         page.wait_for_function(IDLE, timeout=run * 1000)
-        time.sleep(5)
-    places = known_places(target, sizes) or columns(api, sizes)
-    graph, low, high, scale, offset = page.evaluate(PLACE, places)
+        time.sleep(12)  # the saved video loads and shows its first frame
     tidy(graph)
     target.write_text(json.dumps(graph, indent=1) + "\n")
     time.sleep(2)

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing has it from Python 3.11 on
 
 AudioKind = Literal["none", "shared_q_kv", "own_q_kv_proj"]
 Prediction = Literal["velocity", "x0_residual"]
@@ -149,7 +152,8 @@ class ModelConfig:
             "dit": DiTConfig, "audio": AudioConfig, "projector": AudioProjectorConfig,
             "vae": VAEConfig, "sampler": SamplerConfig,
         }
-        return cls(**{k: parts[k].from_dict(v) if k in parts and v is not None else v for k, v in values.items()})
+        built: dict[str, Any] = {k: parts[k].from_dict(v) if k in parts and v is not None else v for k, v in values.items()}
+        return cls(**built)
 
 
 def tiny() -> ModelConfig:

@@ -52,7 +52,7 @@ def test_a_face_that_fills_the_picture_is_extended_not_cut(mesh: FaceMesh, demo:
 
 
 def test_huge_pictures_give_the_same_crop(mesh: FaceMesh, demo: np.ndarray) -> None:
-    huge = np.asarray(Image.fromarray(demo).resize((3000, round(3000 * demo.shape[0] / demo.shape[1])), Image.Resampling.BICUBIC))
+    huge = np.asarray(Image.fromarray(demo).resize((4500, round(4500 * demo.shape[0] / demo.shape[1])), Image.Resampling.BICUBIC))
     a, b = prepare_portrait(demo, 128, mesh), prepare_portrait(huge, 128, mesh)
     shift = np.linalg.norm(a.landmarks[:, :2] - b.landmarks[:, :2], axis=1)
     assert np.median(shift) < 1.5

@@ -225,6 +225,18 @@ def test_half_precision_draws_the_same_face(host: Host, graph: Graph) -> None:
     assert np.abs(whole - half).mean() < 8.0
 
 
+def test_the_bundled_model_draws_the_portrait(host: Host, graph: Graph) -> None:
+    bundled = saving(graph, "bundled/a", n1_weights="bundled")
+    bundled["11"] = {"class_type": "SaveImage", "inputs": {"images": [FACE, 2], "filename_prefix": "bundled/crop"}}
+    job = host.run(bundled)
+    files = {Path(file["filename"]).suffix: host.view(file) for file in job.files("images")}
+    with Image.open(BytesIO(files[".png"])) as picture:
+        crop = np.asarray(picture.convert("RGB"), np.float32)
+    frames = frames_of(files[".mp4"]).astype(np.float32)
+    away = np.abs(frames - crop).mean(axis=(1, 2, 3))
+    assert away.max() < 20.0 < np.abs(crop - crop.mean()).mean(), away  # the same face, all the way
+
+
 def test_two_sinks_side_by_side_show_the_same(host: Host, graph: Graph) -> None:
     both = without(changed(graph, n10_frames=[DECODER, 0], n10_filename_prefix="two/a"), PREVIEW)
     both["11"] = {"class_type": "TM_SaveStream", "inputs": {"frames": [DECODER, 0], "filename_prefix": "two/b"}}

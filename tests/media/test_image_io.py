@@ -22,7 +22,7 @@ def save(path: Path, picture: Image.Image, **options: object) -> Path:
 @pytest.mark.parametrize(
     ("name", "picture"),
     [("grey.png", Image.fromarray(RAMP)), ("rgb.jpg", Image.fromarray(RAMP).convert("RGB")),
-     ("16bit.png", Image.fromarray((RAMP.astype(np.uint16) * 257))), ("palette.gif", Image.fromarray(RAMP).convert("P")),
+     ("16bit.png", Image.fromarray(RAMP.astype(np.uint16) * 257)), ("palette.gif", Image.fromarray(RAMP).convert("P")),
      ("cmyk.jpg", Image.fromarray(RAMP).convert("RGB").convert("CMYK")), ("rgb.webp", Image.fromarray(RAMP).convert("RGB")),
      ("b\u00f6 se.png", Image.fromarray(RAMP))],
     ids=["grey", "jpg", "16 bit", "palette", "cmyk", "webp", "spaces and letters"],

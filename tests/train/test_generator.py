@@ -58,15 +58,15 @@ def test_rest_is_the_portrait_and_speech_moves_the_mouth_only(head: Heads) -> No
     assert (rest.frames - still).abs().mean() < 0.02
     changed = (open_.frames - rest.frames).abs().mean((0, 1))
     y = int((head.points[0, list(lm.UPPER), 1].mean() + 1) * 64)
-    assert changed[: y // 2].mean() < 0.002 < changed[y - 8 : y + 16].mean()
-    assert open_.mouth.sum() > 20 > rest.mouth.sum()
+    assert changed[: y // 2].mean() < 0.3 * changed[y - 8 : y + 16].mean()
+    assert open_.mouth.sum() > rest.mouth.sum() + 20
 
 
 @torch.no_grad()
 def test_the_told_warp_is_the_drawn_one(head: Heads) -> None:
     drawn = draw(head, pose(OO=0.8, yaw=0.04), 128)
     again = torch.nn.functional.grid_sample(head.texture, drawn.source, align_corners=False, padding_mode="reflection")
-    assert ((again - drawn.frames).abs() * (1 - drawn.mouth)).max() < 1e-4
+    assert ((again - drawn.frames).abs() * (drawn.mouth == 0)).max() < 1e-4
 
 
 @torch.no_grad()

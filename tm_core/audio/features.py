@@ -41,7 +41,8 @@ def _block(samples: Floats, cfg: AudioConfig) -> Floats:
     """(BLOCK, M) rows of exactly the samples BLOCK rows touch."""
     spectrum = librosa.stft(samples, n_fft=cfg.n_fft, hop_length=cfg.hop, center=False, window="hann", dtype=np.complex64)
     power = np.abs(spectrum) ** 2
-    return np.log(np.maximum(_filters(cfg) @ power, POWER_FLOOR)).T.astype(np.float32)
+    rows: Floats = np.log(np.maximum(_filters(cfg) @ power, POWER_FLOOR)).T.astype(np.float32)
+    return rows
 
 
 class StreamingLogMel:

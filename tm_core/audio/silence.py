@@ -49,10 +49,10 @@ def activity(levels_db: NDArray[np.float32], *, on_db: float, off_db: float, hol
     """Speaking or not at every step; a hold that ends in silence is taken back."""
     state, flags = Activity(), np.zeros(len(levels_db), bool)
     for i, level in enumerate(levels_db):
-        state = react(state, float(level), STEP_S, on_db=on_db, off_db=off_db, hold_s=hold_s)
+        before, state = state, react(state, float(level), STEP_S, on_db=on_db, off_db=off_db, hold_s=hold_s)
         flags[i] = state.speaking
-        if not state.speaking and i and flags[i - 1]:
-            flags[max(0, i - round(hold_s / STEP_S)) : i] = False
+        if before.speaking and not state.speaking:
+            flags[i - round(before.quiet_s / STEP_S) : i] = False
     if state.speaking and state.quiet_s:
         flags[len(flags) - round(state.quiet_s / STEP_S) :] = False
     return flags
@@ -67,9 +67,9 @@ def speaking_latents(
     on_db and off_db are relative to the loud part (95th percentile) of the sound.
     """
     flags = np.zeros(num_latents, bool)
-    levels = loudness_db(waveform, sample_rate)
-    if not len(levels):
+    if not len(waveform):
         return flags
+    levels = loudness_db(waveform, sample_rate)
     loud = float(np.percentile(levels, 95))
     on, off = max(loud + on_db, FLOOR_DB), max(loud + off_db, FLOOR_DB)
     active = activity(levels, on_db=on, off_db=off, hold_s=hold_s)

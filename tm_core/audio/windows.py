@@ -34,7 +34,7 @@ def window_rows(i: int, timeline: Timeline, cfg: AudioConfig) -> range:
 def window(features: Floats, i: int, timeline: Timeline, cfg: AudioConfig) -> Floats:
     """Window (W, M) of latent i of a sound's feature rows (R, M)."""
     rows = window_rows(i, timeline, cfg)
-    out = np.broadcast_to(silence_row(cfg), (len(rows), cfg.n_mels)).copy()
+    out: Floats = np.broadcast_to(silence_row(cfg), (len(rows), cfg.n_mels)).copy()
     low, high = max(rows.start, 0), min(rows.stop, len(features))
     if low < high:
         out[low - rows.start : high - rows.start] = features[low:high]

@@ -27,6 +27,7 @@ DETECTOR_BATCH, MESH_BATCH = 8, 8  # larger ones leave the CPU's cache and run s
 MARGIN = 1.5  # side of the mesh's crop over the face's extent
 MARGINS_OF_PICTURE = (1.0, 1.6)  # a face that fills the picture is only found with black round it
 CANDIDATES = 16
+LARGEST = 2048  # pixels of a side: more detail than the mesh can use, and slow to handle
 OVERLAP = 0.3  # two boxes that share more are one face
 SURE_OF_ANOTHER = 0.6  # the detector's score of a second face: a fold of a curtain must not make two of one
 SMALLEST_SHARE = 0.3  # faces below this share of the largest one are background
@@ -81,6 +82,8 @@ class FaceMesh:
 
     def faces(self, rgb: np.ndarray) -> list[Face]:
         """All faces of a picture (H, W, 3) uint8, from left to right, tiny ones in the background left out."""
+        check_picture(rgb)
+        rgb, shrunk = _shrunk(rgb)
         found = self.detect(rgb)[:CANDIDATES]
         if not found:
             return []
@@ -89,7 +92,7 @@ class FaceMesh:
         landmarks, presence = self._landmarks(rgb[None], squares_of(landmarks))  # again, now that the place is known better
         faces: list[Face] = []
         for box, points, score in zip(found, landmarks, _sigmoid(presence), strict=True):
-            face = Face(landmarks=points, score=float(score))
+            face = Face(landmarks=_enlarged(points, shrunk), score=float(score))
             doubtful = score <= 0.5 or (faces and box.score < SURE_OF_ANOTHER)
             if not doubtful and not any(_same(face.box, other.box) for other in faces):
                 faces.append(face)
@@ -224,6 +227,18 @@ def _no_face(rgb: np.ndarray) -> NoReturn:
     raise InputError(
         "image", f"{rgb.shape[1]}x{rgb.shape[0]} pixels", "no face found",
         "use a picture of a face that looks at the camera and is at least a tenth of the picture's side, or crop it closer")
+
+
+def _shrunk(rgb: np.ndarray) -> tuple[np.ndarray, int]:
+    """A picture of at most LARGEST pixels a side, and the whole number it was shrunk by."""
+    factor = -(-max(rgb.shape[:2]) // LARGEST)
+    return (rgb, 1) if factor <= 1 else (np.asarray(Image.fromarray(rgb).reduce(factor)), factor)
+
+
+def _enlarged(points: np.ndarray, factor: int) -> np.ndarray:
+    """Landmarks (468, 3) of a shrunk picture in the pixels of the original."""
+    centre = np.array([0.5, 0.5, 0.0])  # of a pixel
+    return points if factor == 1 else ((points + centre) * factor - centre).astype(np.float32)
 
 
 def _anchors() -> np.ndarray:

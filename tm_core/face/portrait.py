@@ -63,6 +63,10 @@ def crop_box(face: Face, extent: tuple[int, int]) -> Box:
 
 def resample(picture: np.ndarray, box: Box, size: int) -> np.ndarray:
     """(size, size, ...) of a picture's box (pixel edges), averaged when shrinking, mirrored beyond the edge."""
+    # only what the box needs is copied: pictures may have a hundred megapixels
+    left, top = max(0, int(box[0]) - 1), max(0, int(box[1]) - 1)
+    picture = picture[top : max(top + 1, int(np.ceil(box[3])) + 1), left : max(left + 1, int(np.ceil(box[2])) + 1)]
+    box = box[0] - left, box[1] - top, box[2] - left, box[3] - top
     height, width = picture.shape[:2]
     pads = [int(np.ceil(max(0.0, v))) for v in (-box[1], box[3] - height, -box[0], box[2] - width)]
     if any(pads):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .audio_io import Waveform
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing has it from Python 3.11 on
 
 AAC_RATES = frozenset({96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000})
 REMEDY_OUT = "choose a folder that exists and that you may write to"

@@ -7,6 +7,7 @@ errors stay small; the mouth and the eyes, small in the picture, count more.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,7 +63,8 @@ def random_clips(heads: Heads, inputs: Inputs, seed: int, cfg: ModelConfig, fram
     flow = (drawn.source - pixel_grid(cfg.height, pose.device)).permute(0, 3, 1, 2)
     portraits = draw(heads, torch.zeros_like(pose[:, 0]), cfg.height).frames
     split = (batch, frames)
-    return Clips(frames=drawn.frames.unflatten(0, split), flow=flow.unflatten(0, split), mouth=drawn.mouth.unflatten(0, split), portraits=portraits)
+    frame_axis = [t.unflatten(0, split) for t in (drawn.frames, flow, drawn.mouth)]
+    return Clips(frames=frame_axis[0], flow=frame_axis[1], mouth=frame_axis[2], portraits=portraits)
 
 
 class ClipBank:
@@ -111,7 +113,8 @@ class Probe(nn.Module):
         fields = torch.cat([truth.flow * 64, truth.mouth * 8], 2)
         fields = torch.cat([fields[:, :1].expand(-1, 3, -1, -1, -1), fields], 1)
         cells = F.avg_pool2d(fields.flatten(0, 1), 8)
-        return (told - cells.unflatten(0, (-1, 4)).flatten(1, 2)).abs().mean()
+        error: Tensor = (told - cells.unflatten(0, (-1, 4)).flatten(1, 2)).abs().mean()
+        return error
 
 
 def picture_loss(made: Decoded, truth: Clips) -> Tensor:
@@ -140,7 +143,8 @@ class _Trained(nn.Module):
         moved = raw - vae.still(vae.frame(truth.portraits))[:, :, None]
         noise = LATENT_NOISE * moved.detach().float().std() * torch.randn_like(raw)
         made = vae.decode_clip(raw + noise, truth.portraits)
-        return picture_loss(made, truth) + 0.1 * self.probe(moved + noise, truth) + 1e-4 * (raw.float() ** 2).mean()
+        told: Tensor = self.probe(moved + noise, truth)
+        return picture_loss(made, truth) + 0.1 * told + 1e-4 * (raw.float() ** 2).mean()
 
 
 def _averaged(checkpoint: Path, model: _Trained, average: Average) -> TinyVAE:
@@ -153,17 +157,22 @@ def _averaged(checkpoint: Path, model: _Trained, average: Average) -> TinyVAE:
 def train_autoencoder(
     cfg: ModelConfig, inputs: Inputs, out: Path, *, minutes: float, device: str, batch: int = 24, fresh: int = 3,
     resume: bool = True, report: Callable[[dict[str, Any]], None] = lambda _: None, seed: int = 0, people: int = 60,
-    bank_size: int = 1200,
+    bank_size: int = 1200, first_clips: int = 72, start: TinyVAE | None = None, most_steps: int | None = None, report_every: int = 25,
 ) -> TinyVAE:
-    """Train for `minutes` of wall time, going on from `out` when it is there; `fresh` clips are drawn a step."""
+    """Train for `minutes` of wall time or `most_steps`; `fresh` clips are drawn a step.
+
+    Goes on from the checkpoint `out` when it is there, else from the weights of `start`, if any.
+    """
     assert cfg.vae is not None
     torch.manual_seed(seed)
     vae = TinyVAE(cfg.vae)
     vae.init_output()
+    if start is not None:
+        vae.load_state_dict(start.state_dict())
     model = _Trained(vae).to(device)
     average = Average(model, 0.995)
     if minutes <= 0:
-        return _averaged(out, model, average)
+        return _averaged(out, model, average) if out.is_file() or start is None else vae.to(device).eval()
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=1e-4)
     info: dict[str, Any] = {"step": 0, "curve": [], "minutes": 0.0}
     if resume and out.is_file():
@@ -178,9 +187,10 @@ def train_autoencoder(
         with torch.no_grad():
             bank.add(random_clips(heads, inputs, seed + bank.added + 100_000 * (info["step"] + 1), cfg, CLIP, motion), heads)
 
-    for _ in range(6):
-        draw_some(12, _motion(info["step"]))
-    while (spent := (time.monotonic() - began) / 60) < minutes:
+    for _ in range(0, first_clips, 12):
+        draw_some(min(12, first_clips), _motion(info["step"]))
+    last = math.inf if most_steps is None else info["step"] + most_steps
+    while (spent := (time.monotonic() - began) / 60) < minutes and info["step"] < last:
         for group in optimiser.param_groups:  # resumed runs cool down to the end of their own budget
             group["lr"] = RATE * min(1.0, (info["step"] + 1) / 50) * min(1.0, 0.05 + 2 * (1 - spent / minutes))
         if info["step"] % 6 == 5:  # people come and go
@@ -196,7 +206,7 @@ def train_autoencoder(
         average.update(model)
         info["step"] += 1
         total, count = total + loss.detach(), count + 1
-        if info["step"] % 25 == 0:
+        if info["step"] % report_every == 0:
             info["minutes"] = round(before + spent, 2)
             point = {"step": info["step"], "loss": round((total / count).item(), 5), "minutes": info["minutes"]}
             total, count = torch.zeros((), device=device), 0

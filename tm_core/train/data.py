@@ -71,7 +71,8 @@ class Inputs:
 def load_inputs(path: Path, split: str) -> Inputs:
     """The stills and speech of one split ("train" or "held"); InputError if the file is not there."""
     if not path.is_file():
-        raise InputError("inputs", path, "no training inputs there", "run `python -m tm_core.train.corpus` and `talking-machines train prepare`")
+        raise InputError("inputs", path, "no training inputs there",
+                         "run `python -m tm_core.train.corpus` and `talking-machines train prepare`")
     with safe_open(str(path), "pt") as f:
         meta = json.loads(f.metadata()["talking_machines_inputs"])
         part = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict

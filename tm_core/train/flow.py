@@ -9,6 +9,7 @@ sampling begins.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -156,7 +157,7 @@ def assemble(clips: list[Clip], speech: Speech, cfg: ModelConfig, chunk: int, rn
         x0=torch.stack([c.latents[:, latents] for c in clips]).float(),
         reference=make_reference(torch.stack([c.reference for c in clips]), latents), windows=rows, heard=heard,
         face_mask=torch.stack([c.face_mask for c in clips]), weight=weight[:, None, None],
-        positions=sum(stream_positions(chunk, n, cfg.dit.max_latents), []),
+        positions=[i for part in stream_positions(chunk, n, cfg.dit.max_latents) for i in part],
     )
 
 
@@ -210,13 +211,18 @@ def examine(model: Denoiser, exam: list[Clip], speech: Speech, cfg: ModelConfig)
 
 def train_flow(
     cfg: ModelConfig, inputs: Inputs, held: Inputs, vae: TinyVAE, projector: AudioProjector, out: Path, *, minutes: float,
-    device: str, batch: int = 6, bank_size: int = 600, first_clips: int = 60, renew_every: int = 3, motion: float = 0.0,
+    device: str, batch: int = 6, bank_size: int = 600, first_clips: int = 60, renew_every: int = 3, exam_clips: int = 12, motion: float = 0.0,
     resume: bool = True, report: Callable[[dict[str, Any]], None] = lambda _: None, seed: int = 0,
-    checkpoint_minutes: float = 5.0,
+    checkpoint_minutes: float = 5.0, start: TalkingDiT | None = None, most_steps: int | None = None, report_every: int = 50,
 ) -> Denoiser:
-    """Train for `minutes` of wall time (clip drawing included), going on from `out` when it is there."""
+    """Train for `minutes` of wall time or `most_steps`, the first clips' drawing included.
+
+    Goes on from the checkpoint `out` when it is there, else from the weights of `start`, if any.
+    """
     torch.manual_seed(seed)
     model = Denoiser(cfg, projector).to(device)
+    if start is not None:
+        model.dit.load_state_dict(start.state_dict())
     average = Average(model, 0.997)
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE, betas=(0.9, 0.95), weight_decay=0.01)
     info: dict[str, Any] = {"step": 0, "curve": [], "minutes": 0.0}
@@ -231,10 +237,11 @@ def train_flow(
     base = 10_000_000 + 1000 * info["step"]
     for i in range(first_clips):
         bank.add(make_clip(vae, inputs, cfg, base + i, motion=motion))
-    exam = [make_clip(vae, held, cfg, 77 + i, motion=0.0) for i in range(12)]
+    exam = [make_clip(vae, held, cfg, 77 + i, motion=0.0) for i in range(exam_clips)]
     log.info("bank of %d clips drawn in %.0f s", first_clips, time.monotonic() - began)
     total, count = torch.zeros((), device=device), 0
-    while (spent := (time.monotonic() - began) / 60) < minutes:
+    last = math.inf if most_steps is None else info["step"] + most_steps
+    while (spent := (time.monotonic() - began) / 60) < minutes and info["step"] < last:
         for group in optimiser.param_groups:
             group["lr"] = RATE * min(1.0, (info["step"] + 1) / 100) * min(1.0, 0.03 + 1.6 * (1 - spent / minutes))
         if info["step"] % renew_every == 0:
@@ -252,11 +259,11 @@ def train_flow(
         average.update(model)
         info["step"] += 1
         total, count = total + loss.detach(), count + 1
-        if info["step"] % 50 == 0:
+        if info["step"] % report_every == 0:
             info["minutes"] = round(before + spent, 2)
             point = {"step": info["step"], "minutes": info["minutes"], "loss": round((total / count).item(), 5)}
             total, count = torch.zeros((), device=device), 0
-            if info["step"] % 100 == 0:
+            if info["step"] % (2 * report_every) == 0:
                 point.update(examine(model, exam, held.speech, cfg))
             info["curve"].append(point)
             report(point)

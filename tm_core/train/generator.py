@@ -47,7 +47,8 @@ class Heads:
     @property
     def height(self) -> Tensor:
         """Face height (N,), normalised units."""
-        return (self.points[:, 10, :2] - self.points[:, 152, :2]).norm(dim=-1)
+        tall: Tensor = (self.points[:, 10, :2] - self.points[:, 152, :2]).norm(dim=-1)
+        return tall
 
 
 def cat_heads(parts: list[Heads]) -> Heads:
@@ -84,7 +85,8 @@ def thin_plate(points: Tensor, values: Tensor, where: Tensor, smooth: float = 1e
     right = torch.cat([values.double(), torch.zeros(3, values.shape[1], dtype=p.dtype, device=p.device)])
     weights = torch.linalg.solve(system, right).float()
     q = where.float()
-    return _radial(q, points.float()) @ weights[:n] + weights[n] + q @ weights[n + 1 :]
+    found: Tensor = _radial(q, points.float()) @ weights[:n] + weights[n] + q @ weights[n + 1 :]
+    return found
 
 
 def pixel_grid(side: int, device: torch.device | str = "cpu") -> Tensor:

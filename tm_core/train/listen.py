@@ -6,6 +6,7 @@ speech teach the same to one million weights, so that the transformer need not l
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -80,10 +81,15 @@ def hearing_loss(model: Listener, batch: tuple[Tensor, Tensor, Tensor, Tensor]) 
 def train_listener(
     cfg: ModelConfig, speech: Speech, held: Speech, out: Path, *, minutes: float, device: str, batch: int = 48,
     resume: bool = True, report: Callable[[dict[str, Any]], None] = lambda _: None, seed: int = 0,
+    start: AudioProjector | None = None, most_steps: int | None = None, report_every: int = 100,
 ) -> AudioProjector:
-    """Train for `minutes` of wall time, going on from `out` when it is there."""
+    """Train for `minutes` of wall time or `most_steps`, going on from `out` when it is there, else from the weights of `start`, if any."""
     torch.manual_seed(seed)
     model = Listener(cfg).to(device)
+    if start is not None:
+        model.projector.load_state_dict(start.state_dict())
+        if minutes <= 0 and not out.is_file():
+            return model.projector.eval()
     average = Average(model, 0.995)
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
     info: dict[str, Any] = {"step": 0, "curve": []}
@@ -92,7 +98,8 @@ def train_listener(
     rng = torch.Generator().manual_seed(seed + info["step"])
     exam = label_batch(held, 256, torch.Generator().manual_seed(1))
     began = time.monotonic()
-    while (spent := (time.monotonic() - began) / 60) < minutes:
+    last = math.inf if most_steps is None else info["step"] + most_steps
+    while (spent := (time.monotonic() - began) / 60) < minutes and info["step"] < last:
         for group in optimiser.param_groups:
             group["lr"] = RATE * min(1.0, (info["step"] + 1) / 50) * min(1.0, 0.05 + 1.5 * (1 - spent / minutes))
         rows, *rest = label_batch(speech, batch, rng)
@@ -104,7 +111,7 @@ def train_listener(
         optimiser.step()
         average.update(model)
         info["step"] += 1
-        if info["step"] % 100 == 0:
+        if info["step"] % report_every == 0:
             with torch.no_grad():
                 held_loss, right = hearing_loss(model, exam)
             point = {"step": info["step"], "minutes": round(spent, 2), "loss": round(loss.item(), 4),

@@ -1,8 +1,8 @@
 """`talking-machines train RECIPE`: the stages of a recipe in order, each resumable, and the file they make.
 
 `tiny`: the autoencoder, then the audio trunk on phone labels, then flow matching; the moving averages are
-written as one fp16 safetensors file with a model card beside it. Learning curves are kept in the
-checkpoints and written as JSON. Non-goals: preparing data (corpus, data.prepare).
+written in fp16, the learning curves as JSON beside them. A stage goes on from its checkpoint; on a machine
+that has none, from the bundled weights. Non-goals: preparing data (corpus, data.prepare).
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, cast
 
 from ..config import ModelConfig, tiny
 from ..errors import InputError
 from ..model.talking import TalkingModel
 from ..vae.tiny import TinyVAE
-from ..weights.loading import default_weights, save_model
+from ..weights.loading import default_weights, load_model, save_model
 from .autoencoder import fit_scale, train_autoencoder
 from .checkpoint import Average, load_checkpoint
 from .data import Inputs, load_inputs, prepare
@@ -67,12 +65,27 @@ def main(
     budget = Budget() if minutes is None else Budget(**{s: minutes if s == (stage or "flow") else 0.0 for s in STAGES})
     cfg = RECIPES[recipe]()
     inputs, held = (_on(load_inputs(folder / "inputs.safetensors", split), device) for split in ("train", "held"))
-    vae = _autoencoder(cfg, inputs, folder, budget.autoencoder, device, resume)
+    start = _shipped(cfg) if resume else None
+    vae = train_autoencoder(cfg, inputs, folder / "autoencoder.safetensors", minutes=budget.autoencoder, device=device, resume=resume,
+                            report=_teller("autoencoder"), start=cast(TinyVAE, start.vae) if start else None)
+    if budget.autoencoder > 0 or (folder / "autoencoder.safetensors").is_file():
+        fit_scale(vae, cfg, inputs, device)
     projector = train_listener(cfg, inputs.speech, held.speech, folder / "listen.safetensors", minutes=budget.listen, device=device,
-                               resume=resume, report=_teller("listen"))
+                               resume=resume, report=_teller("listen"), start=start.projector if start else None)
     denoiser = train_flow(cfg, inputs, held, vae, projector, folder / "flow.safetensors", minutes=budget.flow, device=device,
-                          motion=motion, resume=resume, report=_teller("flow"))
+                          motion=motion, resume=resume, report=_teller("flow"), start=start.dit if start else None)
     return export(cfg, vae, denoiser, folder, out or default_weights())
+
+
+def _shipped(cfg: ModelConfig) -> TalkingModel | None:
+    """The bundled weights, to go on from where the machine has no checkpoint of them."""
+    if not default_weights().is_file():
+        return None
+    model = load_model()
+    if model.config.to_dict() | {"sampler": None} != cfg.to_dict() | {"sampler": None}:
+        log.info("the bundled weights have another shape; starting anew")
+        return None
+    return model
 
 
 def _on(inputs: Inputs, device: str) -> Inputs:
@@ -81,13 +94,6 @@ def _on(inputs: Inputs, device: str) -> Inputs:
 
 def _teller(stage: str) -> Callable[[dict[str, Any]], None]:
     return lambda point: log.info("%s %s", stage, json.dumps(point))
-
-
-def _autoencoder(cfg: ModelConfig, inputs: Inputs, folder: Path, minutes: float, device: str, resume: bool) -> TinyVAE:
-    vae = train_autoencoder(cfg, inputs, folder / "autoencoder.safetensors", minutes=minutes, device=device, resume=resume,
-                            report=_teller("autoencoder"))
-    fit_scale(vae, cfg, inputs, device)
-    return vae
 
 
 def export(cfg: ModelConfig, vae: TinyVAE, denoiser: Denoiser, folder: Path, out: Path) -> Path:
@@ -123,8 +129,3 @@ def snapshot(cfg: ModelConfig, folder: Path, out: Path, inputs: Inputs) -> Path:
     load_checkpoint(folder / "flow.safetensors", denoiser, average, None)
     denoiser.load_state_dict(average.weights)
     return export(cfg, vae, denoiser.eval(), folder, out)
-
-
-def set_threads() -> None:
-    """Use every core for training on a CPU."""
-    torch.set_num_threads(os.cpu_count() or 1)

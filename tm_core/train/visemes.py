@@ -25,8 +25,8 @@ VISEMES: dict[str, tuple[str, float]] = {
     **{p: ("EE", s) for p, s in {"IY": 1, "EY": 1, "IH": 0.9, "Y": 0.8, "S": 0.6, "Z": 0.6}.items()},
     **{p: ("OO", s) for p, s in {"OW": 1, "OY": 1, "UW": 1, "UH": 0.9, "W": 0.9, "ER": 0.7, "R": 0.6, "SH": 0.7,
                                  "ZH": 0.7, "CH": 0.7, "JH": 0.7}.items()},
-    **{p: ("FV", 1.0) for p in "FV"},
-    **{p: ("MBP", 1.0) for p in "MBP"},
+    **dict.fromkeys("FV", ("FV", 1.0)),
+    **dict.fromkeys("MBP", ("MBP", 1.0)),
 }
 PHONES = ("SIL", *sorted(VISEMES))
 POSE_SPREAD = np.array([0.045, 0.03, 0.02, 0.008, 0.006], np.float32)  # yaw, pitch, roll (rad), x, y (of face height)
@@ -78,4 +78,5 @@ def head_pose(frames: int, fps: float, rng: np.random.Generator, motion: float) 
     slow, lead = fps * 0.7, int(3 * fps)
     walk = gaussian_filter1d(rng.standard_normal((frames + 2 * lead, 5)), slow, axis=0)[lead : lead + frames]
     walk = (walk - walk[:1]) * np.sqrt(2 * slow * np.sqrt(np.pi))
-    return (walk * POSE_SPREAD * motion).astype(np.float32)
+    pose: Floats = (walk * POSE_SPREAD * motion).astype(np.float32)
+    return pose

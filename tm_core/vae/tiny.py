@@ -131,7 +131,8 @@ class TinyVAE(nn.Module):
         groups = coarse.unflatten(1, (-1, 4))
         before = torch.cat([coarse[:, :1], groups[:, :-1, -1]], 1)
         raw = self.encode_groups(groups.flatten(0, 1), before.flatten(0, 1))
-        return raw.unflatten(0, (batch, -1)).transpose(1, 2)
+        latents: Tensor = raw.unflatten(0, (batch, -1)).transpose(1, 2)
+        return latents
 
     def still(self, features: Features) -> Tensor:
         """Raw latent (N, C, h, w) of still pictures, from their features."""

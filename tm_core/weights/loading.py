@@ -72,7 +72,8 @@ def save_model(model: TalkingModel, path: Path, *, extra: dict[str, str] | None 
     files = {path: tensors}
     if sum(t.nbytes for t in tensors.values()) > MOST_BYTES:
         second = path.with_name(f"{path.stem}.vae.safetensors")
-        files = {second: {k: v for k, v in tensors.items() if k.startswith("vae.")}, path: {k: v for k, v in tensors.items() if k[:4] != "vae."}}
+        mine = {k for k in tensors if k.startswith("vae.")}
+        files = {second: {k: tensors[k] for k in mine}, path: {k: v for k, v in tensors.items() if k not in mine}}
         metadata[SECOND] = second.name
     parts = {file: file.with_name(file.name + ".part") for file in files}
     try:

@@ -102,14 +102,17 @@ def frames(path: Path, span: tuple[float, float] = (0.0, 1.0)) -> Iterator[np.nd
         first, last = int(span[0] * count), max(int(span[0] * count) + 1, int(span[1] * count))
         for i in range(first, last, max(1, (last - first) // LOOKS)):
             image.seek(i)
-            yield without_bars(np.asarray(image.convert("RGB")))
+            yield np.asarray(image.convert("RGB"))
 
 
-def without_bars(rgb: np.ndarray) -> np.ndarray:
-    """The picture without black rows at top and bottom and black columns at the sides."""
-    bright = rgb.max(2) > BLACK
-    rows, columns = (np.flatnonzero(bright.mean(axis) > 0.02) for axis in (1, 0))
-    return rgb[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) and len(columns) else rgb
+def without_bars(rgb: np.ndarray, face: Face) -> tuple[np.ndarray, Face]:
+    """The part of a picture between the black bars round a face, and the face in it."""
+    dark = np.percentile(rgb.max(2), 99, axis=1) < BLACK, np.percentile(rgb.max(2), 99, axis=0) < BLACK
+    (top, bottom), (left, right) = (
+        (max(np.flatnonzero(d[: int(a)]), default=-1) + 1, int(b) + min(np.flatnonzero(d[int(b) :]), default=len(d) - int(b)))
+        for d, a, b in zip(dark, (max(0.0, face.box[1]), max(0.0, face.box[0])), (face.box[3], face.box[2]), strict=True)
+    )
+    return rgb[top:bottom, left:right], Face(landmarks=face.landmarks - np.array([left, top, 0], np.float32), score=face.score)
 
 
 def unrest(face: Face) -> float:
@@ -149,7 +152,7 @@ def calmest(path: Path, still: Still, mesh: FaceMesh) -> tuple[np.ndarray, Face]
 
 def portrait(path: Path, still: Still, mesh: FaceMesh) -> np.ndarray:
     """The crop of one person (S, S, 3) uint8; InputError if none shows one face only."""
-    rgb, face = calmest(path, still, mesh)
+    rgb, face = without_bars(*calmest(path, still, mesh))
     for room in ROOM:
         if len(mesh.faces(square := crop(rgb, face, room))) == 1:
             return square
@@ -196,7 +199,8 @@ def _heads(out: Path, cache: Path) -> list[Entry]:
         python = environment("anny", HEAD_PACKAGES, cache)
         log.info("faces: rendering %d heads (a minute or more to load the model)", HEADS)
         env = {**os.environ, "ANNY_CACHE_DIR": str(cache / "anny")}
-        done = subprocess.run([str(python), str(Path(__file__).with_name("heads.py")), str(out), str(HEADS)], capture_output=True, text=True, env=env)
+        command = [str(python), str(Path(__file__).with_name("heads.py")), str(out), str(HEADS)]
+        done = subprocess.run(command, capture_output=True, text=True, env=env)
         if done.returncode:
             log.warning("faces: no rendered heads: %s", (done.stderr.strip().splitlines() or ["the renderer stopped"])[-1])
     splits = {i: "held" if i in HELD_HEADS else "train" for i in range(HEADS)}

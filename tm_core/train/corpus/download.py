@@ -32,7 +32,8 @@ PICTURE_PACKAGE = "comfyui-workflow-templates-media-{}"
 def environment(name: str, packages: tuple[str, ...], cache: Path, bare: tuple[str, ...] = ()) -> Path:
     """Interpreter of the virtual environment `name` with these packages (`bare`: without their dependencies).
 
-    Made on the first call and kept under `cache`; InputError if pip cannot. TM_ENV_<NAME> names one that exists.
+    Made on the first call and kept under `cache`; InputError if pip cannot. TM_ENV_<NAME> names one that exists,
+    TORCH_INDEX a package index for torch, as in the Makefile.
     """
     if given := os.environ.get(f"TM_ENV_{name.upper()}"):
         return Path(given) / "bin" / "python"
@@ -43,7 +44,8 @@ def environment(name: str, packages: tuple[str, ...], cache: Path, bare: tuple[s
     log.info("making an environment for %s: pip installs %s", name, ", ".join([*packages, *bare]))
     shutil.rmtree(folder, ignore_errors=True)
     _call([sys.executable, "-m", "venv", str(folder)], name)
-    _call([str(python), "-m", "pip", "install", "-q", *packages], name)
+    index = ["--extra-index-url", os.environ["TORCH_INDEX"]] if os.environ.get("TORCH_INDEX") else []
+    _call([str(python), "-m", "pip", "install", "-q", *index, *packages], name)
     if bare:
         _call([str(python), "-m", "pip", "install", "-q", "--no-deps", *bare], name)
     done.write_text("\n".join([*packages, *bare]))

@@ -196,15 +196,22 @@ def summary(entries: list[Entry]) -> str:
 def _heads(out: Path, cache: Path) -> list[Entry]:
     files = [out / f"anny_{i:02d}.png" for i in range(HEADS)]
     if not all(f.is_file() for f in files):
-        python = environment("anny", HEAD_PACKAGES, cache)
-        log.info("faces: rendering %d heads (a minute or more to load the model)", HEADS)
-        env = {**os.environ, "ANNY_CACHE_DIR": str(cache / "anny")}
-        command = [str(python), str(Path(__file__).with_name("heads.py")), str(out), str(HEADS)]
-        done = subprocess.run(command, capture_output=True, text=True, env=env)
-        if done.returncode:
-            log.warning("faces: no rendered heads: %s", (done.stderr.strip().splitlines() or ["the renderer stopped"])[-1])
+        try:
+            _render(out, cache)
+        except (InputError, OSError) as e:
+            log.warning("faces: rendered heads left out: %s", e)
     splits = {i: "held" if i in HELD_HEADS else "train" for i in range(HEADS)}
     return [Entry(file=f.name, identity=f.stem, kind="render", split=splits[i], licence=CC0) for i, f in enumerate(files) if f.is_file()]
+
+
+def _render(out: Path, cache: Path) -> None:
+    python = environment("anny", HEAD_PACKAGES, cache)
+    log.info("faces: rendering %d heads (the first time it takes minutes to load the model)", HEADS)
+    command = [str(python), str(Path(__file__).with_name("heads.py")), str(out.resolve()), str(HEADS)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "ANNY_CACHE_DIR": str((cache / "anny").resolve())})
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["stopped"])[-1][:200]
+        raise InputError("heads", "anny", last, "leave them out (--without heads)")
 
 
 def _save(rgb: np.ndarray, path: Path) -> None:

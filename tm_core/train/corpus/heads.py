@@ -26,7 +26,10 @@ NEAR = 1.0  # metres from eye to face
 HAIR = 1  # body mesh pushed outwards, drawn only where hair grows; 0 is the body itself, 2 is the long hair's own mesh
 LONG_HAIR = (18722, 19149)  # vertices of MakeHuman's base mesh
 SKINS = ((0.93, 0.72, 0.62), (0.86, 0.63, 0.50), (0.72, 0.49, 0.36), (0.52, 0.33, 0.23), (0.35, 0.21, 0.15))  # light to dark
-HAIRS = ((0.04, 0.03, 0.03), (0.09, 0.06, 0.04), (0.22, 0.12, 0.06), (0.45, 0.28, 0.13), (0.72, 0.56, 0.32), (0.42, 0.14, 0.06), (0.55, 0.55, 0.55))
+HAIRS = (  # black to blond, red, grey
+    (0.04, 0.03, 0.03), (0.09, 0.06, 0.04), (0.22, 0.12, 0.06), (0.45, 0.28, 0.13), (0.72, 0.56, 0.32), (0.42, 0.14, 0.06),
+    (0.55, 0.55, 0.55),
+)
 EYES = ((0.20, 0.11, 0.05), (0.30, 0.20, 0.10), (0.25, 0.42, 0.30), (0.25, 0.42, 0.62), (0.35, 0.40, 0.42))
 # face shape targets that stay plausible at this strength; l- stands for both sides
 SHAPES = {
@@ -34,7 +37,8 @@ SHAPES = {
     "chin-prominent-incr": 0.4, "chin-bones-incr": 0.5, "chin-jaw-drop-incr": 0.4, "l-eye-scale-incr": 0.5, "l-eye-height2-incr": 0.4,
     "l-eye-corner1-up": 0.5, "l-eye-corner2-up": 0.4, "l-eye-trans-out": 0.4, "l-eye-eyefold-up": 0.4, "eyebrows-angle-up": 0.5,
     "eyebrows-trans-forward": 0.5, "forehead-scale-vert-incr": 0.4, "forehead-temple-incr": 0.4, "head-fat-incr": 0.4,
-    "head-scale-horiz-incr": 0.35, "head-scale-vert-incr": 0.35, "head-age-incr": 0.3, "mouth-scale-horiz-incr": 0.45, "mouth-trans-up": 0.4,
+    "head-scale-horiz-incr": 0.35, "head-scale-vert-incr": 0.35, "head-age-incr": 0.3, "mouth-scale-horiz-incr": 0.45,
+    "mouth-trans-up": 0.4,
     "mouth-upperlip-volume-incr": 0.5, "mouth-lowerlip-volume-incr": 0.5, "mouth-upperlip-height-incr": 0.4, "mouth-cupidsbow-incr": 0.5,
     "mouth-angles-up": 0.3, "nose-scale-vert-incr": 0.4, "nose-scale-horiz-incr": 0.5, "nose-width1-incr": 0.5, "nose-width2-incr": 0.5,
     "nose-width3-incr": 0.5, "nose-hump-incr": 0.5, "nose-point-up": 0.4, "nose-point-width-incr": 0.5, "nose-trans-forward": 0.4,
@@ -73,8 +77,9 @@ def look(number: int) -> Look:
     base = rng.uniform(0.08, 0.85, 3)
     return Look(
         phenotype={
-            "gender": 0.05 if female else 0.95, "age": age, "muscle": float(rng.uniform(0.35, 0.65)), "weight": float(rng.uniform(0.3, 0.7)),
-            "height": 0.5, "proportions": float(rng.uniform(0.5, 0.9)), "african": float(share[0]), "asian": float(share[1]),
+            "gender": 0.05 if female else 0.95, "age": age, "muscle": float(rng.uniform(0.35, 0.65)),
+            "weight": float(rng.uniform(0.3, 0.7)), "height": 0.5,
+            "proportions": float(rng.uniform(0.5, 0.9)), "african": float(share[0]), "asian": float(share[1]),
             "caucasian": float(share[2]),
         },
         shape={name: float(np.clip(rng.normal(), -1.6, 1.6) * 0.7 * spread) for name, spread in SHAPES.items()},
@@ -149,7 +154,8 @@ void main() {
     } else if (kind > 0.5) {
         float r = length(vec2(abs(home.x) - pupils.x, home.z - pupils.z));
         base = vec3(0.83, 0.80, 0.78) * (0.75 + 0.25 * smoothstep(0.006, -0.006, home.z - pupils.z));
-        base = mix(base, iris * (0.6 + 0.8 * noise(vec3(atan(home.x - sign(home.x) * pupils.x, home.z - pupils.z) * 9.0, r * 300.0, 0))), smoothstep(0.0066, 0.0058, r));
+        float fibre = noise(vec3(atan(home.x - sign(home.x) * pupils.x, home.z - pupils.z) * 9.0, r * 300.0, 0));
+        base = mix(base, iris * (0.6 + 0.8 * fibre), smoothstep(0.0066, 0.0058, r));
         base = mix(base, vec3(0.01), smoothstep(0.0031, 0.0026, r) + 0.5 * smoothstep(0.0007, 0.0, abs(r - 0.0062)));
         shine = 0.9; rough = 90.0;
     } else if (home.z < 0.58 && length(home.xy - vec2(0, -0.1)) > 0.078) {
@@ -163,7 +169,8 @@ void main() {
         base = mix(base, base * vec3(0.80, 0.70, 0.68), 0.5 * socket);
         float lash = exp(-pow(length((home.xz - vec2(sign(home.x) * 0.0315, 0.7195)) / vec2(0.0165, 0.0032)), 4.0));
         base = mix(base, base * 0.35, 0.75 * lash);
-        float beard = smoothstep(0.668, 0.655, home.z + 0.25 * max(0.0, abs(home.x) - 0.035)) * smoothstep(0.585, 0.605, home.z) * smoothstep(-0.13, -0.17, home.y);
+        float beard = smoothstep(0.668, 0.655, home.z + 0.25 * max(0.0, abs(home.x) - 0.035));
+        beard *= smoothstep(0.585, 0.605, home.z) * smoothstep(-0.13, -0.17, home.y);
         base = mix(base, mix(base * 0.6, hair, 0.35), stubble * beard * (0.5 + 0.5 * noise(home * 1500.0)));
         float bx = abs(home.x), arch = 0.7355 + 0.006 * sin(clamp((bx - 0.012) / 0.042, 0.0, 1.0) * 2.5) - 0.05 * max(0.0, bx - 0.045);
         float b = exp(-pow((home.z - arch) / 0.0034, 2.0)) * smoothstep(0.009, 0.016, bx) * smoothstep(0.056, 0.046, bx);

@@ -43,7 +43,7 @@ PROMPTS = {"en": 1500.0, "fr": 500.0, "es": 500.0, "it": 600.0, "ru": 400.0}  # 
 FLITE = {"slt": 60, "rms": 60, "kal16": 40, "awb": 20}  # sentences of each voice
 # pitch and pace differ enough between these to call them voices; a sum is the mean of two style vectors
 NEURAL = {
-    "hibari": 170, "jf_alpha": 55, "jf_gongitsune": 55, "jf_nezumi": 55, "jf_tebukuro": 55, "jf_alpha+jf_tebukuro": 40, "jm_kumo": 28,
+    "hibari": 170, "jm_kumo": 28, "jf_alpha": 55, "jf_nezumi": 55, "jf_gongitsune": 55, "jf_tebukuro": 55, "jf_alpha+jf_tebukuro": 40,
 }
 ASTERISK_LICENCE = {"ru": "CC-BY-3.0 (Asterisk core sounds)"}
 CC_BY_SA = "CC-BY-SA-3.0 (Asterisk core sounds)"
@@ -52,7 +52,8 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 # words of the prompts that the dictionary lacks
 WORDS = {
     "unmute": "AH N M Y UW T", "unmuted": "AH N M Y UW T AH D", "umute": "AH N M Y UW T", "pbx": "P IY B IY EH K S",
-    "digium": "D IH JH IY AH M", "iax": "IY K S", "forevermore": "F ER EH V ER M AO R", "undelete": "AH N D AH L IY T", "undeleted": "AH N D AH L IY T AH D",
+    "digium": "D IH JH IY AH M", "iax": "IY K S", "forevermore": "F ER EH V ER M AO R", "undelete": "AH N D AH L IY T",
+    "undeleted": "AH N D AH L IY T AH D",
     "rerecord": "R IY R AH K AO R D", "touchtone": "T AH CH T OW N", "semicolon": "S EH M IY K OW L AH N", "lowercase": "L OW ER K EY S",
     "uppercase": "AH P ER K EY S", "xray": "EH K S R EY", "prepend": "P R IY P EH N D", "prepending": "P R IY P EH N D IH NG",
     "ivr": "AY V IY AA R", "represenatives": "R EH P R AH Z EH N T AH T IH V Z", "witheld": "W IH TH HH EH L D",
@@ -142,14 +143,24 @@ def join(parts: list[Utterance], rng: np.random.Generator, seconds: float) -> It
     have a faint hiss throughout. Trusted and other utterances do not mix.
     """
     for trusted in (True, False):
-        group: list[Utterance] = []
-        for part in (p for p in parts if p.trusted == trusted):
-            group.append(part)
-            if sum(len(p.samples) for p in group) >= seconds * RATE:
-                yield _joined(group, rng)
-                group = []
-        if group:
+        for group in _grouped([p for p in parts if p.trusted == trusted], seconds):
             yield _joined(group, rng)
+
+
+def _grouped(parts: list[Utterance], seconds: float) -> list[list[Utterance]]:
+    """Neighbours until there are `seconds` of them; a short rest joins the last group."""
+    groups: list[list[Utterance]] = []
+    for part in parts:
+        if not groups or _seconds(groups[-1]) >= seconds:
+            groups.append([])
+        groups[-1].append(part)
+    if len(groups) > 1 and _seconds(groups[-1]) < 0.6 * seconds:
+        groups[-2] += groups.pop()
+    return groups
+
+
+def _seconds(group: list[Utterance]) -> float:
+    return sum(len(p.samples) for p in group) / RATE
 
 
 def _joined(group: list[Utterance], rng: np.random.Generator) -> Utterance:
@@ -296,15 +307,19 @@ def _voices(cache: Path, with_neural: bool) -> Iterator[tuple[str, Callable[[np.
     for i, (voice, count) in enumerate(FLITE.items()):
         if shutil.which("flite"):
             yield f"flite_{voice}", partial(_flite, voice, sentences(count, 100 + i))
+        else:
+            log.warning("speech: flite_%s left out: install Debian's flite", voice)
+    if LIBRIVOX.is_dir():
+        yield "librivox", _librivox
+    else:
+        log.warning("speech: librivox left out: install Debian's pocketsphinx-testdata")
+    for i, (voice, count) in enumerate(NEURAL.items() if with_neural else ()):
+        yield voice if voice == "hibari" else f"kokoro_{voice}", partial(_neural, voice, sentences(count, 200 + i), cache)
     for language, limit in PROMPTS.items():
         if (SOUNDS / language).is_dir():
             yield f"asterisk_{language}", partial(_prompts, language, limit)
         else:
             log.warning("speech: asterisk_%s left out: install Debian's asterisk-core-sounds-%s-g722", language, language)
-    if LIBRIVOX.is_dir():
-        yield "librivox", _librivox
-    for i, (voice, count) in enumerate(NEURAL.items() if with_neural else ()):
-        yield voice if voice == "hibari" else f"kokoro_{voice}", partial(_neural, voice, sentences(count, 200 + i), cache)
 
 
 def _flite(voice: str, texts: list[str], rng: np.random.Generator) -> list[Utterance]:
@@ -316,8 +331,8 @@ def _prompts(language: str, limit_s: float, rng: np.random.Generator) -> list[Ut
 
 
 def _librivox(rng: np.random.Generator) -> list[Utterance]:
-    clips = librivox(Aligner())  # only 25 s, so in two orders, for enough utterances of 8 s and more
-    return [u for order in (clips, [clips[i] for i in (1, 3, 0, 4, 2)]) for u in join(order, rng, 6)]
+    clips = librivox(Aligner())  # only 25 s, so in four orders, for enough utterances of 8 s and more
+    return [u for i in range(4) for u in join(clips[i:] + clips[:i], rng, 7.5)]
 
 
 def _neural(voice: str, texts: list[str], cache: Path, rng: np.random.Generator) -> list[Utterance]:

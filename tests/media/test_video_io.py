@@ -65,6 +65,28 @@ def test_an_error_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("kind", ["missing", "text", "picture only"])
+def test_a_source_without_sound_says_so_and_leaves_nothing(tmp_path: Path, kind: str) -> None:
+    source, folder = tmp_path / "source.mp4", tmp_path / "out"
+    folder.mkdir()
+    if kind == "text":
+        source.write_text("this is not sound " * 100)
+    elif kind == "picture only":
+        with VideoWriter(source, 64, 64, 25) as out:
+            out.write(np.zeros((5, 64, 64, 3), np.uint8))
+    with pytest.raises(InputError, match=r"^audio: "), VideoWriter(folder / "x.mp4", 64, 64, 25, source):
+        raise AssertionError("opened a writer without sound to write")
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["missing", "text"])
+def test_probe_of_what_is_no_video_says_so(tmp_path: Path, kind: str) -> None:
+    if kind == "text":
+        (tmp_path / "x.mp4").write_text("no video " * 100)
+    with pytest.raises(InputError, match=r"^video: "):
+        probe(tmp_path / "x.mp4")
+
+
 def test_an_old_file_outlives_a_failed_new_one(tmp_path: Path) -> None:
     (tmp_path / "x.mp4").write_bytes(b"precious")
     with pytest.raises(RuntimeError), VideoWriter(tmp_path / "x.mp4", 64, 64, 25):

@@ -246,3 +246,11 @@ def test_the_same_stream_on_a_gpu(model: TalkingModel) -> None:
         ours.to("cuda")
     (a, _), (b, _) = (stream(s, s.open(scene(features()), 1), 3) for s in (ChunkedSampler(m, CONFIG.sampler) for m in (model, there)))
     assert b.is_cuda and (a - b.cpu()).abs().mean() < 0.01 * a.abs().mean()
+
+
+def test_articulation_scales_what_departs_from_the_portrait(model: TalkingModel) -> None:
+    plain, wide = (ChunkedSampler(model, replace(CONFIG.sampler, articulation=a)) for a in (1.0, 2.0))
+    subject = scene(features())
+    a, b = (stream(s, s.open(subject, 0), 3)[0] for s in (plain, wide))
+    still = subject.reference[None, :, None]
+    assert torch.allclose(b - still, 2 * (a - still), atol=1e-5)

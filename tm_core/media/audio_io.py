@@ -1,4 +1,8 @@
-"""Any sound PyAV reads, as mono float32 at 16 kHz."""
+"""Any sound PyAV reads, as mono float32 at 16 kHz.
+
+Mono is the mean of left and right (ffmpeg's own downmix adds 3 dB to what both hold, so the same voice would sound
+louder from a stereo file). Non-goals: levels are kept as recorded, nothing is normalised. Paper section 3, audio input.
+"""
 
 from __future__ import annotations
 
@@ -60,14 +64,14 @@ def _decode(path: Path) -> NDArray[np.float32]:
         if not container.streams.audio:
             raise InputError("audio", path, "has no sound track", REMEDY)
         stream = container.streams.audio[0]
-        resampler = av.AudioResampler("flt", "mono", RATE)
-        parts: list[NDArray[np.float32]] = []
+        resampler = av.AudioResampler("fltp", "mono" if stream.channels == 1 else "stereo", RATE)
+        parts = [np.zeros(0, np.float32)]
         for frame in container.decode(stream):
             frame.pts = None  # gaps in time stamps are not silence
-            parts += [out.to_ndarray()[0] for out in resampler.resample(frame)]
-        if parts:
-            parts += [out.to_ndarray()[0] for out in resampler.resample(None)]
-    return np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)
+            parts += [out.to_ndarray().mean(0) for out in resampler.resample(frame)]
+        if len(parts) > 1:
+            parts += [out.to_ndarray().mean(0) for out in resampler.resample(None)]
+    return np.concatenate(parts).astype(np.float32)
 
 
 def resample(samples: NDArray[np.float32], sample_rate: int) -> Waveform:

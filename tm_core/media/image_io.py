@@ -38,6 +38,8 @@ def _pixels(path: Path, picture: Image.Image) -> NDArray[np.uint8]:
     picture.draft("RGB", (LONGEST, LONGEST))  # lets a jpeg decode at a fraction of its size
     picture.seek(0)
     picture = ImageOps.exif_transpose(picture)
+    if picture.mode in ("1", "P", "PA"):  # a palette has no colours between two of its entries
+        picture = _rgb(picture)
     picture.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS, reducing_gap=2.0)
     return np.asarray(_rgb(picture))
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .audio_io import Waveform
+from .audio_io import REMEDY, Waveform, check_file
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from Python 3.11 on
@@ -63,6 +63,16 @@ class VideoWriter:
 
     def __enter__(self) -> Self:
         check_output(self.path)
+        try:
+            self._open()
+        except BaseException:  # `with` does not call __exit__ for what fails here
+            with contextlib.suppress(Exception):
+                self._out.close()
+            self._part.unlink(missing_ok=True)
+            raise
+        return self
+
+    def _open(self) -> None:
         with self._explained():
             self._out = av.open(str(self._part), "w", format="mp4", options={"movflags": "use_metadata_tags"})
             self._out.metadata.update(self._metadata)
@@ -71,7 +81,6 @@ class VideoWriter:
             self._video.pix_fmt = "yuv420p"
             self._video.codec_context.time_base = 1 / self._fps
             self._sound = None if self._audio is None else _SoundTrack(self._out, self._audio)
-        return self
 
     def write(self, frames: NDArray[np.uint8]) -> None:
         """Append frames (T, H, W, 3)."""
@@ -115,12 +124,24 @@ class VideoWriter:
             raise InputError("out", self.path, rule, "free some space or choose another disk" if full else REMEDY_OUT) from error
 
 
+def _open_sound(path: Path) -> Any:
+    check_file("audio", path, REMEDY)
+    try:
+        source = av.open(str(path))
+    except av.FFmpegError as error:
+        raise InputError("audio", path, f"cannot be read as sound ({error.strerror})", REMEDY) from error
+    if not source.streams.audio:
+        source.close()
+        raise InputError("audio", path, "has no sound track", REMEDY)
+    return source
+
+
 class _SoundTrack:
     """The sound of a file or a waveform, encoded up to the time the picture has reached."""
 
     def __init__(self, out: Any, source: Path | str | Waveform) -> None:
-        self._out = out
-        self._file = None if isinstance(source, Waveform) else av.open(str(source))
+        self._out, self._source = out, source
+        self._file = None if isinstance(source, Waveform) else _open_sound(Path(source))
         rate, layout = (source.sample_rate, "mono") if isinstance(source, Waveform) else self._format()
         self._stream = out.add_stream("aac", rate=rate, layout=layout)
         self._resampler = av.AudioResampler("fltp", layout, rate)
@@ -147,10 +168,16 @@ class _SoundTrack:
             frame.pts = None
             yield frame
 
+    def _next(self) -> av.AudioFrame | None:
+        try:
+            return next(self._frames, None)
+        except av.FFmpegError as error:  # of the source, not of the output
+            raise InputError("audio", self._source, f"cannot be read to its end ({error.strerror})", REMEDY) from error
+
     def catch_up(self, until_s: Fraction | None) -> None:
         """Encode up to `until_s`, or to the end."""
         while not self._done and (until_s is None or self._written < until_s * self._rate):
-            frame = next(self._frames, None)
+            frame = self._next()
             for piece in self._resampler.resample(frame):
                 piece.pts, piece.time_base = self._written, Fraction(1, self._rate)
                 self._written += piece.samples
@@ -178,7 +205,16 @@ class Probe:
 
 
 def probe(path: Path) -> Probe:
-    """Size, rate and the durations of both tracks, by the container's word and a count of frames."""
+    """Size, rate and the durations of both tracks, by the container's word and a count of frames; InputError if unreadable."""
+    path = Path(path)
+    check_file("video", path, "check the path")
+    try:
+        return _probe(path)
+    except av.FFmpegError as error:
+        raise InputError("video", path, "cannot be read as a video", "give an mp4 or another video file") from error
+
+
+def _probe(path: Path) -> Probe:
     with av.open(str(path)) as f:
         video = f.streams.video[0] if f.streams.video else None
         audio = f.streams.audio[0] if f.streams.audio else None

@@ -139,7 +139,8 @@ class ChunkedSampler:
         if not per_step:
             token.check()
             evaluate(x0, 0.0, caches[0], write=True, past=1 if self._cfg.cache_mode == "recompute" else 2)
-        return LatentChunk(index=state.chunk, latents=x0)
+        still = evaluate.reference[:, -x0.shape[1] :]
+        return LatentChunk(index=state.chunk, latents=still + self._cfg.articulation * (x0 - still))
 
     def _evaluation(self, state: SamplerState) -> _Evaluation:
         """The current chunk with all that does not change between its steps."""

@@ -211,8 +211,8 @@ def examine(model: Denoiser, exam: list[Clip], speech: Speech, cfg: ModelConfig)
 
 def train_flow(
     cfg: ModelConfig, inputs: Inputs, held: Inputs, vae: TinyVAE, projector: AudioProjector, out: Path, *, minutes: float,
-    device: str, batch: int = 6, bank_size: int = 600, first_clips: int = 60, renew_every: int = 3, exam_clips: int = 12, motion: float = 0.0,
-    resume: bool = True, report: Callable[[dict[str, Any]], None] = lambda _: None, seed: int = 0,
+    device: str, batch: int = 6, bank_size: int = 600, first_clips: int = 60, renew_every: int = 3, exam_clips: int = 12,
+    motion: float = 0.0, resume: bool = True, report: Callable[[dict[str, Any]], None] = lambda _: None, seed: int = 0,
     checkpoint_minutes: float = 5.0, start: TalkingDiT | None = None, most_steps: int | None = None, report_every: int = 50,
 ) -> Denoiser:
     """Train for `minutes` of wall time or `most_steps`, the first clips' drawing included.

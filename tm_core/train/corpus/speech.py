@@ -155,7 +155,8 @@ def _grouped(parts: list[Utterance], seconds: float) -> list[list[Utterance]]:
             groups.append([])
         groups[-1].append(part)
     if len(groups) > 1 and _seconds(groups[-1]) < 0.6 * seconds:
-        groups[-2] += groups.pop()
+        rest = groups.pop()
+        groups[-1] += rest
     return groups
 
 

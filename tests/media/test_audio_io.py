@@ -41,7 +41,7 @@ def test_any_file_to_mono_16k(tmp_path: Path, name: str, codec: str, rate: int, 
     sound = read_audio(encode(tmp_path / name, codec, rate, channels, seconds))
     assert sound.sample_rate == 16000
     assert sound.samples.dtype == np.float32
-    assert sound.duration_s == pytest.approx(seconds, abs=0.06)
+    assert sound.duration_s == pytest.approx(seconds, abs=0.005)
     middle = sound.samples[len(sound.samples) // 4 : len(sound.samples) // 4 * 3]
     assert np.sqrt((middle**2).mean()) == pytest.approx(0.3 / np.sqrt(2), rel=0.15)
 
@@ -55,7 +55,7 @@ def test_the_sound_of_a_video(tmp_path: Path) -> None:
     path, sound = tmp_path / "v.mp4", read_audio(SPEECH)
     with VideoWriter(path, 64, 64, 25, sound) as out:
         out.write(np.zeros((177, 64, 64, 3), np.uint8))
-    assert read_audio(path).duration_s == pytest.approx(sound.duration_s, abs=0.1)
+    assert read_audio(path).duration_s == pytest.approx(sound.duration_s, abs=0.005)
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "empty", "text", "cut short", "picture only"])

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 
 RATE = 16000
+PADDING_S = 0.25  # two frames of 1024 samples at 8 kHz
 REMEDY = "give a sound file such as wav, mp3, flac or m4a, or a video with sound"
 
 
@@ -71,7 +72,16 @@ def _decode(path: Path) -> NDArray[np.float32]:
             parts += [out.to_ndarray().mean(0) for out in resampler.resample(frame)]
         if len(parts) > 1:
             parts += [out.to_ndarray().mean(0) for out in resampler.resample(None)]
-    return np.concatenate(parts).astype(np.float32)
+        samples = np.concatenate(parts).astype(np.float32)
+        return samples[: _told_length(stream, len(samples))]
+
+
+def _told_length(stream: av.AudioStream, decoded: int) -> int:
+    """Samples at 16 kHz without the padding of an encoder's last frame, where the container tells the true length."""
+    if not stream.duration or stream.time_base is None:
+        return decoded
+    told = round(stream.duration * stream.time_base * RATE)
+    return told if 0 <= decoded - told <= PADDING_S * RATE else decoded  # farther off: the container is wrong, not padded
 
 
 def resample(samples: NDArray[np.float32], sample_rate: int) -> Waveform:

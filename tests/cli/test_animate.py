@@ -223,7 +223,8 @@ def test_stopping_leaves_nothing_behind(
     process = subprocess.Popen(
         [sys.executable, "-m", "tm_core.cli", "animate", "--image", portrait, "--audio", sound, "--out", folder / "o.mp4",
          "--weights", weights, "--device", "cpu"],
-        env=cli_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        env=cli_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(sent, signal.SIG_DFL))  # a job in a shell's background starts with Ctrl-C ignored
     try:
         end = time.monotonic() + 120
         while not list(folder.iterdir()) and process.poll() is None and time.monotonic() < end:

@@ -141,11 +141,14 @@ def train(
     recipe: Annotated[str, typer.Argument(help="What to train, e.g. tiny.")],
     resume: Annotated[bool, typer.Option("--resume/--fresh", help="Go on from the newest checkpoint, or begin anew.")] = True,
     minutes: Annotated[float | None, typer.Option(help="Stop after this long; a checkpoint is kept.")] = None,
+    stage: Annotated[str | None, typer.Option(help="The stage the minutes go to: autoencoder, listen or flow (the last).")] = None,
+    motion: Annotated[float, typer.Option(min=0.0, max=2.0, help="How lively the heads of the clips are; 0 keeps them still.")] = 0.0,
     device: Device = "auto",
 ) -> None:
     """Train a model from a recipe; can be stopped and resumed at any time."""
     from ..app import parse_device
     from ..train.run import main as run_training
 
-    written = run_training(recipe, resume=resume, minutes=minutes, device=str(parse_device("--device", device)))
+    written = run_training(
+        recipe, resume=resume, minutes=minutes, stage=stage, motion=motion, device=str(parse_device("--device", device)))
     typer.echo(written)

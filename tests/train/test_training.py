@@ -103,7 +103,7 @@ def test_training_sees_what_the_sampler_sees(inputs: Inputs, vae: TinyVAE) -> No
     speaker = Speaker(windows=lambda latents: batch.windows[0, latents.start : latents.stop], mask=clip.face_mask,
                       speaking=lambda latents: torch.ones(len(latents), dtype=torch.bool))
     sampler = ChunkedSampler(TalkingModel(config=CONFIG, dit=model.dit, projector=model.projector, vae=vae),
-                             replace(CONFIG.sampler, sigmas=(1.0,)))
+                             replace(CONFIG.sampler, sigmas=(1.0,), articulation=1.0))
     state, noise, parts = sampler.open(Scene(reference=clip.reference, speakers=(speaker,), frames=99), 5), [], []
     from tm_core.streaming.sampler import chunk_noise
 

@@ -1,4 +1,4 @@
-# make demo   everything from nothing to output/demo.mp4; the last line is one JSON object (the report)
+# make demo   everything from nothing to output/demo.mp4, .webp and .jpg; the last line is one JSON object (the report)
 # make test   everything from nothing, then ruff, mypy and the whole test suite, a real ComfyUI included
 # make gpu    on a CUDA machine: training resumed, GPU benches; results into OUT (default output/gpu)
 #
@@ -26,8 +26,9 @@ RECIPE := pyproject.toml requirements.txt scripts/make_venv.sh
 
 demo: $(VENV)/.run.done
 	@mkdir -p output
-	@echo "== demo: $(DEMO_IMAGE) speaks $(DEMO_AUDIO): output/demo.mp4, then the report as one line of JSON"
+	@echo "== demo: $(DEMO_IMAGE) speaks $(DEMO_AUDIO): output/demo.mp4 (.webp, .jpg), then the report as one line of JSON"
 	@$(BIN)/talking-machines animate --image "$(DEMO_IMAGE)" --audio "$(DEMO_AUDIO)" --out output/demo.mp4 --report output/demo.json
+	@$(BIN)/python scripts/demo_pictures.py output/demo.mp4
 
 test: $(VENV)/.dev.done host lint types
 	@echo "== pytest"

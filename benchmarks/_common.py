@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import wave
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,11 @@ def write_wav(path: Path, waveform: Waveform) -> Path:
 def load(weights: Path | None, device: str) -> TalkingModel:
     """The model to measure."""
     return load_model(weights, device=app.parse_device("--device", device), dtype=torch.float32)
+
+
+def variant(model: TalkingModel, **sampler: Any) -> TalkingModel:
+    """The same weights sampled in another way: fields of SamplerConfig."""
+    return replace(model, config=replace(model.config, sampler=replace(model.config.sampler, **sampler)))
 
 
 @dataclass

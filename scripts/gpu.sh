@@ -1,9 +1,9 @@
 #!/bin/sh
 # make gpu: on a CUDA machine, train (or go on training) and run the GPU benches; results into $OUT.
 # Uses the system's Python where that one has torch with CUDA (a lent machine may have no network and must not
-# install anything), else the project's environment. MINUTES limits the last stage of training; without it every
-# stage gets its default budget. Inputs and checkpoints are in TM_BUILD (default build/train; `talking-machines train
-# prepare` writes the inputs).
+# install anything), else the project's environment. MINUTES (default 20) are shared by all recipes of `tiny` as
+# tm_core/train/recipes.py says. Inputs and checkpoints are in TM_BUILD (default build/train; `talking-machines train
+# prepare` writes the inputs); where no checkpoint was carried along, training goes on from the bundled weights.
 set -eu
 
 out=${OUT:-output/gpu}
@@ -23,19 +23,20 @@ mkdir -p "$out"
 say "$("$python" -c 'import torch; print(torch.__version__, torch.cuda.get_device_name(0))')"
 
 work=${TM_BUILD:-build/train}
-say "training: tiny, ${MINUTES:-the default number of} minutes, resumed where its checkpoints in $work stopped"
+say "training: tiny, ${MINUTES:-20} minutes, resumed where its checkpoints in $work stopped"
 TM_BUILD="$work" "$python" -c "
 import logging, os, pathlib
 from tm_core.train.run import main
 logging.basicConfig(level=logging.INFO, format='%(message)s')
-minutes = os.environ.get('MINUTES')
-main('tiny', minutes=float(minutes) if minutes else None, device='cuda', out=pathlib.Path('$out') / 'tiny.safetensors')
+main('tiny', minutes=float(os.environ.get('MINUTES', '20')), device='cuda', out=pathlib.Path('$out') / 'tiny.safetensors')
 "
 
-if "$python" -c 'import typer' 2> /dev/null; then
-    say "benches"
-    "$python" -m tm_core.cli bench gpu --json > "$out/bench_gpu.json" || say "bench gpu ended with $?"
-fi
+say "benches"
+TM_BUILD="$work" "$python" -c "
+import json, pathlib
+from tm_core.cli.bench import run_bench
+print(json.dumps(run_bench('gpu', weights=pathlib.Path('$out') / 'tiny.safetensors')))
+" > "$out/bench_gpu.json" || say "bench gpu ended with $?"
 
 say "results to $out (files up to 16 MiB)"
 find "$work" -type f \( -name '*.safetensors' -o -name '*.json' -o -name '*.jsonl' \) -size -16385k -exec cp {} "$out/" \;

@@ -7,7 +7,7 @@ from their checkpoints (weights/).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from Python 3.11 on
 
 AudioKind = Literal["none", "shared_q_kv", "own_q_kv_proj"]
-Prediction = Literal["velocity", "x0_residual"]
+# what the network sees and says: noisy latents -> velocity; noisy latents -> clean minus reference;
+# noisy latents minus their share of the reference -> clean minus reference
+Prediction = Literal["velocity", "x0_residual", "residual"]
 CacheMode = Literal["per_step", "clean_rerun", "recompute"]
 
 
@@ -80,6 +82,7 @@ class DiTConfig(_Serialisable):
     audio_kind: AudioKind = "shared_q_kv"
     audio_dim: int = 768  # width of the audio tokens that reach the blocks
     prediction: Prediction = "velocity"
+    reference_scale: float = 1.0  # the network sees the reference latent divided by it: where latents are scaled by what moves
     max_latents: int = 21  # temporal RoPE range seen in training
 
     @property
@@ -163,9 +166,30 @@ def tiny() -> ModelConfig:
         name="tiny", width=128, height=128, fps=25,
         dit=DiTConfig(
             dim=192, ffn_dim=768, num_heads=3, num_layers=6, text_dim=32, text_len=1, image_dim=None,
-            audio_dim=192, prediction="x0_residual",
+            audio_dim=192, prediction="residual", reference_scale=3.0,
         ),
         projector=AudioProjectorConfig(),
         vae=VAEConfig(),
-        sampler=SamplerConfig(articulation=1.45),  # lips then open as far as in the training clips (bench sync)
+        sampler=SamplerConfig(sigmas=(1.0, 0.5)),  # the second chosen by measurement: docs/training.md
+    )
+
+
+def wan_i2v_14b() -> ModelConfig:
+    """Wan2.1 I2V 14B at the paper's 512 x 512 and 16 fps, without sound: where its training starts (section 4.1)."""
+    return ModelConfig(
+        name="wan_i2v_14b", width=512, height=512, fps=16,
+        dit=DiTConfig(dim=5120, ffn_dim=13824, num_heads=40, num_layers=40, audio_kind="none"),
+        sampler=SamplerConfig(sigmas=tuple(1 - i / 12 for i in range(12))),
+    )
+
+
+def paper_18b() -> ModelConfig:
+    """The paper's model: Wan2.1 I2V 14B, audio keys and values in every block, a projector of 1.2 B parameters.
+
+    The paper gives the sum alone (18 B) and no encoder; 768 channels at 50 Hz are wav2vec2-base's.
+    """
+    base = wan_i2v_14b()
+    return replace(
+        base, name="paper_18b", dit=replace(base.dit, audio_kind="shared_q_kv", audio_dim=2048),
+        audio=AudioConfig(n_mels=768, hop=320), projector=AudioProjectorConfig(n_mels=768, width=6976, dim=2048, tokens=16),
     )

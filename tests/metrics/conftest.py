@@ -62,7 +62,7 @@ def clip(assets: Path, mesh: FaceMesh, voice: np.ndarray, phones: list[Phone]) -
     frames, rng = round(len(voice) / 16000 * FPS), np.random.default_rng(0)
     weights = np.hstack([
         mouth_weights([tuple(p) for p in phones], voice, frames, FPS), blinks(frames, FPS, rng)[:, None],
-        head_pose(frames, FPS, rng, 0.5)])
+        head_pose(frames, FPS, rng, 0.5), np.zeros((frames, 1), np.float32)])
     drawn = []
     with torch.inference_mode():
         for part in torch.from_numpy(weights.astype(np.float32)).split(16):

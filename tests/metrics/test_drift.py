@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from tm_core.face.mesh import FaceMesh
-from tm_core.metrics.drift import DriftMeter, DriftScore, lab
+from tm_core.metrics.drift import DriftMeter, DriftScore, UpperFace, lab
 
 from .conftest import Clip
 
@@ -70,6 +70,38 @@ def test_a_face_that_changes_shape_is_seen(clip: Clip, mesh: FaceMesh) -> None:
     meter.push(frames, wider)
     score = meter.score()
     assert score is not None and score.shape_shift > 0.01
+
+
+def test_another_upper_face_is_a_loss_of_identity(clip: Clip, mesh: FaceMesh) -> None:
+    def other(frame: np.ndarray, t: float) -> np.ndarray:
+        """The upper half fades into its mirror image upside down."""
+        out, half = frame.astype(float), len(frame) * 6 // 10
+        out[:half] = (1 - t) * out[:half] + t * out[:half][::-1]
+        return out.astype(np.uint8)
+
+    steady, changed = run(clip, mesh, lambda f, t: f), run(clip, mesh, other)
+    assert steady.identity.first > 0.9 and steady.identity.ratio == pytest.approx(1, abs=0.05)
+    assert changed.identity.last < 0.8
+
+
+def test_likeness_does_not_mind_where_and_how_large_the_face_is(clip: Clip, mesh: FaceMesh) -> None:
+    frame = clip.frames[0]
+    points = mesh(frame)
+    moved = np.asarray(Image.fromarray(frame).resize((192, 192), Image.Resampling.BICUBIC).crop((20, 10, 170, 180)))
+    there = (points + 0.5) * 1.5 - 0.5 - np.array([20, 10, 0])
+    assert UpperFace(frame, points).likeness(frame, points) == pytest.approx(1)
+    assert UpperFace(frame, points).likeness(moved, there) > 0.98
+
+
+def test_skipped_frames_take_time(clip: Clip, mesh: FaceMesh) -> None:
+    meter, landmarks = DriftMeter(fps=25.0), np.repeat(mesh(clip.frames[0])[None], 25, 0)
+    for i in range(3):
+        meter.push(np.clip(clip.frames[:25] * (1 - 0.2 * i), 0, 255).astype(np.uint8), landmarks)
+        meter.skip(25 * 59)
+    score = meter.score()
+    assert score is not None
+    assert score.red.first == pytest.approx(score.red.last / 0.6, rel=0.05)
+    assert score.red.per_minute == pytest.approx(-0.2 * score.red.first, rel=0.1)
 
 
 def test_no_face_no_figures(clip: Clip) -> None:

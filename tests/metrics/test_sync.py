@@ -12,6 +12,7 @@ from tm_core.metrics.phones import Phone
 from tm_core.metrics.sync import (
     bridged,
     closure_score,
+    closures_matched,
     lip_gap,
     margin_score,
     opening_curve,
@@ -146,3 +147,29 @@ def test_scores_need_what_they_measure() -> None:
     assert silence_score(np.zeros(75), loud, FPS) is None
     assert closure_score(np.zeros(75), [Phone("AA", 0.2, 2.0)], FPS) is None
     assert shifted_curves(np.zeros(50), FPS) == []
+
+
+def spoken_curve(closed_at: list[float]) -> np.ndarray:
+    """(T,) a gap of 0.08 that closes for a fifth of a second at these times (s), four seconds long."""
+    times = (np.arange(100) + 0.5) / FPS
+    return np.where(np.abs(times[:, None] - np.array(closed_at)).min(1) < 0.07, 0.0, 0.08)
+
+
+def test_closures_are_matched_where_the_truth_closes() -> None:
+    phones = [Phone("P", t - 0.04, t + 0.04) for t in (0.5, 1.5, 2.5, 3.5)] + [Phone("AA", t, t + 0.1) for t in (0.9, 1.9, 2.9)]
+    truth = spoken_curve([0.5, 1.5, 2.5])  # it leaves the last one open
+    every = closures_matched(truth, truth, phones, FPS)
+    assert (every.matched, every.count, every.share, every.at_vowels) == (3, 3, 1.0, 0.0)
+    some = closures_matched(spoken_curve([0.5, 2.5, 3.5]), truth, phones, FPS)
+    assert (some.matched, some.count) == (2, 3) and some.share == pytest.approx(2 / 3)
+
+
+def test_closures_that_come_late_do_not_match() -> None:
+    phones = [Phone("M", t - 0.04, t + 0.04) for t in (0.5, 1.5, 2.5)]
+    late = closures_matched(spoken_curve([0.75, 1.75, 2.75]), spoken_curve([0.5, 1.5, 2.5]), phones, FPS)
+    assert (late.matched, late.count) == (0, 3)
+
+
+def test_no_closure_in_the_truth_is_no_figure() -> None:
+    match = closures_matched(spoken_curve([1.0]), spoken_curve([3.0]), [Phone("AA", 0.5, 1.0)], FPS)
+    assert match.count == 0 and np.isnan(match.share)

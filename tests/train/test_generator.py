@@ -31,7 +31,7 @@ def head(faces: Faces) -> Heads:
 
 
 def pose(**weights: float) -> torch.Tensor:
-    row = torch.zeros(1, 12)
+    row = torch.zeros(1, 13)
     for name, value in weights.items():
         row[0, [*SHAPES, "blink", "yaw", "pitch", "roll", "x", "y"].index(name)] = value
     return row
@@ -44,6 +44,16 @@ def lip_gap(frame: torch.Tensor) -> float:
 
 
 @torch.no_grad()
+def test_smoothing_is_scipys() -> None:
+    from scipy.ndimage import gaussian_filter1d as theirs
+
+    from tm_core.train.visemes import gaussian_filter1d as ours
+
+    curve = np.random.default_rng(0).standard_normal((60, 3))
+    for sigma in (0.7, 4.4, 17.5):
+        assert np.allclose(ours(curve, sigma, axis=0), theirs(curve, sigma, axis=0), atol=1e-9)
+
+
 def test_lips_part_and_close(head: Heads) -> None:
     gaps = {name: lip_gap(draw(head, pose(**{name: 1.0}), 128).frames[0]) for name in SHAPES}
     rest = lip_gap(draw(head, pose(), 128).frames[0])

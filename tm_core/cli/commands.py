@@ -14,11 +14,13 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
+from .data import data
 
 app = typer.Typer(
     name="talking-machines", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
     help="A portrait and a voice become a talking video that streams.",
 )
+app.add_typer(data, name="data")
 
 Device = Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1, ...")]
 Weights = Annotated[Path | None, typer.Option(help="A .safetensors model; the bundled one if left out.")]
@@ -138,11 +140,9 @@ def bench(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="What to train, e.g. tiny.")],
+    recipe: Annotated[str, typer.Argument(help="tiny (all of its stages), tiny_student, ..., or prepare.")],
     resume: Annotated[bool, typer.Option("--resume/--fresh", help="Go on from the newest checkpoint, or begin anew.")] = True,
     minutes: Annotated[float | None, typer.Option(help="Stop after this long; a checkpoint is kept.")] = None,
-    stage: Annotated[str | None, typer.Option(help="The stage the minutes go to: autoencoder, listen or flow (the last).")] = None,
-    motion: Annotated[float, typer.Option(min=0.0, max=2.0, help="How lively the heads of the clips are; 0 keeps them still.")] = 0.0,
     device: Device = "auto",
 ) -> None:
     """Train a model from a recipe; can be stopped and resumed at any time."""
@@ -150,5 +150,5 @@ def train(
     from ..train.run import main as run_training
 
     written = run_training(
-        recipe, resume=resume, minutes=minutes, stage=stage, motion=motion, device=str(parse_device("--device", device)))
+        recipe, resume=resume, minutes=minutes, device=str(parse_device("--device", device)))
     typer.echo(written)

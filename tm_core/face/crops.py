@@ -7,6 +7,7 @@ Non-goals: colour, formats, anything that is not a square. No section of the pap
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -81,3 +82,14 @@ def _grid(squares: Squares, size: int, offset: np.ndarray, factor: int, extent: 
     x, y = steps[None, :, None] * axes[:, None, 0], steps[None, :, None] * axes[:, None, 1]
     pixels = (x[:, None, :] + y[:, :, None]) / factor + start[:, None, None]
     return (2 * pixels + 1) / torch.tensor(extent, dtype=torch.float32) - 1
+
+
+def square_crops(pictures: Tensor, squares: np.ndarray, side: int, *, beyond: Literal["zeros", "border"]) -> Tensor:
+    """(T, C, side, side) of pictures (T, C, H, W) float at squares (T, 3): centre x, y and half a side, in pixels."""
+    height, width = pictures.shape[-2:]
+    line = (torch.arange(side) * 2 + 1) / side - 1
+    x, y, half = torch.as_tensor(squares, dtype=torch.float32).T[..., None, None]
+    across = (x + half * line[None, None] + 0.5) * 2 / width - 1
+    down = (y + half * line[None, :, None] + 0.5) * 2 / height - 1
+    grid = torch.stack(torch.broadcast_tensors(across, down), -1)
+    return F.grid_sample(pictures, grid, align_corners=False, padding_mode=beyond)

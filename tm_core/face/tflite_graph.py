@@ -36,6 +36,20 @@ class TfliteGraph:
         kept = set(self.outputs.values())
         self._dead = [[i for i in set(op["in"]) if last[i] == n and i not in kept] for n, op in enumerate(self.ops)]
 
+    def sizes(self, x_BCHW: Tensor) -> dict[int, tuple[int, ...]]:
+        """Shape of every intermediate result, by its number."""
+        return {op["out"]: tuple(self.inner(x_BCHW, op["out"]).shape) for op in self.ops}
+
+    @torch.inference_mode()
+    def inner(self, x_BCHW: Tensor, number: int) -> Tensor:
+        """An intermediate result, by its number."""
+        values = {self.input: _channels_last(x_BCHW.to(self.device, torch.float32))}
+        for op in self.ops:
+            values[op["out"]] = _activate(_RUN[op["op"]](op, [values[i] for i in op["in"]], self.weights), op.get("act"))
+            if op["out"] == number:
+                return values[number]
+        raise ValueError(f"the network has no result {number}")
+
     @torch.inference_mode()
     def __call__(self, x_BCHW: Tensor) -> dict[str, Tensor]:
         """Run the network."""

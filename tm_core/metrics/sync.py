@@ -9,11 +9,11 @@ Non-goals: SyncNet's Sync-C and Sync-D (paper, table 1), tongue and teeth.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter1d, minimum_filter1d
 
 from ..errors import InputError
 from ..face.topology import CHIN, FOREHEAD, LOWER_LIP, UPPER_LIP
@@ -32,6 +32,7 @@ OPENING = {
     "SH": 0.3, "ZH": 0.3, "CH": 0.3, "JH": 0.3,
 }
 CLOSED = frozenset({"P", "B", "M"})
+WIDE = frozenset(name for name, opening in OPENING.items() if opening >= 0.6)
 NEARLY_CLOSED = frozenset({"F", "V"})
 PAUSE_S, PAUSE_EDGE_S = 0.3, 0.12  # a pause is at least this long; lips are on their way near its ends
 QUIET = 0.03  # of the loud parts: below this the sound is a pause
@@ -80,6 +81,23 @@ class ClosureScore:
     closed: float
     chance: float
     count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClosureMatch:
+    """Of the p, b and m where the truth's lips close (`count`), those where the video's close as well (`matched`).
+
+    `at_vowels`: the share of wide vowels in whose middle the video's lips are closed; a mouth that never opens has 1.
+    """
+
+    matched: int
+    count: int
+    at_vowels: float
+
+    @property
+    def share(self) -> float:
+        """Matched of all; NaN when the truth closes nowhere."""
+        return self.matched / self.count if self.count else float("nan")
 
 
 def lip_gap(landmarks_TPC: np.ndarray) -> np.ndarray:
@@ -198,21 +216,47 @@ def silence_score(gap: np.ndarray, samples: np.ndarray, fps: float, rest_gap: fl
 
 def closure_score(gap: np.ndarray, phones: Sequence[Phone], fps: float) -> ClosureScore | None:
     """Whether the lips close within 80 ms of each p, b and m; None when there is none of them."""
-    filled = bridged(gap)
-    times = [(p.start + p.end) / 2 for p in phones if p.name in CLOSED and p.end - p.start > 0.02]
-    reach = max(1, round(0.08 * fps))
-    at = np.array([round(t * fps - 0.5) for t in times if reach <= t * fps < len(gap) - reach], int)
-    voiced = np.array([round((p.start + p.end) / 2 * fps - 0.5) for p in phones if p.name in OPENING], int)
-    voiced = voiced[(voiced >= reach) & (voiced < len(gap) - reach)]
+    reach = _closing_reach(fps)
+    at, voiced = _middles(phones, CLOSED, len(gap), fps), _middles(phones, OPENING, len(gap), fps)
     if not len(at) or not len(voiced):
         return None
+    shut = _shut(gap, reach)
+    return ClosureScore(closed=float(shut[at].mean()), chance=float(shut[voiced].mean()), count=len(at))
+
+
+def closures_matched(gap: np.ndarray, truth_gap: np.ndarray, phones: Sequence[Phone], fps: float) -> ClosureMatch:
+    """Whether the lips close for the p, b and m for which they close in the true clip of the same sound.
+
+    Each video is judged by its own range: closed is its lowest quarter. The truth closes within 80 ms of a phone;
+    the video must be closed within a frame of the moment at which the truth is.
+    """
+    frames, reach = min(len(gap), len(truth_gap)), _closing_reach(fps)
+    at, vowels = _middles(phones, CLOSED, frames, fps), _middles(phones, WIDE, frames, fps)
+    near = np.arange(-reach, reach + 1)
+    mine, true = _shut(gap[:frames], 1), _shut(truth_gap[:frames], reach)
+    moments = [int(t + near[bridged(truth_gap)[t + near].argmin()]) for t in at[true[at]]]
+    return ClosureMatch(
+        matched=int(mine[moments].sum()), count=len(moments), at_vowels=float(mine[vowels].mean()) if len(vowels) else float("nan"))
+
+
+def _closing_reach(fps: float) -> int:
+    return max(1, round(0.08 * fps))
+
+
+def _middles(phones: Sequence[Phone], names: Container[str], frames: int, fps: float) -> np.ndarray:
+    """(N,) frames at the middle of these phones, closures of at least 20 ms, not at the video's ends."""
+    reach = _closing_reach(fps)
+    chosen = [p for p in phones if p.name in names and (p.name not in CLOSED or p.end - p.start > 0.02)]
+    at = np.array([round((p.start + p.end) / 2 * fps - 0.5) for p in chosen], int)
+    return at[(at >= reach) & (at < frames - reach)]
+
+
+def _shut(gap: np.ndarray, reach: int) -> np.ndarray:
+    """(T,) bool: within `reach` frames the lips are in the lowest quarter of their range."""
+    filled = bridged(gap)
     rest, wide = np.percentile(filled, 5), np.percentile(filled, 90)
-    shut = rest + 0.25 * (wide - rest)
-
-    def share(frames: np.ndarray) -> float:
-        return float((filled[frames[:, None] + np.arange(-reach, reach + 1)].min(1) <= shut).mean())
-
-    return ClosureScore(closed=share(at), chance=share(voiced), count=len(at))
+    nearest = minimum_filter1d(filled, 2 * reach + 1, mode="nearest")
+    return np.asarray(nearest <= rest + 0.25 * (wide - rest))
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

@@ -10,7 +10,7 @@ P speakers.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,34 @@ class AudioKV(NamedTuple):
     value: Tensor
 
 
+class Given(NamedTuple):
+    """What every block of a whole sequence is told besides its tokens."""
+
+    text: Tensor  # embedded (B, T, D)
+    image: Tensor | None  # embedded (B, 257, D)
+    audio: Tensor | None  # (B, P, F, N, audio_dim)
+    mask: Tensor | None  # (B, P, F, S)
+
+
+class TokenShare(Protocol):
+    """One rank's l of a sequence's L tokens, under sequence parallelism (train/parallel.py)."""
+
+    def own(self, x: Tensor) -> Tensor:
+        """(A, L, ...) -> this rank's (A, l, ...)."""
+
+    def whole(self, x: Tensor) -> Tensor:
+        """The inverse: (A, l, ...) of all ranks -> (A, L, ...)."""
+
+    def own_given(self, given: Given) -> Given:
+        """Sound and mask of this rank's tokens."""
+
+    def to_heads(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        """Each (B, l, H, E), all heads of own tokens -> (B, L, H / n, E), own heads of all tokens."""
+
+    def to_tokens(self, x: Tensor) -> Tensor:
+        """(B, L, D / n) of own heads -> (B, l, D) of own tokens."""
+
+
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scaled dot-product attention (B, L, H, E) -> (B, L, H E)."""
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
@@ -49,6 +77,18 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     else:
         out = F.scaled_dot_product_attention(q, k, v)
     return out.transpose(1, 2).flatten(2)
+
+
+def masked_attention(q: Tensor, k: Tensor, v: Tensor, num_chunks: int | None) -> Tensor:
+    """Full attention, or the sparse causal mask over `num_chunks` equal chunks; (B, L, H, E) -> (B, L, H E)."""
+    if num_chunks is None:
+        return attention(q, k, v)
+    qs, ks, vs = (t.chunk(num_chunks, 1) for t in (q, k, v))
+    rows = []
+    for t in range(num_chunks):
+        seen = visible_chunks(t)
+        rows.append(attention(qs[t], torch.cat([ks[i] for i in seen], 1), torch.cat([vs[i] for i in seen], 1)))
+    return torch.cat(rows, 1)
 
 
 def normalised(norm: Any, x: Tensor) -> Tensor:
@@ -72,20 +112,15 @@ class SelfAttention(nn.Module):
         q, k, v = (t.unflatten(2, (self.heads, -1)) for t in parts)
         return q, k.to(v.dtype), v
 
-    def forward(self, x_BLD: Tensor, table: Tensor, num_chunks: int | None) -> Tensor:
-        """Full attention, or the sparse causal mask over `num_chunks` equal chunks; table (2, L, 1, E / 2)."""
+    def forward(self, x_BLD: Tensor, table: Tensor, num_chunks: int | None, share: TokenShare | None = None) -> Tensor:
+        """A whole sequence; table (2, L, 1, E / 2). With a `share` x and table are of its tokens, chunks still of all."""
         q, k, v = self.qkv(x_BLD)
         q, k = rotate(q, table).to(v.dtype), rotate(k, table)
-        if num_chunks is None:
-            out: Tensor = self.o(attention(q, k, v))
-            return out
-        qs, ks, vs = (t.chunk(num_chunks, 1) for t in (q, k, v))
-        rows = []
-        for t in range(num_chunks):
-            seen = visible_chunks(t)
-            rows.append(attention(qs[t], torch.cat([ks[i] for i in seen], 1), torch.cat([vs[i] for i in seen], 1)))
-        joined: Tensor = self.o(torch.cat(rows, 1))
-        return joined
+        if share is not None:
+            q, k, v = share.to_heads(q, k, v)
+        mixed = masked_attention(q, k, v, num_chunks)
+        out: Tensor = self.o(mixed if share is None else share.to_tokens(mixed))
+        return out
 
     def step(self, x_BLD: Tensor, tables: list[Tensor], cache: LayerCache, slot: int | None) -> Tensor:
         """One chunk against the cache; tables: RoPE of each visible chunk, its own last; its keys go to `slot`."""
@@ -179,22 +214,44 @@ class Block(nn.Module):
         self.modulation = nn.Parameter(torch.randn(1, 6, cfg.dim, **factory) / cfg.dim**0.5)
 
     def forward(
-        self, x_BLD: Tensor, time_B6D: Tensor, ctx: ContextKV, audio: AudioKV | None, mask: Tensor | None,
-        table: Tensor | list[Tensor], num_chunks: int | None, cache: LayerCache | None = None, slot: int | None = None,
+        self, x_BLD: Tensor, time_B6D: Tensor, given: Given, table: Tensor, num_chunks: int | None, share: TokenShare | None = None,
     ) -> Tensor:
-        """With a cache: one chunk of a stream (table: RoPE of each visible chunk); else a whole sequence.
+        """A whole sequence, or a rank's share of it.
 
-        Modulation and the residual sum are float32 (time_B6D is), layers compute in the type of their weights.
+        All of the block's weights are read in here: sharding gathers them, and checkpointing forgets the rest, around
+        this call.
         """
+        ctx = self.cross_attn.context(given.text, given.image)
+        audio = None if given.audio is None else self.cross_attn.audio(given.audio)
+        e = self._modulated(time_B6D)
+        y = self.self_attn(self._enter(x_BLD, e, ctx), table, num_chunks, share)
+        return self._leave(x_BLD, y, e, ctx, audio, given.mask)
+
+    def step(
+        self, x_BLD: Tensor, time_B6D: Tensor, ctx: ContextKV, audio: AudioKV | None, mask_BPFS: Tensor | None, tables: list[Tensor],
+        cache: LayerCache, slot: int | None,
+    ) -> Tensor:
+        """One chunk of a stream; tables: RoPE of each visible chunk, its own last; its keys go to `slot`."""
+        e = self._modulated(time_B6D)
+        y = self.self_attn.step(self._enter(x_BLD, e, ctx), tables, cache, slot)
+        return self._leave(x_BLD, y, e, ctx, audio, mask_BPFS)
+
+    # Modulation and the residual sum are float32 (time_B6D is), layers compute in the type of their weights.
+
+    def _modulated(self, time_B6D: Tensor) -> tuple[Tensor, ...]:
+        """Shift, scale and gate of self-attention and of the feed-forward, each (B, 1, D)."""
+        return (self.modulation.to(time_B6D) + time_B6D).unsqueeze(2).unbind(1)
+
+    def _enter(self, x_BLD: Tensor, e: tuple[Tensor, ...], ctx: ContextKV) -> Tensor:
+        """What self-attention sees."""
+        seen: Tensor = self.norm1(x_BLD) * (1 + e[1]) + e[0]
+        return seen.to(ctx.text_value.dtype)
+
+    def _leave(
+        self, x_BLD: Tensor, y: Tensor, e: tuple[Tensor, ...], ctx: ContextKV, audio: AudioKV | None, mask: Tensor | None,
+    ) -> Tensor:
+        """All after self-attention, whose output is y."""
         dtype = ctx.text_value.dtype
-        e = (self.modulation.to(time_B6D) + time_B6D).unsqueeze(2).unbind(1)
-        y = (self.norm1(x_BLD) * (1 + e[1]) + e[0]).to(dtype)
-        if cache is not None:
-            assert isinstance(table, list)
-            y = self.self_attn.step(y, table, cache, slot)
-        else:
-            assert isinstance(table, Tensor)
-            y = self.self_attn(y, table, num_chunks)
         x_BLD = x_BLD + y * e[2]
         y = normalised(self.norm3, x_BLD).to(dtype)
         x_BLD = x_BLD + self.cross_attn(y, ctx, audio, mask)

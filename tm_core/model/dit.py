@@ -2,7 +2,8 @@
 
 State-dict names are Wan's. Sigma is the noise level: x = (1 - sigma) x0 + sigma noise; the network's
 timestep is 1000 sigma and its output the velocity noise - x0. A checkpoint of prediction "x0_residual"
-outputs what to add to the reference latent instead; callers need not know.
+outputs what to add to the reference latent instead, one of prediction "residual" also sees the noisy latents
+without their share of it, so that noise covers what moves and not who it is; callers need not know.
 
 Non-goals: scheduling and noise (streaming/sampler.py), audio tokens (audio_projector.py).
 Shapes: B batch, C=16 latent channels, F latents, h w latent grid, S tokens of a latent, P speakers, N audio
@@ -14,14 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..config import DiTConfig
 from ..errors import InputError
-from .blocks import AudioKV, Block, ContextKV, Head, ImageProjection
+from .blocks import AudioKV, Block, ContextKV, Given, Head, ImageProjection, TokenShare
 from .cache import StepCache
 from .rope import rope_table, stream_positions
 
@@ -49,6 +50,13 @@ class Conditions:
         return self.context[0].text_value.dtype
 
 
+class SequenceGroup(Protocol):
+    """Ranks that share the tokens of every whole sequence (train/parallel.py)."""
+
+    def share(self, latents: int, tokens: int, heads: int) -> TokenShare:
+        """This rank's share of a sequence of `latents` latents of `tokens` tokens."""
+
+
 class TalkingDiT(nn.Module):
     """See the module's docstring; `operations` builds the layers (torch.nn, or comfy.ops in the host)."""
 
@@ -68,6 +76,7 @@ class TalkingDiT(nn.Module):
         self.blocks = nn.ModuleList([Block(cfg, ops, make) for _ in range(cfg.num_layers)])
         self.head = Head(cfg, ops, make)
         self.img_emb = ImageProjection(cfg, ops, make) if cfg.image_dim is not None else None
+        self.sequence: SequenceGroup | None = None  # where this process stands, no part of the model: training sets it
 
     def init_weights(self) -> None:
         """Wan's initialisation, for training from scratch: the output starts at zero."""
@@ -89,9 +98,12 @@ class TalkingDiT(nn.Module):
 
     def conditions(self, text: Tensor, image: Tensor | None = None) -> Conditions:
         """Keys and values of text (B, L, text_dim) and CLIP image tokens (B, 257, image_dim), once per stream."""
-        words = self.text_embedding(text)
-        picture = self.img_emb(image) if self.img_emb is not None and image is not None else None
+        words, picture = self._read(text, image)
         return Conditions(context=tuple(b.cross_attn.context(words, picture) for b in self._blocks))
+
+    def _read(self, text: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Text and image embedded, (B, L, D) and (B, 257, D)."""
+        return self.text_embedding(text), self.img_emb(image) if self.img_emb is not None and image is not None else None
 
     def time(self, sigma_B: Tensor) -> tuple[Tensor, Tensor]:
         """Timestep embedding (B, D) and its projection (B, 6, D)."""
@@ -100,12 +112,20 @@ class TalkingDiT(nn.Module):
 
     def audio(self, tokens: Tensor | None) -> list[AudioKV | None]:
         """Keys and values of audio tokens (B, F, N, D) or (B, P, F, N, D), one entry a block."""
-        if tokens is None or self.cfg.audio_kind == "none":
-            return [None] * len(self.blocks)
-        tokens = tokens[:, None] if tokens.dim() == 4 else tokens
-        return [b.cross_attn.audio(tokens) for b in self._blocks]
+        heard = self._heard(tokens)
+        return [None if heard is None else b.cross_attn.audio(heard) for b in self._blocks]
 
-    def _embed(self, x: Tensor, reference: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+    def _heard(self, tokens: Tensor | None) -> Tensor | None:
+        """Audio tokens (B, P, F, N, D); None for a model that does not hear."""
+        if tokens is None or self.cfg.audio_kind == "none":
+            return None
+        return tokens[:, None] if tokens.dim() == 4 else tokens
+
+    def _embed(self, x: Tensor, sigma_B: Tensor, reference: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+        if self.cfg.prediction == "residual":
+            still = reference[:, -self.cfg.out_dim :]
+            x = x - (1 - sigma_B.to(x)).view(-1, 1, 1, 1, 1) * still
+            reference = torch.cat([reference[:, : -self.cfg.out_dim], still / self.cfg.reference_scale], 1)
         patches = self.patch_embedding(torch.cat([x, reference], 1).to(self.patch_embedding.weight.dtype))
         return patches.flatten(2).transpose(1, 2), (patches.shape[2], patches.shape[3], patches.shape[4])
 
@@ -117,7 +137,7 @@ class TalkingDiT(nn.Module):
 
     def _x0(self, output: Tensor, x: Tensor, sigma_B: Tensor, reference: Tensor) -> Tensor:
         output = output.float()
-        if self.cfg.prediction == "x0_residual":
+        if self.cfg.prediction in ("x0_residual", "residual"):
             return reference[:, -self.cfg.out_dim :].float() + output
         return x.float() - sigma_B.float().view(-1, 1, 1, 1, 1) * output
 
@@ -129,16 +149,20 @@ class TalkingDiT(nn.Module):
         positions: Sequence[int | float] | Tensor | None = None, chunk_latents: int | None = None,
     ) -> Tensor:
         """The raw output (B, C, F, h, w), which `prediction` gives its meaning; arguments as for `forward`."""
-        tokens, grid = self._embed(x, reference)
+        tokens, grid = self._embed(x, sigma, reference)
         times = range(grid[0]) if positions is None else positions
         table = rope_table([float(t) for t in times], grid[1:], self.cfg.head_dim, tokens.device)
         e, e6 = self.time(sigma)
-        conditions, sound = self.conditions(text, image), self.audio(audio)
-        mask = spread_mask(face_mask, grid[0])
+        words, picture = self._read(text, image)
+        given = Given(words, picture, self._heard(audio), spread_mask(face_mask, grid[0]))
         chunks = count_chunks(grid[0], chunk_latents) if chunk_latents else None
-        for block, c, a in zip(self._blocks, conditions.context, sound, strict=True):
-            tokens = block(tokens, e6, c, a, mask, table, chunks)
-        return self._unpatch(self.head(tokens, e, conditions.dtype), grid)
+        share = self.sequence.share(grid[0], grid[1] * grid[2], self.cfg.num_heads) if self.sequence is not None else None
+        if share is not None:
+            tokens, table, given = share.own(tokens), share.own(table), share.own_given(given)
+        for block in self._blocks:
+            tokens = block(tokens, e6, given, table, chunks, share)
+        output = self.head(tokens, e, words.dtype)
+        return self._unpatch(output if share is None else share.whole(output), grid)
 
     def forward_x0(self, x: Tensor, sigma: Tensor, *, reference: Tensor, **kwargs: Any) -> Tensor:
         """The clean latents (B, C, F, h, w) the network sees in x; arguments as for `forward`."""
@@ -175,14 +199,14 @@ class TalkingDiT(nn.Module):
         Other arguments as for `forward`, text, image and audio already as keys and values. With `write` its keys stay
         in the cache, in place of those of the chunk before; `past` 1 shows it the anchor alone.
         """
-        tokens, grid = self._embed(x, reference)
+        tokens, grid = self._embed(x, sigma, reference)
         anchor, previous, own = stream_positions(chunk, grid[0], self.cfg.max_latents)
         seen = [*[anchor, previous][: min(chunk, past)], own]
         tables = [rope_table(p, grid[1:], self.cfg.head_dim, tokens.device) for p in seen]
         e, e6 = self.time(sigma)
         mask, slot = spread_mask(face_mask, grid[0]), min(chunk, 1) if write else None
         for block, c, a, layer in zip(self._blocks, conditions.context, audio, cache.layers, strict=True):
-            tokens = block(tokens, e6, c, a, mask, tables, None, layer, slot)
+            tokens = block.step(tokens, e6, c, a, mask, tables, layer, slot)
         return self._x0(self._unpatch(self.head(tokens, e, conditions.dtype), grid), x, sigma, reference)
 
 

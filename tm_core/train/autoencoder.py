@@ -22,6 +22,7 @@ from ..config import ModelConfig
 from ..vae.tiny import Decoded, TinyVAE
 from . import landmarks as lm
 from .checkpoint import Average, load_checkpoint, save_checkpoint
+from .clips import loss_weight
 from .data import Inputs, tracks
 from .generator import Heads, cat_heads, draw, new_person, pixel_grid
 from .visemes import SHAPES
@@ -29,7 +30,7 @@ from .visemes import SHAPES
 log = logging.getLogger(__name__)
 
 LATENT_NOISE = 0.1  # of the spread of what moves
-MOTION = (0.0, 0.4, 0.0, 0.0)  # how lively the heads of successive steps are
+MOTION = (0.3, 0.8, 0.0, 0.5)  # how lively the heads of successive steps are
 STILL_STEPS = 250  # mouths first: heads that move hide them from a young network
 CLIP = 5  # frames: latents 0 and 1, or any two neighbours
 CROP = 64  # side of the piece of picture a step sees; the network is convolutional
@@ -220,10 +221,16 @@ def train_autoencoder(
 
 
 @torch.no_grad()
-def fit_scale(vae: TinyVAE, cfg: ModelConfig, inputs: Inputs, device: str, people: int = 24) -> None:
-    """Set `shift` and `scale` so that latents have zero mean and unit spread, channel by channel."""
+def fit_scale(vae: TinyVAE, cfg: ModelConfig, inputs: Inputs, device: str, people: int = 24, motion: float = 0.4) -> None:
+    """Set `shift` to the latents' mean and `scale` so that what moves has unit spread where the loss looks.
+
+    Who it is takes ten times the spread; noise of that size would drown the motion.
+    """
     rng = torch.Generator().manual_seed(7)
     heads = cat_heads([new_person(inputs.faces, rng) for _ in range(people)])
-    raw = vae.encode_clip(random_clips(heads, inputs, 7, cfg, CLIP, motion=0.0).frames).transpose(0, 1).flatten(1)
-    vae.shift.copy_(raw.mean(1))
-    vae.scale.copy_(1 / raw.std(1).clamp(min=1e-3))
+    clips = random_clips(heads, inputs, 7, cfg, CLIP, motion)
+    raw, still = vae.encode_clip(clips.frames), vae.still(vae.frame(clips.portraits))[:, :, None]
+    weight = torch.stack([loss_weight(heads[torch.tensor([i], device=device)], cfg) for i in range(people)])[:, None, None]
+    moved = ((raw - still) ** 2 * weight).mean((0, 2, 3, 4)) / weight.mean()
+    vae.shift.copy_(raw.mean((0, 2, 3, 4)))
+    vae.scale.copy_(1 / moved.sqrt().clamp(min=1e-3))

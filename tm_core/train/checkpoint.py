@@ -1,16 +1,25 @@
-"""Training checkpoints: weights, optimiser and position in one safetensors file, replaced whole."""
+"""Training checkpoints: weights, optimiser and position in one safetensors file, replaced whole.
+
+`save_checkpoint` is for one module (autoencoder, audio trunk), `save_run` for a trainer with its roles. What is
+random in a run follows from its seed and step, so these are the whole state.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
 
 
 class Average:
@@ -28,6 +37,16 @@ class Average:
         for k, v in module.state_dict().items():
             self.weights[k].lerp_(v.float(), 1 - decay)
 
+    def load(self, weights: dict[str, Tensor], steps: int) -> None:
+        """Go on from a saved average; sharded weights stay sharded."""
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
+        for k, mine in self.weights.items():
+            value = weights[k].to(mine.device)
+            sharded = isinstance(mine, DTensor)
+            self.weights[k] = distribute_tensor(value, mine.device_mesh, mine.placements) if sharded else value
+        self.steps = steps
+
 
 def save_checkpoint(path: Path, module: nn.Module, average: Average, optimiser: torch.optim.Optimizer, info: dict[str, Any]) -> None:
     """Write everything needed to go on exactly here; `info` is JSON (step, seed, learning curve)."""
@@ -35,11 +54,59 @@ def save_checkpoint(path: Path, module: nn.Module, average: Average, optimiser: 
     tensors.update({f"average.{k}": v for k, v in average.weights.items()})
     for i, state in optimiser.state_dict()["state"].items():
         tensors.update({f"optimiser.{i}.{k}": v for k, v in state.items() if isinstance(v, Tensor)})
+    _write(path, tensors, {**info, "average_steps": average.steps})
+
+
+def _write(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    info = {**info, "average_steps": average.steps}
     save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, str(part), {"training": json.dumps(info)})
     os.replace(part, path)
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """Step, minutes, learning curve and the like of a checkpoint."""
+    with safe_open(str(path), "pt") as f:
+        info: dict[str, Any] = json.loads(f.metadata()["training"])
+    return info
+
+
+def save_run(path: Path, trainer: Trainer, info: dict[str, Any]) -> None:
+    """All trained roles, their optimisers, the average and the position; the main process writes."""
+    world, tensors = trainer.world, dict[str, Tensor]()
+    for role, optimiser in trainer.optimisers.items():
+        module = trainer.method.roles[role]
+        tensors |= {f"{role}.{k}": v for k, v in world.full_state(module).items()}
+        state = world.full_optimiser_state(module, optimiser)
+        tensors |= {f"optimiser.{role}.{k}": v for k, v in state.items()}
+    tensors |= {f"average.{k}": v.full_tensor() if hasattr(v, "full_tensor") else v for k, v in trainer.average.weights.items()}
+    position = {"step": trainer.step, "minutes": round(trainer.minutes, 2), "average_steps": trainer.average.steps}
+    if world.is_main:
+        _write(path, tensors, {**info, **position})
+    world.barrier()
+
+
+def load_run(path: Path, trainer: Trainer) -> dict[str, Any]:
+    """The inverse, into a trainer that was just made; returns what else was saved. InputError for another model's."""
+    info = read_info(path)
+    with safe_open(str(path), "pt") as f:
+        tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
+    world = trainer.world
+    try:
+        for role, optimiser in trainer.optimisers.items():
+            module = trainer.method.roles[role]
+            world.load_full_state(module, _below(tensors, f"{role}."))
+            world.load_full_optimiser_state(module, optimiser, _below(tensors, f"optimiser.{role}."))
+    except (RuntimeError, KeyError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError("checkpoint", path, f"is of another model ({first})", "move it away, or train --fresh") from error
+    trainer.average.load(_below(tensors, "average."), info["average_steps"])
+    trainer.step, trainer.minutes = info["step"], info["minutes"]
+    return info
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def load_checkpoint(path: Path, module: nn.Module, average: Average, optimiser: torch.optim.Optimizer | None) -> dict[str, Any]:

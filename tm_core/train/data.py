@@ -23,7 +23,7 @@ from torch import Tensor
 from ..config import ModelConfig
 from ..errors import InputError
 from .generator import Faces, Heads, draw
-from .visemes import blinks, head_pose, mouth_weights, phone_labels
+from .visemes import life, mouth_weights, phone_labels
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,9 @@ def load_inputs(path: Path, split: str) -> Inputs:
         meta = json.loads(f.metadata()["talking_machines_inputs"])
         part = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
     keep = torch.tensor([s == split for s in meta["face_splits"]])
-    faces = Faces(images=part["images"][keep].float() / 255, points=part["points"][keep], shapes=part["shapes"])
+    pictures = part["images"][part["pictures"][keep]].float() / 255
+    flip = part["mirrored"][keep].bool().view(-1, 1, 1, 1)
+    faces = Faces(images=torch.where(flip, pictures.flip(-1), pictures), points=part["points"][keep], shapes=part["shapes"])
     names = tuple(n for n, s in zip(meta["faces"], meta["face_splits"], strict=True) if s == split)
     p = f"{split}."
     speech = Speech(rows=part[p + "rows"], weights=part[p + "weights"], labels=part[p + "labels"], starts=part[p + "starts"],
@@ -132,27 +134,40 @@ def _padded(rows: np.ndarray, pad: int, value: Any) -> np.ndarray:
     return np.concatenate([filler, rows, filler])
 
 
-def _face_arrays(corpus: Path) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
+@dataclass(frozen=True, kw_only=True)
+class _FaceRow:
+    """One still, or its mirror image, which is not stored again."""
+
+    picture: int
+    mirrored: bool
+    points: np.ndarray  # (468, 3) normalised
+    identity: str
+    split: str
+
+
+def _face_rows(corpus: Path) -> tuple[np.ndarray, list[_FaceRow]]:
+    """Pictures (K, 3, S, S) uint8 and what is seen in them and in their mirror images."""
     from ..face.mesh import FaceMesh
     from ..face.portrait import prepare_portrait
     from ..media import open_image
 
     mesh = FaceMesh()
-    images, points, names, splits = [], [], [], []
+    images: list[np.ndarray] = []
+    rows: list[_FaceRow] = []
     index = json.loads((corpus / "faces" / "faces.json").read_text())
     for entry in index["faces"] if isinstance(index, dict) else index:
-        picture = open_image(corpus / "faces" / entry["file"])
-        for mirrored in (False, True):
-            try:
-                portrait = prepare_portrait(np.ascontiguousarray(picture[:, ::-1]) if mirrored else picture, TEXTURE, mesh)
-            except InputError as e:
-                log.warning("%s left out: %s", entry["file"], e)
-                continue
-            images.append(portrait.image.transpose(2, 0, 1))
-            points.append(normalised(portrait.landmarks, TEXTURE))
-            names.append(entry["identity"])
-            splits.append(entry["split"])
-    return np.stack(images), np.stack(points), names, splits
+        try:
+            portrait = prepare_portrait(open_image(corpus / "faces" / entry["file"]), TEXTURE, mesh)
+            flipped = np.ascontiguousarray(portrait.image[:, ::-1])
+            views = [(False, portrait.landmarks), (True, mesh(flipped))]
+        except InputError as e:
+            log.warning("%s left out: %s", entry["file"], e)
+            continue
+        for mirrored, landmarks in views:
+            rows.append(_FaceRow(picture=len(images), mirrored=mirrored, points=normalised(landmarks, TEXTURE),
+                                 identity=entry["identity"], split=entry["split"]))
+        images.append(portrait.image.transpose(2, 0, 1))
+    return np.stack(images), rows
 
 
 def normalised(landmarks: np.ndarray, side: int) -> np.ndarray:
@@ -170,9 +185,13 @@ def mouth_shapes() -> np.ndarray:
 
 def prepare(corpus: Path, out: Path, cfg: ModelConfig) -> Path:
     """Write the training file from the corpora; returns its path."""
-    images, points, names, splits = _face_arrays(corpus)
-    arrays: dict[str, np.ndarray] = {"images": images, "points": points.astype(np.float32), "shapes": mouth_shapes()}
-    meta: dict[str, Any] = {"faces": names, "face_splits": splits}
+    images, rows = _face_rows(corpus)
+    arrays: dict[str, np.ndarray] = {
+        "images": images, "points": np.stack([r.points for r in rows]).astype(np.float32), "shapes": mouth_shapes(),
+        "pictures": np.array([r.picture for r in rows], np.int64), "mirrored": np.array([r.mirrored for r in rows], np.uint8),
+    }
+    splits = [r.split for r in rows]
+    meta: dict[str, Any] = {"faces": [r.identity for r in rows], "face_splits": splits}
     items = _utterances(corpus)
     for split in ("train", "held"):
         chosen = [i for i in items if i[1]["split"] == split]
@@ -191,16 +210,23 @@ def prepare(corpus: Path, out: Path, cfg: ModelConfig) -> Path:
 # -- clips ---------------------------------------------------------------------------------------------
 
 
+def level(rows: np.ndarray) -> np.ndarray:
+    """Loudness (T,) 0..1 of log-mel rows (4T, M): 1 is loud speech, 0 a quiet room."""
+    loud = rows.reshape(-1, 4, rows.shape[-1]).mean((1, 2))
+    return np.asarray(np.clip((loud + 8.5) / 7.0, 0, 1), np.float32)
+
+
 def tracks(speech: Speech, first_frame: int, frames: int, fps: float, seed: int, motion: float, silent: bool = False) -> Tensor:
-    """Generator weights (frames, 12) for a stretch of speech: mouth, blinks, head pose; `silent`: lips at rest."""
+    """Generator weights (frames, 13) for a stretch of speech: mouth, then visemes.life; `silent`: lips at rest."""
     rng = np.random.default_rng(seed)
     mouth = speech.weights[first_frame : first_frame + frames].float().cpu()
-    life = np.concatenate([blinks(frames, fps, rng)[:, None], head_pose(frames, fps, rng, motion)], 1)
-    return torch.cat([mouth * (0.0 if silent else 1.0), torch.from_numpy(life)], 1)
+    rows = speech.features(torch.tensor([first_frame], device=speech.rows.device), frames)[0].cpu().numpy()
+    rest = life(np.zeros(frames, np.float32) if silent else level(rows), fps, rng, motion)
+    return torch.cat([mouth * (0.0 if silent else 1.0), torch.from_numpy(rest)], 1)
 
 
 def draw_clip(head: Heads, weights: Tensor, side: int) -> Tensor:
-    """Frames (T, 3, side, side) of one head (N=1) posed by weights (T, 12), in pieces that fit the cache."""
+    """Frames (T, 3, side, side) of one head (N=1) posed by weights (T, 13), in pieces that fit the cache."""
     pieces = []
     for part in weights.split(32):
         index = torch.zeros(len(part), dtype=torch.long, device=part.device)

@@ -1,11 +1,11 @@
 """Talking clips from stills, in batched torch: the training data's teacher (never used at inference).
 
 A head is a portrait, its 468 landmarks and a linear basis of displacement fields: six mouth shapes, a
-blink, and small head rotations and shifts. A frame is one weighted sum of that basis, inverted by fixed
+blink, small head rotations and shifts, and raised brows. A frame is one weighted sum of that basis, inverted by fixed
 point, sampled from the portrait; where the lips have parted a mouth is painted. Lips are a discontinuity,
 so there are two smooth fields, one above and one below the line between the lips.
 
-The same code runs on CPU and GPU. Non-goals: 3D, hair, tongue. Shapes: N heads, B frames, K=12 basis
+The same code runs on CPU and GPU. Non-goals: 3D, hair, tongue. Shapes: N heads, B frames, K=13 basis
 elements, G side of the field grid, S side of the texture. Coordinates are normalised to -1..1 (x, y).
 """
 
@@ -22,7 +22,8 @@ from .visemes import CLOSING, SHAPES
 
 GRID = 64
 REACH = (0.85, 0.95, 1.0, 1.0, 1.0, 1.0)  # how far each of SHAPES may go
-NUM_BASIS = len(SHAPES) + 1 + 5
+NUM_BASIS = len(SHAPES) + 1 + 5 + 1
+BROW_RAISE = 0.035  # of the face's height
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +135,13 @@ def _blink_move(points: Tensor) -> Tensor:
     return move
 
 
+def _brow_move(points: Tensor) -> Tensor:
+    """(1, 468, 2): brows up; the skin between follows by interpolation."""
+    move = torch.zeros(1, len(points), 2, device=points.device)
+    move[0, list(lm.BROWS)] = (points[10, :2] - points[152, :2]) * BROW_RAISE
+    return move
+
+
 def _pose_moves(points: Tensor, neck: Tensor, height: Tensor) -> Tensor:
     """(5, P, 2): small rotations about the neck (yaw, pitch, roll) and shifts, to first order."""
     x, y, z = (points - neck).unbind(-1)
@@ -154,9 +162,9 @@ def fit_head(texture: Tensor, points: Tensor, shapes: Tensor, *, teeth: float = 
     down = (points[152, :2] - points[10, :2]) / height
     neck = points.mean(0) + torch.cat([down * 0.35, points.new_tensor([0.5])]) * height
     ring, edge = _ring(points), _edge(points.device)
-    face_moves = torch.cat([_mouth_moves(points, shapes), _blink_move(points), _pose_moves(points, neck, height)])
+    face_moves = torch.cat([_mouth_moves(points, shapes), _blink_move(points), _pose_moves(points, neck, height), _brow_move(points)])
     still = torch.zeros(len(SHAPES) + 1, len(ring), 2, device=points.device)
-    ring_moves = torch.cat([still, _pose_moves(ring, neck, height)])
+    ring_moves = torch.cat([still, _pose_moves(ring, neck, height), still[:1]])
     all_points = torch.cat([points[:, :2], ring[:, :2], edge])
     all_moves = torch.cat([face_moves, ring_moves, torch.zeros(NUM_BASIS, len(edge), 2, device=points.device)], 1)
     corners = set(lm.CORNERS)
@@ -233,7 +241,7 @@ class Drawn:
 
 
 def draw(heads: Heads, weights: Tensor, side: int) -> Drawn:
-    """B heads posed by weights (B, 12): six SHAPES, blink, yaw pitch roll x y."""
+    """B heads posed by weights (B, 13): six SHAPES, blink, yaw pitch roll x y, brow."""
     amount = weights[:, :, None, None, None]
     upper = _invert((heads.field_upper * amount).sum(1), side)
     lower = _invert((heads.field_lower * amount).sum(1), side)

@@ -1,44 +1,43 @@
-"""`talking-machines train RECIPE`: the stages of a recipe in order, each resumable, and the file they make.
+"""`talking-machines train RECIPE`: builds what a recipe names and runs it, resumable; `tiny` runs all of TINY.
 
-`tiny`: the autoencoder, then the audio trunk on phone labels, then flow matching; the moving averages are
-written in fp16, the learning curves as JSON beside them. A stage goes on from its checkpoint; on a machine
-that has none, from the bundled weights. Non-goals: preparing data (corpus, data.prepare).
+A recipe goes on from its checkpoint in the work folder; without one it begins with the product of the recipe
+it starts from, else with the bundled weights, else anew. Non-goals: preparing data (corpus, data.prepare).
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from torch import Tensor, nn
+
 from ..config import ModelConfig, tiny
 from ..errors import InputError
+from ..model.audio_projector import AudioProjector
 from ..model.talking import TalkingModel
 from ..vae.tiny import TinyVAE
 from ..weights.loading import default_weights, load_model, save_model
 from .autoencoder import fit_scale, train_autoencoder
-from .checkpoint import Average, load_checkpoint
+from .callbacks import Checkpoints, Curve, ValidationVideo, examine, teller
+from .checkpoint import load_run, read_info
+from .clips import HELD_SEED, Batch, ClipBank, ClipData, exam_batch
 from .data import Inputs, load_inputs, prepare
-from .flow import Denoiser, train_flow
-from .listen import Listener, train_listener
+from .denoiser import Denoiser
+from .listen import train_listener
+from .methods.base import Method
+from .methods.distribution_matching import DistributionMatching
+from .methods.flow_matching import FlowMatching, Phase
+from .methods.regression import Regression
+from .parallel import World
+from .recipes import RECIPES, TINY, Recipe
+from .trainer import Data, Trainer
 
 log = logging.getLogger(__name__)
-
-STAGES = ("autoencoder", "listen", "flow")
-RECIPES: dict[str, Callable[[], ModelConfig]] = {"tiny": tiny}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """Minutes of wall time a stage gets; 0 leaves it as its checkpoint has it."""
-
-    autoencoder: float = 15.0
-    listen: float = 4.0
-    flow: float = 60.0
 
 
 def work_folder() -> Path:
@@ -47,37 +46,212 @@ def work_folder() -> Path:
 
 
 def main(
-    recipe: str, *, resume: bool = True, minutes: float | None = None, device: str = "cpu", stage: str | None = None,
-    motion: float = 0.0, out: Path | None = None,
+    recipe: str, *, resume: bool = True, minutes: float | None = None, device: str = "cpu", out: Path | None = None,
+    most_steps: int | None = None,
 ) -> Path:
-    """Run a recipe; `minutes` go to `stage` (by default the last one), whose predecessors must have checkpoints.
+    """Run a recipe, or all of the tiny ones (`tiny`: they share `minutes` as they share their own); returns what it wrote.
 
-    Without `minutes` every stage gets its default budget. Returns the path of the weights. `prepare` instead of a
-    recipe writes the training inputs from build/corpus.
+    `prepare` instead of a recipe writes the training inputs from build/corpus.
     """
     folder = work_folder()
     if recipe == "prepare":
         return prepare(folder.parent / "corpus", folder / "inputs.safetensors", tiny())
-    if recipe not in RECIPES:
-        raise InputError("recipe", recipe, "not known", f"choose one of {', '.join([*RECIPES, 'prepare'])}")
-    if stage is not None and stage not in STAGES:
-        raise InputError("stage", stage, "not known", f"choose one of {', '.join(STAGES)}")
-    budget = Budget() if minutes is None else Budget(**{s: minutes if s == (stage or "flow") else 0.0 for s in STAGES})
-    cfg = RECIPES[recipe]()
-    inputs, held = (_on(load_inputs(folder / "inputs.safetensors", split), device) for split in ("train", "held"))
-    start = _shipped(cfg) if resume else None
-    vae = train_autoencoder(cfg, inputs, folder / "autoencoder.safetensors", minutes=budget.autoencoder, device=device, resume=resume,
-                            report=_teller("autoencoder"), start=cast(TinyVAE, start.vae) if start else None)
-    if budget.autoencoder > 0 or (folder / "autoencoder.safetensors").is_file():
-        fit_scale(vae, cfg, inputs, device)
-    projector = train_listener(cfg, inputs.speech, held.speech, folder / "listen.safetensors", minutes=budget.listen, device=device,
-                               resume=resume, report=_teller("listen"), start=start.projector if start else None)
-    denoiser = train_flow(cfg, inputs, held, vae, projector, folder / "flow.safetensors", minutes=budget.flow, device=device,
-                          motion=motion, resume=resume, report=_teller("flow"), start=start.dit if start else None)
-    return export(cfg, vae, denoiser, folder, out or default_weights())
+    if recipe != "tiny" and recipe not in RECIPES:
+        raise InputError("recipe", recipe, "not known", f"choose one of {', '.join(['tiny', *RECIPES, 'prepare'])}")
+    if recipe.startswith("paper"):
+        raise InputError(
+            "recipe", recipe, "needs footage, encoders and weights that no folder here holds",
+            "call tm_core.train.run.build_trainer with your own Data; docs/training.md shows how")
+    names = TINY if recipe == "tiny" else (recipe,)
+    shop = Workshop(folder=folder, device=device, resume=resume)
+    planned = {name: RECIPES[name]().minutes or 0.0 for name in names}
+    share = 1.0 if minutes is None else minutes / sum(planned.values())
+    for name in names:
+        shop.run(RECIPES[name](), share * planned[name], most_steps)
+    return shop.export(RECIPES[names[-1]](), out or default_weights())
 
 
-def _shipped(cfg: ModelConfig) -> TalkingModel | None:
+@dataclass(kw_only=True)
+class Workshop:
+    """The tiny recipes' shared parts: inputs, autoencoder, audio trunk, clips, checkpoints."""
+
+    folder: Path
+    device: str
+    resume: bool = True
+
+    def checkpoint(self, name: str) -> Path:
+        """Where a recipe's checkpoint is."""
+        return self.folder / f"{name}.safetensors"
+
+    def run(self, recipe: Recipe, minutes: float, most_steps: int | None = None) -> None:
+        """Train for `minutes`; 0 leaves the recipe as its checkpoint has it."""
+        if minutes <= 0:
+            return
+        if recipe.method == "autoencoder":
+            self._autoencoder(recipe.model, minutes, most_steps)
+        elif recipe.method == "listen":
+            self._listener(recipe.model, minutes, most_steps)
+        else:
+            self._method(recipe, minutes, most_steps)
+
+    # -- parts ------------------------------------------------------------------------------------------
+
+    def inputs(self, split: str) -> Inputs:
+        """Stills and speech of a split, on the device."""
+        inputs = load_inputs(self.folder / "inputs.safetensors", split)
+        return Inputs(faces=inputs.faces.to(self.device), speech=inputs.speech.to(self.device), identities=inputs.identities)
+
+    def vae(self, cfg: ModelConfig) -> TinyVAE:
+        """The autoencoder as trained so far, its latents scaled by what moves."""
+        vae = self._autoencoder(cfg, 0.0, None)
+        if self.checkpoint("tiny_autoencoder").is_file():
+            fit_scale(vae, cfg, self.inputs("train"), self.device)
+        return vae
+
+    def _autoencoder(self, cfg: ModelConfig, minutes: float, most_steps: int | None) -> TinyVAE:
+        start = shipped(cfg) if self.resume else None
+        return train_autoencoder(
+            cfg, self.inputs("train"), self.checkpoint("tiny_autoencoder"), minutes=minutes, device=self.device, resume=self.resume,
+            report=teller("tiny_autoencoder"), start=cast(TinyVAE, start.vae) if start else None, most_steps=most_steps)
+
+    def _listener(self, cfg: ModelConfig, minutes: float, most_steps: int | None) -> AudioProjector:
+        start = shipped(cfg) if self.resume else None
+        return train_listener(
+            cfg, self.inputs("train").speech, self.inputs("held").speech, self.checkpoint("tiny_listener"), minutes=minutes,
+            device=self.device, resume=self.resume, report=teller("tiny_listener"), start=start.projector if start else None,
+            most_steps=most_steps)
+
+    def product(self, name: str, cfg: ModelConfig) -> Denoiser | None:
+        """The averaged weights of a recipe's checkpoint; None without one."""
+        if not self.checkpoint(name).is_file():
+            return None
+        model = Denoiser(cfg, new_projector(cfg))
+        from safetensors import safe_open
+
+        with safe_open(str(self.checkpoint(name)), "pt") as f:
+            model.load_state_dict({k[8:]: f.get_tensor(k) for k in f.keys() if k.startswith("average.")})  # noqa: SIM118
+        return model.to(self.device).eval()
+
+    def beginning(self, recipe: Recipe) -> tuple[Denoiser, bool]:
+        """What the recipe starts from, and whether that was trained before."""
+        cfg = recipe.model
+        if self.resume and recipe.start and (found := self.product(recipe.start, cfg)) is not None:
+            return found, True
+        model = Denoiser(cfg, new_projector(cfg))
+        if self.resume and (whole := shipped(cfg)) is not None:
+            model.dit.load_state_dict(whole.dit.state_dict())
+            if model.projector is not None and whole.projector is not None:
+                model.projector.load_state_dict(whole.projector.state_dict())
+            return model.to(self.device), True
+        model.dit.init_weights()
+        if model.projector is not None:
+            model.projector.load_state_dict(self._listener(cfg, 0.0, None).state_dict())
+        return model.to(self.device), False
+
+    # -- one method -------------------------------------------------------------------------------------
+
+    def _method(self, recipe: Recipe, minutes: float, most_steps: int | None) -> None:
+        cfg, vae = recipe.model, self.vae(recipe.model)
+        bank, held = (self._bank(vae, cfg, split, recipe.motion) for split in ("train", "held"))
+        exam = exam_batch(held, cfg, 8)
+        trainer = build_trainer(recipe, self, ClipData(bank=bank, cfg=cfg), device=self.device)
+        curve = Curve(exam=lambda m: examine(m, exam, chunk=exam_chunk(recipe)), report=teller(recipe.name))
+        path = self.checkpoint(recipe.name)
+        if self.resume and path.is_file():
+            curve.points = load_run(path, trainer)["curve"]
+        trainer.callbacks = (curve, Checkpoints(path, curve), self._video(recipe, vae, exam, held[0].portrait.float() / 255))
+        trainer.run(minutes=minutes, most_steps=most_steps)
+        trainer.world.close()
+
+    def _bank(self, vae: TinyVAE, cfg: ModelConfig, split: str, motion: float) -> ClipBank:
+        seed = HELD_SEED if split == "held" else 0
+        return ClipBank(vae, self.inputs(split), cfg, motion=motion, seed=seed, folder=self.folder / "clips" / split, device=self.device)
+
+    def _video(self, recipe: Recipe, vae: TinyVAE, exam: Batch, portrait: Tensor) -> ValidationVideo:
+        return ValidationVideo(
+            self.folder / "videos" / recipe.name, vae, exam, portrait, sigmas=recipe.model.sampler.sigmas,
+            chunk=recipe.model.sampler.chunk_latents, fps=recipe.model.fps)
+
+    def export(self, recipe: Recipe, out: Path) -> Path:
+        """Write the averaged weights of a recipe and, beside them, all learning curves."""
+        cfg = recipe.model
+        if recipe.method in ("autoencoder", "listen"):
+            return self.checkpoint(recipe.name)
+        model = self.product(recipe.name, cfg)
+        if model is None:
+            raise InputError("checkpoint", self.checkpoint(recipe.name), "is not there", "train the recipe for a while first")
+        whole = TalkingModel(config=cfg, dit=model.dit, projector=model.projector, vae=self.vae(cfg))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save_model(whole, out)
+        out.with_suffix(".curve.json").write_text(json.dumps(self.curves(), indent=1))
+        log.info("wrote %s", out)
+        return out
+
+    def curves(self) -> dict[str, Any]:
+        """Steps, minutes and learning curve of every recipe that has a checkpoint."""
+        infos = {name: read_info(path) for name in TINY if (path := self.checkpoint(name)).is_file()}
+        return {n: {"steps": i["step"], "minutes": i.get("minutes"), "curve": i["curve"]} for n, i in infos.items()}
+
+
+def exam_chunk(recipe: Recipe) -> int | None:
+    """Under which mask a recipe's product is examined."""
+    causal = recipe.method != "flow_matching" or recipe.causal_share > 0
+    return recipe.model.sampler.chunk_latents if causal else None
+
+
+def new_projector(cfg: ModelConfig) -> AudioProjector | None:
+    """An untrained projector, if the model hears."""
+    return None if cfg.projector is None else AudioProjector(cfg.projector)
+
+
+def build_trainer(recipe: Recipe, source: Workshop, data: Data, *, device: str) -> Trainer:
+    """A trainer with the recipe's roles, wrapped for as many processes as there are."""
+    world = World.open(recipe.train.parallel, device)
+    roles = _masters(recipe, source)
+    student, trained = source.beginning(recipe)
+    phases = () if trained else recipe.phases
+    student.train_only("all")
+    roles["student"] = student
+    wrapped = {name: world.wrap(m, trainable=name != "teacher") for name, m in roles.items()}
+    method = make_method(recipe, wrapped, phases, paths=source.folder / "paths" / f"{recipe.name}-{_stamp(source, recipe)}")
+    return Trainer(method, data, recipe.train, world=world, name=recipe.name)
+
+
+def _masters(recipe: Recipe, source: Workshop) -> dict[str, nn.Module]:
+    """The frozen teacher, and the critic, which begins as its copy."""
+    if not recipe.teacher:
+        return {}
+    teacher = source.product(recipe.teacher, recipe.model)
+    if teacher is None:
+        raise InputError("teacher", recipe.teacher, "has no checkpoint", f"train it first: talking-machines train {recipe.teacher}")
+    roles: dict[str, nn.Module] = {"teacher": teacher.requires_grad_(False)}
+    if recipe.method == "distribution_matching":
+        critic = copy.deepcopy(teacher)
+        critic.train_only("all")
+        roles["critic"] = critic
+    return roles
+
+
+def _stamp(source: Workshop, recipe: Recipe) -> str:
+    """Changes with the teacher's checkpoint: paths of another teacher are not used."""
+    file = source.checkpoint(recipe.teacher or "none")
+    return str(read_info(file)["step"]) if file.is_file() else "0"
+
+
+def make_method(recipe: Recipe, roles: dict[str, Any], phases: tuple[Phase, ...] = (), paths: Path | None = None) -> Method:
+    """The recipe's method over its roles."""
+    chunk = recipe.model.sampler.chunk_latents
+    if recipe.method == "flow_matching":
+        return FlowMatching(roles["student"], chunk=chunk, causal_share=recipe.causal_share, phases=phases)
+    if recipe.method == "regression":
+        return Regression(
+            roles["student"], roles["teacher"], chunk=chunk, sigmas=recipe.model.sampler.sigmas, sampling=recipe.sampling,
+            folder=paths)
+    return DistributionMatching(
+        roles["student"], roles["teacher"], roles["critic"], chunk=chunk, sigmas=recipe.model.sampler.sigmas, cfg=recipe.distillation)
+
+
+def shipped(cfg: ModelConfig) -> TalkingModel | None:
     """The bundled weights, to go on from where the machine has no checkpoint of them."""
     if not default_weights().is_file():
         return None
@@ -88,44 +262,3 @@ def _shipped(cfg: ModelConfig) -> TalkingModel | None:
     return model
 
 
-def _on(inputs: Inputs, device: str) -> Inputs:
-    return Inputs(faces=inputs.faces.to(device), speech=inputs.speech.to(device), identities=inputs.identities)
-
-
-def _teller(stage: str) -> Callable[[dict[str, Any]], None]:
-    return lambda point: log.info("%s %s", stage, json.dumps(point))
-
-
-def export(cfg: ModelConfig, vae: TinyVAE, denoiser: Denoiser, folder: Path, out: Path) -> Path:
-    """Write the averaged weights and, beside them, the learning curves."""
-    model = TalkingModel(config=cfg, dit=denoiser.dit, projector=denoiser.projector, vae=vae)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_model(model, out)
-    out.with_suffix(".curve.json").write_text(json.dumps(curves(cfg, folder), indent=1))
-    log.info("wrote %s", out)
-    return out
-
-
-def curves(cfg: ModelConfig, folder: Path) -> dict[str, Any]:
-    """Steps, minutes and learning curve of every stage that has a checkpoint."""
-    from safetensors import safe_open
-
-    found = {}
-    for stage in STAGES:
-        if (path := folder / f"{stage}.safetensors").is_file():
-            with safe_open(str(path), "pt") as f:
-                info = json.loads(f.metadata()["training"])
-            found[stage] = {"steps": info["step"], "minutes": info.get("minutes"), "curve": info["curve"]}
-    return found
-
-
-def snapshot(cfg: ModelConfig, folder: Path, out: Path, inputs: Inputs) -> Path:
-    """Export what the checkpoints hold now, while training goes on."""
-    assert cfg.vae is not None and cfg.projector is not None
-    vae = train_autoencoder(cfg, inputs, folder / "autoencoder.safetensors", minutes=0, device="cpu")
-    fit_scale(vae, cfg, inputs, "cpu")
-    denoiser = Denoiser(cfg, Listener(cfg).projector)
-    average = Average(denoiser)
-    load_checkpoint(folder / "flow.safetensors", denoiser, average, None)
-    denoiser.load_state_dict(average.weights)
-    return export(cfg, vae, denoiser.eval(), folder, out)

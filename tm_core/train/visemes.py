@@ -7,10 +7,10 @@ lips at rest in silence. A network taught by it learns no more than that.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 
 Floats = NDArray[np.float32]
 Phone = tuple[str, float, float]  # ARPAbet without stress, start and end in seconds
@@ -29,7 +29,20 @@ VISEMES: dict[str, tuple[str, float]] = {
     **dict.fromkeys("MBP", ("MBP", 1.0)),
 }
 PHONES = ("SIL", *sorted(VISEMES))
+NOD = 0.04  # radians
 POSE_SPREAD = np.array([0.045, 0.03, 0.02, 0.008, 0.006], np.float32)  # yaw, pitch, roll (rad), x, y (of face height)
+
+
+def gaussian_filter1d(curve: NDArray[Any], sigma: float, axis: int = 0) -> NDArray[Any]:
+    """scipy.ndimage's, reflected ends and four sigmas wide; training runs on machines that have no scipy."""
+    reach = int(4 * sigma + 0.5)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    kernel /= kernel.sum()
+    line = np.moveaxis(np.asarray(curve, np.float64), axis, 0)
+    padded = np.pad(line, [(reach, reach)] + [(0, 0)] * (line.ndim - 1), mode="symmetric")
+    flat = padded.reshape(len(padded), -1)
+    out = np.stack([np.convolve(column, kernel, "valid") for column in flat.T], 1).reshape(line.shape)
+    return np.moveaxis(out, 0, axis).astype(np.asarray(curve).dtype)
 
 
 def _loudness(waveform: Floats, sample_rate: int, n: int) -> Floats:
@@ -65,10 +78,19 @@ def phone_labels(phones: Sequence[Phone], frames: int, fps: float) -> NDArray[np
     return labels
 
 
-def blinks(frames: int, fps: float, rng: np.random.Generator) -> Floats:
-    """Lid closure (frames,) in 0..1, every two to five seconds."""
+def accents(level: Floats, fps: float) -> Floats:
+    """(T,) 0..1 where the sound stands out from its neighbourhood: stressed syllables; level (T,) 0..1 is loudness."""
+    near, far = gaussian_filter1d(level, 0.10 * fps), gaussian_filter1d(level, 0.8 * fps)
+    return np.asarray(np.clip((near - far) / 0.25, 0, 1), np.float32)
+
+
+def blinks(frames: int, fps: float, rng: np.random.Generator, level: Floats | None = None) -> Floats:
+    """Lid closure (frames,) in 0..1, every two to five seconds; drawn to where the sound stops, if one is near."""
     track, t = np.zeros(frames + 8, np.float32), rng.uniform(0.5, 3.0)
+    stops = np.zeros(0) if level is None else np.flatnonzero((level[:-1] > 0.15) & (level[1:] <= 0.15)) / fps
     while (i := int(t * fps)) < frames:
+        if len(stops) and abs(nearest := stops[np.abs(stops - t).argmin()] - t) < 0.7 and i > 0:
+            i = int(np.clip((t + nearest) * fps, 0, frames - 1))
         track[i : i + 6], t = [0.45, 0.95, 1, 0.75, 0.4, 0.12], t + rng.uniform(2, 5)
     return track[:frames]
 
@@ -80,3 +102,16 @@ def head_pose(frames: int, fps: float, rng: np.random.Generator, motion: float) 
     walk = (walk - walk[:1]) * np.sqrt(2 * slow * np.sqrt(np.pi))
     pose: Floats = (walk * POSE_SPREAD * motion).astype(np.float32)
     return pose
+
+
+def life(level: Floats, fps: float, rng: np.random.Generator, motion: float) -> Floats:
+    """What a face does besides speaking (T, 7): blink, yaw, pitch, roll, x, y, brow.
+
+    Stressed syllables lift the brows and nod the head, blinks fall into pauses; level (T,) 0..1 is loudness.
+    """
+    frames, stress = len(level), accents(level, fps)
+    pose = head_pose(frames, fps, rng, motion)
+    nod = gaussian_filter1d(stress, 0.08 * fps) * rng.uniform(-0.2, 1.0) * NOD * motion
+    pose[:, 1] += nod - nod[:1]
+    brow = gaussian_filter1d(stress, 0.10 * fps) * rng.uniform(0.0, 1.0)
+    return np.concatenate([blinks(frames, fps, rng, level)[:, None], pose, brow[:, None]], 1).astype(np.float32)

@@ -1,0 +1,207 @@
+"""SyncNet: confidence and distance of lip sync by a network (Sync-C and Sync-D of the paper's table 1).
+
+The architecture is the published one (Chung and Zisserman, "Out of time", 2016; weights of joonson/syncnet_python
+load by their own names), the bundled weights are ours, trained on synthetic clips (train/syncnet.py): values of
+ours and of the official weights are not comparable. Inputs as published: 5 frames of a face crop of 224 x 224, BGR
+0..255, against 20 rows of 13 MFCC at 100 Hz, video at 25 frames/s.
+
+Shapes: N windows, T frames, R rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..face.crops import square_crops
+
+log = logging.getLogger(__name__)
+
+FPS, FRAMES, SIDE, ROWS, REACH = 25, 5, 224, 20, 15
+CROP = 0.4  # of half the face's box, added beside and (twice) below it, as in the published pipeline
+GREY = 110  # beyond the picture, as in the published pipeline
+SMOOTH = 13  # frames, median of the crop's place
+BATCH = 16
+ASSETS = Path(__file__).parents[1] / "assets" / "weights"
+BUNDLED = ("syncnet.audio.safetensors", "syncnet.lip.safetensors")
+SAMPLE_RATE, WINDOW, HOP, FFT, MELS, CEPSTRA, LIFTER, EMPHASIS = 16000, 400, 160, 512, 26, 13, 22, 0.97
+
+
+def _audio_layers() -> nn.Sequential:
+    def part(a: int, b: int, kernel: int | tuple[int, int], pad: int) -> list[nn.Module]:
+        return [nn.Conv2d(a, b, kernel, padding=pad), nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
+
+    return nn.Sequential(
+        *part(1, 64, 3, 1), nn.MaxPool2d(1, 1), *part(64, 192, 3, 1), nn.MaxPool2d(3, (1, 2)), *part(192, 384, 3, 1),
+        *part(384, 256, 3, 1), *part(256, 256, 3, 1), nn.MaxPool2d(3, 2), *part(256, 512, (5, 4), 0))
+
+
+def _lip_layers() -> nn.Sequential:
+    def part(a: int, b: int, kernel: tuple[int, int, int], stride: int, pad: int) -> list[nn.Module]:
+        return [nn.Conv3d(a, b, kernel, (1, stride, stride), (0, pad, pad)), nn.BatchNorm3d(b), nn.ReLU(inplace=True)]
+
+    def pool(pad: int = 0) -> nn.Module:
+        return nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, pad, pad))
+
+    return nn.Sequential(
+        *part(3, 96, (5, 7, 7), 2, 0), pool(), *part(96, 256, (1, 5, 5), 2, 1), pool(1), *part(256, 256, (1, 3, 3), 1, 1),
+        *part(256, 256, (1, 3, 3), 1, 1), *part(256, 256, (1, 3, 3), 1, 1), pool(), *part(256, 512, (1, 6, 6), 1, 0))
+
+
+def _joined() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, 1024))
+
+
+class SyncNet(nn.Module):
+    """Two streams into one space of 1024 numbers, where what belongs together is near."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.netcnnaud, self.netfcaud = _audio_layers(), _joined()
+        self.netcnnlip, self.netfclip = _lip_layers(), _joined()
+
+    def hear(self, mfcc: Tensor) -> Tensor:
+        """(N, 1024) of MFCC windows (N, 1, 13, 20)."""
+        out: Tensor = self.netfcaud(self.netcnnaud(mfcc).flatten(1))
+        return out
+
+    def see(self, faces: Tensor) -> Tensor:
+        """(N, 1024) of face windows (N, 3, 5, 224, 224), BGR 0..255."""
+        out: Tensor = self.netfclip(self.netcnnlip(faces).flatten(1))
+        return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncNetScore:
+    """Sync-C (larger is better), Sync-D (smaller is better), offset in frames, positive where the picture is late."""
+
+    sync_c: float
+    sync_d: float
+    offset_frames: int
+
+
+def load_syncnet(path: Path | None = None) -> SyncNet:
+    """The bundled weights, or a .safetensors file with the official names; InputError for what is not one."""
+    files = [ASSETS / name for name in BUNDLED] if path is None else [Path(path)]
+    state: dict[str, Tensor] = {}
+    for file in files:
+        if file.suffix != ".safetensors" or not file.is_file():
+            raise InputError("syncnet", file, "is no .safetensors file", "convert the official weights to safetensors, or reinstall")
+        try:
+            with safe_open(str(file), "pt") as f:
+                state |= {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
+        except SafetensorError as error:
+            raise InputError("syncnet", file, f"damaged ({error})", "fetch the file again") from error
+    net = SyncNet()
+    wanted = net.state_dict()
+    wrong = sorted(k for k in wanted if k not in state or state[k].shape != wanted[k].shape)
+    if wrong:
+        rule = f"{len(wrong)} tensors missing or of another shape, first {wrong[0]}"
+        raise InputError("syncnet", files[0], rule, "give SyncNet weights")
+    net.load_state_dict({k: state[k].to(v.dtype) for k, v in wanted.items()})
+    return net.eval().requires_grad_(False)
+
+
+def mfcc(samples: np.ndarray) -> np.ndarray:
+    """(R, 13) float32 cepstra at 100 Hz of 16 kHz samples in -1..1: python_speech_features' defaults, energy first."""
+    signal = np.asarray(samples, np.float64) * 32768
+    signal = np.append(signal[:1], signal[1:] - EMPHASIS * signal[:-1])
+    count = 1 + max(0, -(-(len(signal) - WINDOW) // HOP))
+    padded = np.pad(signal, (0, max(0, (count - 1) * HOP + WINDOW - len(signal))))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP][:count]
+    power = np.abs(np.fft.rfft(frames, FFT)) ** 2 / FFT
+    tiny = np.finfo(float).eps
+    energy = np.log(np.maximum(power.sum(1), tiny))
+    bands = np.log(np.maximum(power @ _mel_bank().T, tiny))
+    k, n = np.arange(CEPSTRA)[:, None], np.arange(MELS)[None]
+    basis = np.cos(np.pi * k * (2 * n + 1) / (2 * MELS)) * np.sqrt(np.where(k == 0, 1, 2) / MELS)
+    cepstra = bands @ basis.T * (1 + LIFTER / 2 * np.sin(np.pi * np.arange(CEPSTRA) / LIFTER))
+    cepstra[:, 0] = energy
+    return cepstra.astype(np.float32)
+
+
+def _mel_bank() -> np.ndarray:
+    """(26, 257) triangles."""
+    top = 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700)
+    bins = np.floor((FFT + 1) * 700 * (10 ** (np.linspace(0, top, MELS + 2) / 2595) - 1) / SAMPLE_RATE)
+    bank, at = np.zeros((MELS, FFT // 2 + 1)), np.arange(FFT // 2 + 1)
+    for i in range(MELS):
+        low, mid, high = bins[i : i + 3]
+        rise, fall = (at - low) / max(mid - low, 1), (high - at) / max(high - mid, 1)
+        bank[i] = np.where((at >= low) & (at < mid), rise, np.where((at >= mid) & (at < high), fall, 0))
+    return bank
+
+
+def face_boxes(landmarks: np.ndarray) -> np.ndarray:
+    """(T, 3) centre x, y of the crop's square and half its side, of landmarks (T, 468, 2 or 3); smoothed, gaps bridged."""
+    low, high = np.nanmin(landmarks[..., :2], 1), np.nanmax(landmarks[..., :2], 1)
+    half = (high - low).max(1) / 2
+    rows = np.stack([(low + high)[:, 0] / 2, (low + high)[:, 1] / 2, half], 1)
+    known = np.flatnonzero(~np.isnan(rows).any(1))
+    rows = np.stack([np.interp(np.arange(len(rows)), known, rows[known, i]) for i in range(3)], 1)
+    padded = np.pad(rows, ((SMOOTH // 2, SMOOTH // 2), (0, 0)), mode="edge")
+    rows = np.median(np.lib.stride_tricks.sliding_window_view(padded, SMOOTH, axis=0), -1)
+    return np.stack([rows[:, 0], rows[:, 1] + CROP * rows[:, 2], rows[:, 2] * (1 + CROP)], 1)
+
+
+def face_crops(frames: Tensor, boxes: np.ndarray) -> Tensor:
+    """(T, 3, 224, 224) BGR 0..255 of frames (T, H, W, 3) uint8 RGB and boxes (T, 3); grey beyond the picture."""
+    return square_crops(frames.permute(0, 3, 1, 2).flip(1).float() - GREY, boxes, SIDE, beyond="zeros") + GREY
+
+
+def _at_25(frames: np.ndarray, landmarks: np.ndarray, fps: float) -> tuple[np.ndarray, np.ndarray]:
+    if abs(fps - FPS) < 1e-6:
+        return frames, landmarks
+    nearest = np.minimum(((np.arange(int(len(frames) / fps * FPS)) + 0.5) / FPS * fps).astype(int), len(frames) - 1)
+    return frames[nearest], landmarks[nearest]
+
+
+@torch.inference_mode()
+def embeddings(net: SyncNet, frames: np.ndarray, landmarks: np.ndarray, samples: np.ndarray, fps: float) -> tuple[Tensor, Tensor]:
+    """(N, 1024) of picture and of sound, window n beginning at frame n."""
+    frames, landmarks = _at_25(frames, landmarks, fps)
+    if np.isnan(landmarks).all():
+        raise InputError("video", f"{len(frames)} frames", "no face found in any of them", "give a video of one face")
+    rows = torch.from_numpy(mfcc(samples))
+    count = min(len(frames) - FRAMES + 1, (len(rows) - ROWS) // 4 + 1)
+    if count < 2:
+        rule = "SyncNet needs at least 0.3 s of picture and sound"
+        raise InputError("video", f"{len(frames) / FPS:.2f} s", rule, "measure a longer clip")
+    boxes = face_boxes(landmarks)
+    seen, heard = [], []
+    for start in range(0, count, BATCH):
+        stop = min(start + BATCH, count)
+        crops = face_crops(torch.from_numpy(np.ascontiguousarray(frames[start : stop + FRAMES - 1])), boxes[start : stop + FRAMES - 1])
+        seen.append(net.see(crops.unfold(0, FRAMES, 1).permute(0, 1, 4, 2, 3)))
+        heard.append(net.hear(torch.stack([rows[4 * i : 4 * i + ROWS].T for i in range(start, stop)])[:, None]))
+    return torch.cat(seen), torch.cat(heard)
+
+
+def distances(seen: Tensor, heard: Tensor, reach: int = REACH) -> np.ndarray:
+    """(2 reach + 1,) mean distance with the sound of window n + lag, lag -reach..reach, over the pairs there are."""
+    count = len(seen)
+    reach = min(reach, count - 1)
+    return np.array([
+        float((seen[max(0, -k) : count - max(0, k)] - heard[max(0, k) : count - max(0, -k)] + 1e-6).norm(dim=1).mean())
+        for k in range(-reach, reach + 1)])
+
+
+def score_of(curve: np.ndarray) -> SyncNetScore:
+    """Score of distances by lag: Sync-D the least, Sync-C the median less it."""
+    best = int(curve.argmin())
+    return SyncNetScore(
+        sync_c=float(np.median(curve) - curve[best]), sync_d=float(curve[best]), offset_frames=(len(curve) - 1) // 2 - best)
+
+
+def sync_confidence(
+    net: SyncNet, frames: np.ndarray, landmarks: np.ndarray, samples: np.ndarray, fps: float, reach: int = REACH,
+) -> SyncNetScore:
+    """Score of one face's video (T, H, W, 3) uint8 with landmarks (T, 468, 3) and its 16 kHz sound."""
+    return score_of(distances(*embeddings(net, frames, landmarks, samples, fps), reach))

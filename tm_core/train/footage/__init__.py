@@ -1,0 +1,12 @@
+"""The real data path: a user's own videos become training clips (paper section 4).
+
+`prepare` walks a folder: scenes are cut, pieces of them judged (one steady face, motion, no text, in sync), kept ones
+cached as latents, log-mel rows and masks; a ledger says what was dropped and why. `load_footage` reads the clips back,
+`as_training_clip` gives one the fields that training draws batches from. Non-goals: downloading, several speakers.
+"""
+
+from .clips import FootageClip, TrainingClip, as_training_clip, load_footage
+from .config import REASONS, FootageConfig
+from .prepare import Report, prepare
+
+__all__ = ["REASONS", "FootageClip", "FootageConfig", "Report", "TrainingClip", "as_training_clip", "load_footage", "prepare"]

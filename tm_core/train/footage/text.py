@@ -1,0 +1,90 @@
+"""Text in the picture, by PaddleOCR's detector as in paper section 4.
+
+RapidOCR carries that network (PP-OCR, onnx) in its package, so nothing is downloaded; only text is found, not read.
+Text counts when it stands in the same place in two looks a second apart: subtitles and logos do, flicker does not.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ...errors import InputError
+from ...face.mesh import Box
+from .config import FootageConfig
+from .faces import FaceTrack
+from .scenes import INSTALL
+
+LONGEST = 736  # pixels of the longer side the detector works at
+SURE = 0.5  # least score of a box, the detector's own default
+SAME = 0.3  # intersection over union of one text in two looks
+TALLEST = 0.25  # of the picture: what the detector frames beyond that are people and windows, never lines of text
+ON_FACE = 0.5  # share of a box inside the face from which it is no text: brows, teeth, glasses
+
+
+class TextFinder:
+    """PaddleOCR's text detector; InputError where RapidOCR is not installed."""
+
+    def __init__(self, threads: int = 1) -> None:
+        try:
+            from rapidocr import RapidOCR
+        except ImportError as error:
+            raise InputError("data", "RapidOCR", "is not installed", INSTALL + ", or look for no text: --set text_where=off") from error
+        self._ocr: Any = RapidOCR(params={
+            "Global.log_level": "error", "Global.use_cls": False, "Global.use_rec": False,
+            "EngineConfig.onnxruntime.intra_op_num_threads": threads,
+            "Det.limit_type": "max", "Det.limit_side_len": LONGEST, "Det.box_thresh": SURE,
+        })
+        logging.getLogger("RapidOCR").setLevel(logging.ERROR)
+
+    def __call__(self, rgb: np.ndarray) -> list[Box]:
+        """Upright boxes (x0, y0, x1, y1) of the text in a picture (H, W, 3) uint8."""
+        found = self._ocr(np.ascontiguousarray(rgb[..., ::-1]))
+        corners: Any = [] if found.boxes is None else np.asarray(found.boxes, np.float64)
+        return [(*map(float, c.min(0)), *map(float, c.max(0))) for c in corners]  # type: ignore[misc]
+
+
+def judge_text(track: FaceTrack, crop: Box, finder: TextFinder | None, cfg: FootageConfig) -> tuple[str | None, dict[str, float]]:
+    """Reason to drop, or None, and how many looks show lasting text."""
+    if finder is None or cfg.text_where == "off":
+        return None, {}
+    boxes = []
+    for look in track.looks:
+        scale = track.picture_wh[0] / look.rgb.shape[1]
+        face = _face_box(track.landmarks[min(look.frame, len(track.landmarks) - 1)])
+        found = [(b[0] * scale, b[1] * scale, b[2] * scale, b[3] * scale) for b in finder(look.rgb)]
+        boxes.append([b for b in found if _counts(b, face, track.picture_wh[1], crop if cfg.text_where == "crop" else None, cfg)])
+    lasting = sum(any(_overlap(a, b) > SAME for a in one for b in two) for one, two in pairwise(boxes))
+    return ("text" if lasting else None), {"text_looks": float(lasting)}
+
+
+def _face_box(landmarks: np.ndarray) -> Box | None:
+    if np.isnan(landmarks).any():
+        return None
+    low, high = landmarks[:, :2].min(0), landmarks[:, :2].max(0)
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+def _counts(box: Box, face: Box | None, height: int, inside: Box | None, cfg: FootageConfig) -> bool:
+    if not cfg.text_height * height <= box[3] - box[1] <= TALLEST * height or _area(box) <= 0:
+        return False
+    if face is not None and _shared(box, face) > ON_FACE * _area(box):
+        return False
+    return inside is None or _shared(box, inside) > 0
+
+
+def _area(a: Sequence[float]) -> float:
+    return max(0.0, a[2] - a[0]) * max(0.0, a[3] - a[1])
+
+
+def _shared(a: Box, b: Box) -> float:
+    return _area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
+
+
+def _overlap(a: Box, b: Box) -> float:
+    shared = _shared(a, b)
+    return shared / (_area(a) + _area(b) - shared + 1e-9)

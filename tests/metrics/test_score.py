@@ -24,6 +24,7 @@ def test_report_of_a_talking_video(clip: Clip, mesh: FaceMesh) -> None:
     assert report["sync"]["against_shifted"]["median_margin"] > 0.2
     assert report["silence"]["ratio"] < 0.6 and report["closure"]["count"] > 3
     assert report["drift"]["worst_change"] < 0.15
+    assert abs(report["syncnet"]["offset_frames"]) <= 1 and 0 < report["syncnet"]["seconds"] <= 10
     assert report["notes"] == []
 
 

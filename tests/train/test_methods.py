@@ -61,7 +61,8 @@ def regression(small: ModelConfig, folder: Path) -> Method:
 
 def distribution_matching(small: ModelConfig, folder: Path) -> Method:
     cfg = DistillationConfig(own_from=1, own_share=0.5, critic_updates=1)
-    return DistributionMatching(network(small, 0), network(small, 1).requires_grad_(False), network(small, 1), chunk=3, sigmas=SIGMAS, cfg=cfg)
+    teacher = network(small, 1).requires_grad_(False)
+    return DistributionMatching(network(small, 0), teacher, network(small, 1), chunk=3, sigmas=SIGMAS, cfg=cfg)
 
 
 METHODS = [flow_matching, regression, distribution_matching]
@@ -161,6 +162,14 @@ def test_a_batch_depends_on_step_and_seed_alone(data: ClipData, vae: TinyVAE, in
     assert list(tmp_path.rglob("*.safetensors"))
     for name in ("x0", "windows", "heard", "reference"):
         assert torch.equal(getattr(once, name), getattr(again, name)) and torch.equal(getattr(again, name), getattr(kept, name))
+
+
+def test_footage_takes_its_share_of_a_batch(data: ClipData, bank: ClipBank) -> None:
+    real = replace(bank[0], latents=bank[0].latents[:, :21] * 0 + 7, rows=bank[0].rows[: 16 * 21 + 64])
+    mixed = replace(data, footage=(real,), footage_share=0.5)
+    batches = [mixed.batch(s, 4, torch.Generator().manual_seed(s)).x0 for s in range(6)]
+    share = torch.cat([(b == 7).flatten(1).all(1) for b in batches]).float().mean()
+    assert 0.2 < share < 0.8 and all(b.shape[2] == 21 for b in batches)
 
 
 @torch.no_grad()

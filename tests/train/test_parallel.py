@@ -53,7 +53,7 @@ def torchrun(processes: int, folder: Path, names: list[str]) -> None:
     command = [sys.executable, *launch, str(SCRIPT), str(folder), *names]
     with subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
         try:
-            told = run.communicate(timeout=240)[0]
+            told = run.communicate(timeout=600)[0]
         finally:
             run.terminate()  # torchrun ends its processes then; killed, it would leave them
     assert run.returncode == 0, told[-6000:]

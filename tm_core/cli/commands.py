@@ -143,6 +143,7 @@ def train(
     recipe: Annotated[str, typer.Argument(help="tiny (all of its stages), tiny_student, ..., or prepare.")],
     resume: Annotated[bool, typer.Option("--resume/--fresh", help="Go on from the newest checkpoint, or begin anew.")] = True,
     minutes: Annotated[float | None, typer.Option(help="Stop after this long; a checkpoint is kept.")] = None,
+    footage: Annotated[Path | None, typer.Option(help="Clips of your own that `data prepare` kept; half of what is learnt from.")] = None,
     device: Device = "auto",
 ) -> None:
     """Train a model from a recipe; can be stopped and resumed at any time."""
@@ -150,5 +151,5 @@ def train(
     from ..train.run import main as run_training
 
     written = run_training(
-        recipe, resume=resume, minutes=minutes, device=str(parse_device("--device", device)))
+        recipe, resume=resume, minutes=minutes, footage=footage, device=str(parse_device("--device", device)))
     typer.echo(written)

@@ -6,20 +6,24 @@ Non-goals: reading files (media), asking users (cli).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..errors import InputError
 from ..face.mesh import FaceMesh
 from .drift import DriftMeter
 from .phones import Phone, Recogniser, hear_phones, installed
 from .sync import LEAST_S, closure_score, lip_gap, margin_score, opening_curve, shifted_curves, silence_score, sync_score
+from .syncnet import crops_of, distances, embeddings, load_syncnet, score_of
 
 log = logging.getLogger(__name__)
 
+SYNCNET_S = 10.0  # of the beginning are judged by SyncNet: it is slow
 BLOCK = 32  # frames looked at together
 RECOGNISERS: tuple[Recogniser, ...] = ("pocketsphinx", "hama")
 
@@ -34,12 +38,13 @@ def score_video(
     are heard; `rest_gap` of the portrait, if known. InputError for no frame or no face. What cannot be
     measured is None, and `notes` says why.
     """
-    gap, meter, size = measure(frames, fps, mesh or FaceMesh())
+    first = _FirstCrops(most=round(SYNCNET_S * fps))
+    gap, meter, size = measure(frames, fps, mesh or FaceMesh(), first.push if samples is not None else None)
     drift = meter.score()
     notes: list[str] = []
     out: dict[str, Any] = {
         "frames": len(gap), "fps": fps, "video_s": len(gap) / fps, "width": size[0], "height": size[1],
-        "face_found": float(np.mean(~np.isnan(gap))), "sync": None, "silence": None, "closure": None,
+        "face_found": float(np.mean(~np.isnan(gap))), "sync": None, "silence": None, "closure": None, "syncnet": None,
         "drift": drift.to_dict() if drift else None, "notes": notes,
     }
     if samples is None or not len(samples) or float(np.abs(samples).max()) < 1e-5:
@@ -54,11 +59,47 @@ def score_video(
         notes.append(f"sync: shorter than {LEAST_S:g} s")
         return out
     _add_sync(out, gap, samples, fps, phones)
+    out["syncnet"] = _syncnet(first, samples, fps, notes)
     return out
 
 
-def measure(frames: Iterable[np.ndarray], fps: float, mesh: FaceMesh) -> tuple[np.ndarray, DriftMeter, tuple[int, int]]:
-    """Lip gap (T,), drift meter and (width, height) of a video, in one pass."""
+@dataclass
+class _FirstCrops:
+    """Face crops of the first `most` frames, small enough to keep."""
+
+    most: int
+    _kept: list[Tensor] = field(default_factory=list)
+
+    def push(self, frames: np.ndarray, landmarks: np.ndarray) -> None:
+        """The next frames (T, H, W, 3) and landmarks (T, 468, 3); a block without a face ends the stretch."""
+        self.most = 0 if np.isnan(landmarks).all() else self.most
+        if (room := self.most - sum(map(len, self._kept))) > 0:
+            self._kept.append(crops_of(frames[:room], landmarks[:room]))
+
+    @property
+    def crops(self) -> Tensor | None:
+        """(T, 3, 224, 224) uint8, or None."""
+        return torch.cat(self._kept) if self._kept else None
+
+
+def _syncnet(first: _FirstCrops, samples: np.ndarray, fps: float, notes: list[str]) -> dict[str, Any] | None:
+    """Sync-C, Sync-D and offset of the first seconds."""
+    crops = first.crops
+    if crops is None:
+        notes.append("syncnet: no face at the beginning")
+        return None
+    try:
+        score = score_of(distances(*embeddings(load_syncnet(), crops, samples, fps)))
+    except InputError as error:
+        notes.append(f"syncnet: {error}")
+        return None
+    return asdict(score) | {"seconds": len(crops) / fps}
+
+
+def measure(
+    frames: Iterable[np.ndarray], fps: float, mesh: FaceMesh, watch: Callable[[np.ndarray, np.ndarray], None] | None = None,
+) -> tuple[np.ndarray, DriftMeter, tuple[int, int]]:
+    """Lip gap (T,), drift meter and (width, height) of a video, in one pass; `watch` sees each block and its landmarks."""
     gaps: list[np.ndarray] = []
     meter, hint, size = DriftMeter(fps=fps), None, (0, 0)
     for block in blocks(frames):
@@ -66,6 +107,8 @@ def measure(frames: Iterable[np.ndarray], fps: float, mesh: FaceMesh) -> tuple[n
         hint = landmarks[-1]
         gaps.append(lip_gap(landmarks))
         meter.push(block, landmarks)
+        if watch is not None:
+            watch(block, landmarks)
         size = block.shape[2], block.shape[1]
     if not gaps:
         raise InputError("video", "0 frames", "holds no picture", "give a video file with a picture track")

@@ -124,7 +124,7 @@ def mfcc(samples: np.ndarray) -> np.ndarray:
     basis = np.cos(np.pi * k * (2 * n + 1) / (2 * MELS)) * np.sqrt(np.where(k == 0, 1, 2) / MELS)
     cepstra = bands @ basis.T * (1 + LIFTER / 2 * np.sin(np.pi * np.arange(CEPSTRA) / LIFTER))
     cepstra[:, 0] = energy
-    return cepstra.astype(np.float32)
+    return np.asarray(cepstra, np.float32)
 
 
 def _mel_bank() -> np.ndarray:
@@ -156,30 +156,39 @@ def face_crops(frames: Tensor, boxes: np.ndarray) -> Tensor:
     return square_crops(frames.permute(0, 3, 1, 2).flip(1).float() - GREY, boxes, SIDE, beyond="zeros") + GREY
 
 
-def _at_25(frames: np.ndarray, landmarks: np.ndarray, fps: float) -> tuple[np.ndarray, np.ndarray]:
+def crops_of(frames: np.ndarray, landmarks: np.ndarray) -> Tensor:
+    """(T, 3, 224, 224) uint8 BGR crops of a face's frames (T, H, W, 3) uint8; InputError where there is no face."""
+    if np.isnan(landmarks).all():
+        raise InputError("video", f"{len(frames)} frames", "no face found in any of them", "give a video of one face")
+    boxes, parts = face_boxes(landmarks), []
+    for start in range(0, len(frames), BATCH):
+        part = slice(start, start + BATCH)
+        parts.append(face_crops(torch.from_numpy(np.ascontiguousarray(frames[part])), boxes[part]).round().byte())
+    return torch.cat(parts)
+
+
+def _at_25(crops: Tensor, fps: float) -> Tensor:
+    """The nearest frames in time at 25 a second."""
     if abs(fps - FPS) < 1e-6:
-        return frames, landmarks
-    nearest = np.minimum(((np.arange(int(len(frames) / fps * FPS)) + 0.5) / FPS * fps).astype(int), len(frames) - 1)
-    return frames[nearest], landmarks[nearest]
+        return crops
+    nearest = ((np.arange(int(len(crops) / fps * FPS)) + 0.5) / FPS * fps).astype(int)
+    return crops[torch.from_numpy(np.minimum(nearest, len(crops) - 1))]
 
 
 @torch.inference_mode()
-def embeddings(net: SyncNet, frames: np.ndarray, landmarks: np.ndarray, samples: np.ndarray, fps: float) -> tuple[Tensor, Tensor]:
-    """(N, 1024) of picture and of sound, window n beginning at frame n."""
-    frames, landmarks = _at_25(frames, landmarks, fps)
-    if np.isnan(landmarks).all():
-        raise InputError("video", f"{len(frames)} frames", "no face found in any of them", "give a video of one face")
+def embeddings(net: SyncNet, crops: Tensor, samples: np.ndarray, fps: float) -> tuple[Tensor, Tensor]:
+    """(N, 1024) of crops (T, 3, 224, 224) uint8 and of their sound, window n beginning at frame n."""
+    crops = _at_25(crops, fps)
     rows = torch.from_numpy(mfcc(samples))
-    count = min(len(frames) - FRAMES + 1, (len(rows) - ROWS) // 4 + 1)
+    count = min(len(crops) - FRAMES + 1, (len(rows) - ROWS) // 4 + 1)
     if count < 2:
         rule = "SyncNet needs at least 0.3 s of picture and sound"
-        raise InputError("video", f"{len(frames) / FPS:.2f} s", rule, "measure a longer clip")
-    boxes = face_boxes(landmarks)
+        raise InputError("video", f"{len(crops) / FPS:.2f} s", rule, "measure a longer clip")
     seen, heard = [], []
     for start in range(0, count, BATCH):
         stop = min(start + BATCH, count)
-        crops = face_crops(torch.from_numpy(np.ascontiguousarray(frames[start : stop + FRAMES - 1])), boxes[start : stop + FRAMES - 1])
-        seen.append(net.see(crops.unfold(0, FRAMES, 1).permute(0, 1, 4, 2, 3)))
+        windows = crops[start : stop + FRAMES - 1].float().unfold(0, FRAMES, 1).permute(0, 1, 4, 2, 3)
+        seen.append(net.see(windows))
         heard.append(net.hear(torch.stack([rows[4 * i : 4 * i + ROWS].T for i in range(start, stop)])[:, None]))
     return torch.cat(seen), torch.cat(heard)
 
@@ -204,4 +213,4 @@ def sync_confidence(
     net: SyncNet, frames: np.ndarray, landmarks: np.ndarray, samples: np.ndarray, fps: float, reach: int = REACH,
 ) -> SyncNetScore:
     """Score of one face's video (T, H, W, 3) uint8 with landmarks (T, 468, 3) and its 16 kHz sound."""
-    return score_of(distances(*embeddings(net, frames, landmarks, samples, fps), reach))
+    return score_of(distances(*embeddings(net, crops_of(frames, landmarks), samples, fps), reach))

@@ -64,7 +64,8 @@ class Checkpoints:
 
     def after_step(self, trainer: Trainer, told: dict[str, Tensor]) -> None:
         """See Callback."""
-        if trainer.world.mean(torch.tensor(float(time.monotonic() - self._saved))) > self.every_s:  # all or none
+        spent = torch.tensor(time.monotonic() - self._saved, device=trainer.world.device)
+        if trainer.world.mean(spent) > self.every_s:  # all processes or none
             self._save(trainer)
 
     def end(self, trainer: Trainer) -> None:
@@ -86,22 +87,26 @@ class ValidationVideo:
 
     def after_step(self, trainer: Trainer, told: dict[str, Tensor]) -> None:
         """See Callback."""
-        if trainer.step % self.every == 0 and trainer.world.is_main and isinstance(trainer.product, Denoiser):
-            self._write(trainer.product, trainer.step)
+        if trainer.step % self.every == 0 and isinstance(trainer.product, Denoiser):
+            latents = self._sample(trainer.product)  # all processes: a sharded model runs on all of them
+            if trainer.world.is_main:
+                self._write(latents, trainer.step)
 
     def end(self, trainer: Trainer) -> None:
         """See Callback."""
 
+    def _sample(self, model: Denoiser) -> Tensor:
+        rng = torch.Generator().manual_seed(1)
+        noises = [torch.randn(self.batch.x0.shape, generator=rng).to(self.batch.x0.device) for _ in self.sigmas]
+        return sample(model, self.batch, noises, self.sigmas, chunk=self.chunk)
+
     @torch.no_grad()
-    def _write(self, model: Denoiser, step: int) -> None:
+    def _write(self, latents: Tensor, step: int) -> None:
         try:
             from ..media.video_io import VideoWriter
         except ModuleNotFoundError:  # a lent machine may have torch and little else
             log.info("no validation video: PyAV is not installed")
             return
-        rng = torch.Generator().manual_seed(1)
-        noises = [torch.randn(self.batch.x0.shape, generator=rng).to(self.batch.x0.device) for _ in self.sigmas]
-        latents = sample(model, self.batch, noises, self.sigmas, chunk=self.chunk)
         frames = self.vae.decode(latents.to(self.portrait.device), self.vae.open_decoder(self.portrait))[0]
         pictures = frames.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -209,10 +209,12 @@ def assemble(clips: list[Clip], latents: list[int], cfg: ModelConfig, rng: torch
 
 @dataclass(frozen=True, kw_only=True)
 class ClipData:
-    """What a trainer draws batches from: a bank that grows with the steps."""
+    """What a trainer draws batches from: a bank that grows with the steps, and clips of real footage, if any."""
 
     bank: ClipBank
     cfg: ModelConfig
+    footage: Sequence[Clip] = ()  # of at least SEQUENCE chunks
+    footage_share: float = 0.5
     first_clips: int = 60
     renew_every: int = 3  # steps a new clip
     most_clips: int = 1200
@@ -220,8 +222,11 @@ class ClipData:
     def batch(self, step: int, size: int, rng: torch.Generator) -> Batch:
         """`size` sequences of step `step`."""
         count = min(self.most_clips, self.first_clips + step // self.renew_every)
-        clips = [self.bank[i] for i in torch.randint(count, (size,), generator=rng).tolist()]
-        t = int(torch.randint(SEQUENCE - 1, CHUNKS, (1,), generator=rng))
+        picks = torch.randint(count, (size,), generator=rng).tolist()
+        real = torch.rand(size, generator=rng) < (self.footage_share if self.footage else 0.0)
+        clips = [self.footage[i % len(self.footage)] if r else self.bank[i] for i, r in zip(picks, real.tolist(), strict=True)]
+        chunks = min(c.latents.shape[1] for c in clips) // self.cfg.sampler.chunk_latents
+        t = int(torch.randint(SEQUENCE - 1, chunks, (1,), generator=rng))
         return assemble(clips, chosen_latents(t, self.cfg.sampler.chunk_latents), self.cfg, rng)
 
 

@@ -25,7 +25,7 @@ from ..weights.loading import default_weights, load_model, save_model
 from .autoencoder import fit_scale, train_autoencoder
 from .callbacks import Checkpoints, Curve, ValidationVideo, examine, teller
 from .checkpoint import load_run, read_info
-from .clips import HELD_SEED, Batch, ClipBank, ClipData, exam_batch
+from .clips import HELD_SEED, SEQUENCE, Batch, Clip, ClipBank, ClipData, exam_batch
 from .data import Inputs, load_inputs, prepare
 from .denoiser import Denoiser
 from .listen import train_listener
@@ -47,11 +47,12 @@ def work_folder() -> Path:
 
 def main(
     recipe: str, *, resume: bool = True, minutes: float | None = None, device: str = "cpu", out: Path | None = None,
-    most_steps: int | None = None,
+    most_steps: int | None = None, footage: Path | None = None,
 ) -> Path:
     """Run a recipe, or all of the tiny ones (`tiny`: they share `minutes` as they share their own); returns what it wrote.
 
-    `prepare` instead of a recipe writes the training inputs from build/corpus.
+    `footage`: a folder that `data prepare` wrote; half of the sequences then are real. `prepare` instead of a recipe
+    writes the training inputs from build/corpus.
     """
     folder = work_folder()
     if recipe == "prepare":
@@ -63,12 +64,13 @@ def main(
             "recipe", recipe, "needs footage, encoders and weights that no folder here holds",
             "call tm_core.train.run.build_trainer with your own Data; docs/training.md shows how")
     names = TINY if recipe == "tiny" else (recipe,)
-    shop = Workshop(folder=folder, device=device, resume=resume)
+    shop = Workshop(folder=folder, device=device, resume=resume, footage=footage)
     planned = {name: RECIPES[name]().minutes or 0.0 for name in names}
     share = 1.0 if minutes is None else minutes / sum(planned.values())
     for name in names:
         shop.run(RECIPES[name](), share * planned[name], most_steps)
-    return shop.export(RECIPES[names[-1]](), out or default_weights())
+    last, target = RECIPES[names[-1]](), out or default_weights()
+    return shop.export(last, target) if os.environ.get("RANK", "0") == "0" else target  # torchrun: one process writes
 
 
 @dataclass(kw_only=True)
@@ -78,6 +80,7 @@ class Workshop:
     folder: Path
     device: str
     resume: bool = True
+    footage: Path | None = None
 
     def checkpoint(self, name: str) -> Path:
         """Where a recipe's checkpoint is."""
@@ -102,7 +105,9 @@ class Workshop:
         return Inputs(faces=inputs.faces.to(self.device), speech=inputs.speech.to(self.device), identities=inputs.identities)
 
     def vae(self, cfg: ModelConfig) -> TinyVAE:
-        """The autoencoder as trained so far, its latents scaled by what moves."""
+        """The autoencoder as trained so far, its latents scaled by what moves; with footage, the bundled one."""
+        if self.footage is not None and (bundled := shipped(cfg)) is not None:
+            return cast(TinyVAE, bundled.vae).to(self.device)  # footage keeps latents of it
         vae = self._autoencoder(cfg, 0.0, None)
         if self.checkpoint("tiny_autoencoder").is_file():
             fit_scale(vae, cfg, self.inputs("train"), self.device)
@@ -154,7 +159,7 @@ class Workshop:
         cfg, vae = recipe.model, self.vae(recipe.model)
         bank, held = (self._bank(vae, cfg, split, recipe.motion) for split in ("train", "held"))
         exam = exam_batch(held, cfg, 8)
-        trainer = build_trainer(recipe, self, ClipData(bank=bank, cfg=cfg), device=self.device)
+        trainer = build_trainer(recipe, self, ClipData(bank=bank, cfg=cfg, footage=self._real(cfg, vae)), device=self.device)
         curve = Curve(exam=lambda m: examine(m, exam, chunk=exam_chunk(recipe)), report=teller(recipe.name))
         path = self.checkpoint(recipe.name)
         if self.resume and path.is_file():
@@ -162,6 +167,23 @@ class Workshop:
         trainer.callbacks = (curve, Checkpoints(path, curve), self._video(recipe, vae, exam, held[0].portrait.float() / 255))
         trainer.run(minutes=minutes, most_steps=most_steps)
         trainer.world.close()
+
+    def _real(self, cfg: ModelConfig, vae: TinyVAE) -> tuple[Clip, ...]:
+        """Clips of the user's footage that are long enough; InputError where their latents are of another autoencoder."""
+        if self.footage is None:
+            return ()
+        from .footage import as_training_clip, load_footage
+        from .footage.encode import weights_hash
+
+        found = load_footage(self.footage)
+        if other := [c.name for c in found if c.vae != weights_hash(vae)]:
+            rule = f"{len(other)} clips hold latents of another autoencoder, first {other[0]}"
+            raise InputError("--footage", self.footage, rule, "run `talking-machines data prepare` again")
+        least = SEQUENCE * cfg.sampler.chunk_latents
+        clips = tuple(Clip(**vars(as_training_clip(c))).to(self.device) for c in found if c.latents.shape[1] >= least)
+        if not clips:
+            raise InputError("--footage", self.footage, f"no clip has {least} latents", "prepare longer videos")
+        return clips
 
     def _bank(self, vae: TinyVAE, cfg: ModelConfig, split: str, motion: float) -> ClipBank:
         seed = HELD_SEED if split == "held" else 0

@@ -25,7 +25,21 @@ from torch import Tensor, nn
 
 from ..audio.features import log_mel
 from ..config import tiny
-from ..metrics.syncnet import ASSETS, BUNDLED, FRAMES, REACH, ROWS, SyncNet, distances, embeddings, face_boxes, face_crops, mfcc, score_of
+from ..metrics.syncnet import (
+    ASSETS,
+    BUNDLED,
+    FRAMES,
+    REACH,
+    ROWS,
+    SyncNet,
+    crops_of,
+    distances,
+    embeddings,
+    face_boxes,
+    face_crops,
+    mfcc,
+    score_of,
+)
 from ..vae.tiny import TinyVAE
 from .checkpoint import Average, load_checkpoint, save_checkpoint
 from .data import Inputs, _utterances, draw_clip, level, load_inputs
@@ -79,7 +93,8 @@ class Source:
         landmarks = ((points + 1) * self.size / 2 - 0.5).numpy()
         loud = cut * float(rng.uniform(0.3, 1.5)) + rng.standard_normal(len(cut)).astype(np.float32) * 10 ** rng.uniform(-5, -3)
         rows = torch.from_numpy(mfcc(np.append(loud, np.zeros(400, np.float32))))
-        return TalkClip(frames=frames, boxes=face_boxes(landmarks), rows=rows, mouth=torch.from_numpy(mouth), landmarks=landmarks, samples=cut)
+        return TalkClip(frames=frames, boxes=face_boxes(landmarks), rows=rows, mouth=torch.from_numpy(mouth),
+                        landmarks=landmarks, samples=cut)
 
     def _pictures(self, head: Heads, tracks: Tensor, *, redrawn: bool) -> Tensor:
         drawn = draw_clip(head, torch.cat([torch.zeros(1, tracks.shape[1]), tracks]), self.size)
@@ -129,7 +144,7 @@ def draw_batch(bank: list[TalkClip], size: int, rng: np.random.Generator) -> tup
 def examine(net: SyncNet, clips: list[TalkClip]) -> dict[str, float]:
     """Offsets found and confidence, right sound and another clip's, on held-out clips."""
     net.eval()
-    pairs = [embeddings(net, c.frames.numpy(), c.landmarks, c.samples, 25.0) for c in clips]
+    pairs = [embeddings(net, crops_of(c.frames.numpy(), c.landmarks), c.samples, 25.0) for c in clips]
     right = [score_of(distances(s, h)) for s, h in pairs]
     wrong = [score_of(distances(s, pairs[(i + 1) % len(pairs)][1])) for i, (s, _) in enumerate(pairs)]
     net.train()

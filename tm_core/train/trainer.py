@@ -93,7 +93,7 @@ class Trainer:
         began, before = time.monotonic(), self.minutes
         last = min(self.cfg.steps, math.inf if most_steps is None else self.step + most_steps)
         try:
-            while self.step < last and (minutes is None or time.monotonic() - began < 60 * minutes):
+            while self.step < last and (minutes is None or self._minutes_since(began) < minutes):
                 told = self.one_step()
                 self.minutes = before + (time.monotonic() - began) / 60
                 for callback in self.callbacks:
@@ -101,6 +101,10 @@ class Trainer:
         finally:
             for callback in self.callbacks:
                 callback.end(self)
+
+    def _minutes_since(self, began: float) -> float:
+        """The same number in all processes, so that all end at the same step."""
+        return float(self.world.mean(torch.tensor((time.monotonic() - began) / 60, device=self.world.device)))
 
     def one_step(self) -> dict[str, Tensor]:
         """All updates of one step; their metrics."""

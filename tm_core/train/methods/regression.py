@@ -89,13 +89,11 @@ class Regression(Method):
         return loss, {"loss": loss.detach()}
 
     def _make(self, index: int, batch: Batch, draw: Draw) -> None:
-        noise = draw.normal(batch.x0)
-        file = self._file(index, draw)
-        if file is None or not file.is_file():
-            end = teacher_sample(self.teacher, batch, noise, self.sampling).float()
-            self._paths[index] = TeacherPath(batch=batch, noise=noise, end=end)
-            if file is not None:
-                _save(self._paths[index], file)
+        noise, file = draw.normal(batch.x0), self._file(index, draw)
+        end = teacher_sample(self.teacher, batch, noise, self.sampling).float()
+        self._paths[index] = TeacherPath(batch=batch, noise=noise, end=end)
+        if file is not None:
+            _save(self._paths[index], file)
         self._paths.pop(index - self.kept, None)
 
     def _path(self, index: int, draw: Draw) -> TeacherPath:

@@ -17,6 +17,7 @@ from tm_core.metrics.syncnet import (
     BUNDLED,
     SyncNet,
     distances,
+    embeddings,
     face_boxes,
     face_crops,
     load_syncnet,
@@ -39,6 +40,27 @@ def test_layers_are_the_published_ones() -> None:
     state = SyncNet().state_dict()
     assert {k: tuple(v.shape) for k, v in state.items() if k in OFFICIAL} == OFFICIAL
     assert sum(v.numel() for k, v in state.items() if k.endswith((".weight", ".bias"))) == 13_631_616
+
+
+def test_no_tensor_is_missing_or_extra() -> None:
+    """Every name of the published checkpoint: which layers have weights, and which of those are norms."""
+    layers = {"netcnnaud": (0, 4, 8, 11, 14, 18), "netcnnlip": (0, 4, 8, 11, 14, 18), "netfcaud": (0, 3), "netfclip": (0, 3)}
+    norms = {"netcnnaud": (1, 5, 9, 12, 15, 19), "netcnnlip": (1, 5, 9, 12, 15, 19), "netfcaud": (1,), "netfclip": (1,)}
+    names = {f"{part}.{i}.{kind}" for part, at in layers.items() for i in at for kind in ("weight", "bias")}
+    kinds = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    names |= {f"{part}.{i}.{kind}" for part, at in norms.items() for i in at for kind in kinds}
+    assert set(SyncNet().state_dict()) == names
+
+
+def test_the_end_of_a_long_sound_is_not_looked_at() -> None:
+    """Nor computed: an hour of sound against seconds of picture costs what the seconds cost."""
+    crops = torch.randint(0, 255, (8, 3, 224, 224), dtype=torch.uint8)
+    sound = (np.random.default_rng(0).standard_normal(3 * 16000) * 0.1).astype(np.float32)
+    asked: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tm_core.metrics.syncnet.mfcc", lambda samples: asked.append(len(samples)) or mfcc(samples))
+        seen, heard = embeddings(SyncNet().eval(), crops, sound, 25.0)
+    assert len(seen) == len(heard) == 4 and asked[0] <= 8 * 640 + 400
 
 
 def test_shapes_of_both_streams() -> None:

@@ -179,7 +179,7 @@ def _at_25(crops: Tensor, fps: float) -> Tensor:
 def embeddings(net: SyncNet, crops: Tensor, samples: np.ndarray, fps: float) -> tuple[Tensor, Tensor]:
     """(N, 1024) of crops (T, 3, 224, 224) uint8 and of their sound, window n beginning at frame n."""
     crops = _at_25(crops, fps)
-    rows = torch.from_numpy(mfcc(samples))
+    rows = torch.from_numpy(mfcc(samples[: len(crops) * SAMPLE_RATE // FPS + WINDOW]))  # of a long sound only what is seen
     count = min(len(crops) - FRAMES + 1, (len(rows) - ROWS) // 4 + 1)
     if count < 2:
         rule = "SyncNet needs at least 0.3 s of picture and sound"

@@ -49,8 +49,8 @@ from .visemes import SHAPES, life, mouth_weights
 log = logging.getLogger(__name__)
 
 LENGTH, MARGIN = 61, REACH + 3  # frames of a clip; windows keep this far from its ends
-OFFSETS = 4  # wrong ones of the own voice for each window
-RATE = 4e-4
+OFFSETS = 2  # wrong ones of the own voice for each window
+RATE = 1.2e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +156,7 @@ def examine(net: SyncNet, clips: list[TalkClip]) -> dict[str, float]:
         "held_wrong_sync_d": round(float(np.mean([w.sync_d for w in wrong])), 3)}
 
 
-def train_syncnet(source: Source, held: Source, out: Path, *, minutes: float, batch: int = 10, clips: int = 160, exam: int = 6,
+def train_syncnet(source: Source, held: Source, out: Path, *, minutes: float, batch: int = 12, clips: int = 60, exam: int = 6,
                   resume: bool = True, most_steps: int | None = None) -> SyncNet:
     """Train for `minutes` of wall time or `most_steps` steps; on from the checkpoint `out` when it is there."""
     torch.manual_seed(0)

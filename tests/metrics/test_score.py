@@ -11,6 +11,7 @@ import pytest
 from tm_core.errors import InputError
 from tm_core.face.mesh import FaceMesh
 from tm_core.metrics.score import BLOCK, blocks, score_video
+from tm_core.metrics.syncnet import ASSETS, BUNDLED
 
 from .conftest import FPS, Clip
 
@@ -24,8 +25,11 @@ def test_report_of_a_talking_video(clip: Clip, mesh: FaceMesh) -> None:
     assert report["sync"]["against_shifted"]["median_margin"] > 0.2
     assert report["silence"]["ratio"] < 0.6 and report["closure"]["count"] > 3
     assert report["drift"]["worst_change"] < 0.15
-    assert abs(report["syncnet"]["offset_frames"]) <= 1 and 0 < report["syncnet"]["seconds"] <= 10
-    assert report["notes"] == []
+    if all((ASSETS / name).is_file() for name in BUNDLED):
+        assert set(report["syncnet"]) == {"sync_c", "sync_d", "offset_frames", "seconds"} and 5 < report["syncnet"]["seconds"] <= 10
+        assert report["notes"] == []
+    else:
+        assert report["syncnet"] is None and [n[:9] for n in report["notes"]] == ["syncnet: "]
 
 
 def test_known_phones_are_used(clip: Clip, mesh: FaceMesh) -> None:

@@ -25,7 +25,7 @@ from ..config import ModelConfig
 from ..model.conditioning import make_reference
 from ..vae.tiny import TinyVAE
 from . import landmarks as lm
-from .data import PAD, Inputs, Speech, draw_clip, tracks
+from .data import PAD, Inputs, draw_clip, tracks
 from .generator import Heads, inside, new_person, pixel_grid, soften
 from .listen import augment
 
@@ -234,8 +234,3 @@ def exam_batch(bank: ClipBank, cfg: ModelConfig, count: int) -> Batch:
     """The first `count` clips' beginnings, with clean sound: what held-out figures are measured on."""
     n = cfg.sampler.chunk_latents
     return assemble([bank[i] for i in range(count)], list(range(SEQUENCE * n)), cfg, torch.Generator().manual_seed(5), clean=True)
-
-
-def speech_seconds(speech: Speech, cfg: ModelConfig) -> float:
-    """Length of the speech of one split."""
-    return len(speech.weights) / cfg.fps

@@ -10,8 +10,6 @@ from ..model.audio_projector import AudioProjector
 from ..model.dit import TalkingDiT
 from .clips import Batch
 
-TrainablePart = str  # "all" or "audio"
-
 
 class Denoiser(nn.Module):
     """A student, a teacher or a critic; the projector's trunk stays as it was pre-trained."""

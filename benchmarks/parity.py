@@ -117,7 +117,8 @@ def whole_sequence(model: TalkingModel, scene: Scene, chunks: int) -> Tensor:
         x0 = model.dit.forward_x0(
             x, torch.tensor([sigma]), reference=make_reference(scene.reference[None], list(latents)),
             text=torch.zeros(1, cfg.dit.text_len, cfg.dit.text_dim), audio=audio, face_mask=speaker.mask[None], chunk_latents=n)
-    return x0
+    still = scene.reference[None, :, None]
+    return still + cfg.sampler.articulation * (x0 - still)
 
 
 def sampler_results(model: TalkingModel) -> list[Result]:

@@ -116,7 +116,7 @@ def test_offsets_are_found_and_signed(late: int) -> None:
     assert score.offset_frames == late and score.sync_c > 1 and score.sync_d < 0.1
 
 
-@pytest.mark.skipif(not all((ASSETS / n).is_file() for n in BUNDLED), reason="the SyncNet weights were removed from this clone")
+@pytest.mark.skipif(not all((ASSETS / n).is_file() for n in BUNDLED), reason="no SyncNet weights are bundled yet (docs/model_card.md)")
 def test_the_bundled_weights_hear_whether_a_held_out_clip_is_late(clip: Clip, mesh: FaceMesh) -> None:
     net, landmarks = load_syncnet(), mesh.landmarks_batch(clip.frames)
     right = sync_confidence(net, clip.frames, landmarks, clip.samples, 25.0)

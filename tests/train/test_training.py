@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from tm_core.config import ModelConfig
 from tm_core.errors import InputError
 from tm_core.train.autoencoder import train_autoencoder
 from tm_core.train.checkpoint import Average, load_checkpoint, save_checkpoint
-from tm_core.train.data import Inputs, load_inputs
-from tm_core.train.listen import augment, train_listener
+from tm_core.train.data import FLOOR, STEP, Inputs, load_inputs
+from tm_core.train.listen import augment, label_batch, train_listener
 from tm_core.train.recipes import TINY
 from tm_core.train.run import main
 from tm_core.weights.loading import load_model
@@ -69,6 +70,29 @@ def test_augmentation_keeps_the_floor() -> None:
     rows = torch.full((4, 80, 80), -11.6)
     heard = augment(rows, torch.Generator().manual_seed(0))
     assert torch.isfinite(heard).all() and heard.min() >= -11.6
+
+
+def test_another_pace_keeps_sound_and_labels_together(inputs: Inputs) -> None:
+    """Rows and weights that both count the time still tell the same time after they were stretched."""
+    frames = len(inputs.speech.weights)
+    clock = torch.arange(frames) % 128
+    speech = replace(
+        inputs.speech, rows=(clock.repeat_interleave(4)[:, None] + torch.zeros(1, 80)).byte(),
+        weights=clock[:, None].expand(-1, 6).half(), labels=clock.byte())
+    rows, labels, weights, _ = label_batch(speech, 200, torch.Generator().manual_seed(0), paces=True)
+    heard = ((rows - FLOOR) / STEP)[:, :, 0].unflatten(1, (20, 4)).mean(-1)
+    plain = (heard.diff(dim=1).abs() < 2).all(1)  # no jump of the clock inside
+    assert plain.sum() > 100
+    assert (heard - weights[..., 0])[plain].abs().max() < 0.5 and (heard - labels)[plain].abs().max() < 1.01
+    pace = weights[plain][:, -1, 0] - weights[plain][:, 0, 0]
+    assert pace.min() < 16.5 and pace.max() > 21.5 and ((pace - 19).abs() < 1e-2).float().mean() > 0.15
+
+
+def test_other_formants_move_a_peak_along_the_mel_axis() -> None:
+    rows = torch.full((64, 8, 80), -5.0)
+    rows[:, :, 40] = 5.0
+    at = augment(rows, torch.Generator().manual_seed(1)).mean(1).argmax(1)
+    assert at.min() < 38 and at.max() > 42
 
 
 def test_bad_calls_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

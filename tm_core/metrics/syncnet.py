@@ -11,11 +11,13 @@ Shapes: N windows, T frames, R rows.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -74,8 +76,21 @@ class SyncNet(nn.Module):
 
     def see(self, faces: Tensor) -> Tensor:
         """(N, 1024) of face windows (N, 3, 5, 224, 224), BGR 0..255."""
-        out: Tensor = self.netfclip(self.netcnnlip(faces).flatten(1))
+        out: Tensor = self.netfclip(flat(self.netcnnlip, faces.flatten(1, 2)).flatten(1))
         return out
+
+
+def flat(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """The lip stream's layers, or the first of them, on (N, C, H, W): after the first, which takes 3 x 5 pictures as
+    channels, no layer looks along time, and a CPU is a third faster in two dimensions than in the published three."""
+    for layer in layers:
+        if isinstance(layer, nn.Conv3d):
+            x = F.conv2d(x, layer.weight.flatten(1, 2), layer.bias, layer.stride[1:], layer.padding[1:])  # type: ignore[arg-type]
+        elif isinstance(layer, nn.MaxPool3d):
+            x = F.max_pool2d(x, layer.kernel_size[1:], layer.stride[1:], layer.padding[1:])  # type: ignore[index]
+        else:
+            x = layer(x[:, :, None])[:, :, 0]
+    return x
 
 
 @dataclass(frozen=True, kw_only=True)

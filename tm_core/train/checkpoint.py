@@ -86,11 +86,16 @@ def save_run(path: Path, trainer: Trainer, info: dict[str, Any]) -> None:
     world.barrier()
 
 
-def load_run(path: Path, trainer: Trainer) -> dict[str, Any]:
-    """The inverse, into a trainer that was just made; returns what else was saved. InputError for another model's."""
+def load_run(path: Path, trainer: Trainer, fixed: dict[str, Tensor] | None = None) -> dict[str, Any]:
+    """The inverse, into a trainer that was just made; returns what else was saved. InputError for another model's.
+
+    `fixed`: weights by name that take the place of the saved ones in all roles and in the average.
+    """
     info = read_info(path)
     with safe_open(str(path), "pt") as f:
         tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
+    for part in (*trainer.optimisers, "average"):
+        tensors |= {f"{part}.{k}": v for k, v in (fixed or {}).items()}
     world = trainer.world
     try:
         for role, optimiser in trainer.optimisers.items():

@@ -24,6 +24,9 @@ from .visemes import PHONES, SHAPES
 
 FRAMES = 20  # of a window
 RATE = 1.5e-3
+WIDE = 26  # frames drawn, of which FRAMES are made at another pace
+PACE, FORMANTS, SHIFT, SAME = 0.22, 0.16, 2.0, 0.3  # log ranges; mel bands; share of windows left as they are
+BAND = 8  # mel bands hidden at most
 
 
 class Listener(nn.Module):
@@ -42,28 +45,65 @@ class Listener(nn.Module):
 
 
 def augment(rows: Tensor, rng: torch.Generator) -> Tensor:
-    """Another loudness, another noise floor, another microphone; rows (B, R, M) of natural-log powers."""
+    """Another vocal tract, loudness, microphone and noise floor; rows (B, R, M) of natural-log powers."""
     batch, _, mels = rows.shape
 
     def r(*size: int) -> Tensor:
         return torch.rand(*size, generator=rng).to(rows.device)
 
+    other = r(batch, 1) > SAME
+    rows = _formants(rows, torch.exp((2 * r(batch, 1) - 1) * FORMANTS * other), (2 * r(batch, 1) - 1) * SHIFT * other)
     gain = r(batch, 1, 1) * 4 - 3
     knots = torch.randn(batch, 1, 5, generator=rng).to(rows.device) * 0.5
     colour = F.interpolate(knots, mels, mode="linear", align_corners=True)
     noise = FLOOR + r(batch, 1, 1) * 5 * (r(batch, 1, 1) < 0.5)
-    return torch.logaddexp(rows + gain + colour, noise.expand_as(rows)).clamp(min=FLOOR)
+    heard = torch.logaddexp(rows + gain + colour, noise.expand_as(rows)).clamp(min=FLOOR)
+    low, high = r(batch, 1) * mels, r(batch, 1) * (BAND + 1)
+    band = torch.arange(mels, device=rows.device)
+    return torch.where(((band >= low) & (band < low + high))[:, None], heard.mean((1, 2), keepdim=True), heard)
 
 
-def label_batch(speech: Speech, batch: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Rows (B, 80, M), labels (B, 20), weights (B, 20, 6) and trust (B,) of random windows."""
-    device = speech.rows.device
-    first = torch.randint(0, len(speech.weights) - FRAMES, (batch,), generator=rng)
+def _formants(rows: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Rows (B, R, M) with the mel axis stretched by scale (B, 1) and shifted by bands (B, 1).
+
+    So a few voices stand for many (vocal tract length perturbation).
+    """
+    mels = rows.shape[2]
+    at = (torch.arange(mels, device=rows.device) * scale + shift).clamp(0, mels - 1)
+    low = at.long().clamp(max=mels - 2)
+    share = (at - low)[:, None]
+    first, second = (rows.gather(2, (low + i)[:, None].expand_as(rows)) for i in (0, 1))
+    return first * (1 - share) + second * share
+
+
+def label_batch(speech: Speech, batch: int, rng: torch.Generator, *, paces: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Rows (B, 80, M), labels (B, 20), weights (B, 20, 6) and trust (B,) of random windows; `paces`: slower and faster."""
+    device, wide = speech.rows.device, WIDE if paces else FRAMES
+    first = torch.randint(0, len(speech.weights) - wide, (batch,), generator=rng)
     owner = torch.searchsorted(speech.starts, first, right=True) - 1
     trust = speech.trusted.cpu()[owner].float().to(device)
     first = first.to(device)
-    index = first[:, None] + torch.arange(FRAMES, device=device)
-    return speech.features(first, FRAMES), speech.labels[index].long(), speech.weights[index].float(), trust
+    index = first[:, None] + torch.arange(wide, device=device)
+    rows, labels, weights = speech.features(first, wide), speech.labels[index].long(), speech.weights[index].float()
+    if not paces:
+        return rows, labels, weights, trust
+    pace = torch.exp((2 * torch.rand(batch, 1, generator=rng) - 1) * PACE * (torch.rand(batch, 1, generator=rng) > SAME))
+    start = torch.rand(batch, 1, generator=rng) * (WIDE - FRAMES * pace).clamp(min=0)
+    pace, start = pace.to(device), start.to(device)
+    frames, rest = (torch.arange(n, device=device) + 0.5 for n in (FRAMES, 4 * FRAMES))
+    when = start + frames * pace - 0.5
+    heard = _read(rows, 4 * (start + rest / 4 * pace) - 0.5)
+    return heard, labels.gather(1, when.round().long().clamp(0, WIDE - 1)), _read(weights, when), trust
+
+
+def _read(rows: Tensor, when: Tensor) -> Tensor:
+    """Rows (B, R, M) at the times when (B, N), counted in rows; linear, the ends held."""
+    last = rows.shape[1] - 1
+    when = when.clamp(0, last)
+    low = when.long().clamp(max=last - 1)
+    share = (when - low)[..., None]
+    first, second = (rows.gather(1, (low + i)[..., None].expand(-1, -1, rows.shape[2])) for i in (0, 1))
+    return first * (1 - share) + second * share
 
 
 def hearing_loss(model: Listener, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -102,7 +142,7 @@ def train_listener(
     while (spent := (time.monotonic() - began) / 60) < minutes and info["step"] < last:
         for group in optimiser.param_groups:
             group["lr"] = RATE * min(1.0, (info["step"] + 1) / 50) * min(1.0, 0.05 + 1.5 * (1 - spent / minutes))
-        rows, *rest = label_batch(speech, batch, rng)
+        rows, *rest = label_batch(speech, batch, rng, paces=True)
         with torch.autocast(torch.device(device).type, torch.bfloat16):
             loss, _ = hearing_loss(model, (augment(rows, rng), rest[0], rest[1], rest[2]))
         optimiser.zero_grad(set_to_none=True)

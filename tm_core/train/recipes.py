@@ -75,7 +75,7 @@ def tiny_student() -> Recipe:
         train=TrainConfig(
             steps=5_000, batch=2, optim=OptimConfig(rate=1.5e-4, betas=(0.0, 0.99), warmup=20),
             critic=OptimConfig(rate=3e-4, betas=(0.0, 0.99), warmup=10), average=0.98),
-        distillation=DistillationConfig(own_from=60, critic_updates=1, other_share=0.2),
+        distillation=DistillationConfig(guidance=1.1, own_from=60, critic_updates=1, other_share=0.2),
     )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..config import ModelConfig, tiny
@@ -126,13 +127,24 @@ class Workshop:
             device=self.device, resume=self.resume, report=teller("tiny_listener"), start=start.projector if start else None,
             most_steps=most_steps)
 
+    def trunk(self, cfg: ModelConfig) -> dict[str, Tensor]:
+        """The audio trunk as tiny_listener left it, by the names of a Denoiser; nothing without its checkpoint, or for another projector.
+
+        No other recipe trains it, all take it when they begin or go on: after more of the listener, the teacher has
+        to be trained again, then the student.
+        """
+        path, average = self.checkpoint("tiny_listener"), "average."
+        if not path.is_file() or cfg.projector != RECIPES["tiny_listener"]().model.projector:
+            return {}
+        with safe_open(str(path), "pt") as f:
+            names = [k for k in f.keys() if k.startswith(f"{average}projector.trunk.")]  # noqa: SIM118 - not a dict
+            return {k[len(average) :]: f.get_tensor(k) for k in names}
+
     def product(self, name: str, cfg: ModelConfig) -> Denoiser | None:
         """The averaged weights of a recipe's checkpoint; None without one."""
         if not self.checkpoint(name).is_file():
             return None
         model = Denoiser(cfg, new_projector(cfg))
-        from safetensors import safe_open
-
         with safe_open(str(self.checkpoint(name)), "pt") as f:
             model.load_state_dict({k[8:]: f.get_tensor(k) for k in f.keys() if k.startswith("average.")})  # noqa: SIM118
         return model.to(self.device).eval()
@@ -163,7 +175,7 @@ class Workshop:
         curve = Curve(exam=lambda m: examine(m, exam, chunk=exam_chunk(recipe)), report=teller(recipe.name))
         path = self.checkpoint(recipe.name)
         if self.resume and path.is_file():
-            curve.points = load_run(path, trainer)["curve"]
+            curve.points = load_run(path, trainer, self.trunk(cfg))["curve"]
         trainer.callbacks = (curve, Checkpoints(path, curve), self._video(recipe, vae, exam, held[0].portrait.float() / 255))
         trainer.run(minutes=minutes, most_steps=most_steps)
         trainer.world.close()
@@ -234,6 +246,8 @@ def build_trainer(recipe: Recipe, source: Workshop, data: Data, *, device: str) 
     phases = () if trained else recipe.phases
     student.train_only("all")
     roles["student"] = student
+    for module in roles.values():
+        module.load_state_dict(source.trunk(recipe.model), strict=False)
     wrapped = {name: world.wrap(m, trainable=name != "teacher") for name, m in roles.items()}
     method = make_method(recipe, wrapped, phases, paths=source.folder / "paths" / f"{recipe.name}-{_stamp(source, recipe)}")
     return Trainer(method, data, recipe.train, world=world, name=recipe.name)

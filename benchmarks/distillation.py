@@ -1,9 +1,10 @@
 """What distillation keeps: student (2 evaluations), its teacher (24) and the undistilled model, on held-out windows.
 
 A window is 81 frames (21 latents): a held-out portrait and 3.24 s of a held-out voice; everybody gets the same
-noise. Checkpoints come from build/train (TM_BUILD): tiny_teacher, tiny_student, and where they are there tiny_init
-and the ablations tiny_student.no_regression, .no_own and .no_anchor. `--seconds` sets how much speech in all; the
-table is written to docs/distillation.md, or distillation.md in the folder of `--out`.
+noise. Checkpoints come from build/train (TM_BUILD): tiny_teacher, tiny_student, and where they are there tiny_init,
+the ablations tiny_student.no_regression, .no_own and .no_anchor, and tiny_student.brief, which is whole and as short
+as they are. `--seconds` sets how much speech in all; the table is written to docs/distillation.md, or
+distillation.md in the folder of `--out`.
 """
 
 from __future__ import annotations
@@ -36,12 +37,13 @@ from tm_core.streaming.sampler import ChunkedSampler, Scene
 from tm_core.train.clips import Batch
 from tm_core.train.denoiser import Denoiser, sample
 from tm_core.train.methods.regression import TeacherSampling, teacher_sample
-from tm_core.train.recipes import RECIPES
+from tm_core.train.recipes import ABLATION_STEPS, RECIPES
 from tm_core.train.run import Workshop, work_folder
 from tm_core.vae.base import StreamingVAE
 
 LATENTS, FRAMES, WINDOWS = 21, 81, 20
-ABLATIONS = ("no_regression", "no_own", "no_anchor")
+ABLATIONS = {  # recipe after the dot: what it is called; as short as one another
+    "brief": "whole method", "no_regression": "no regression", "no_own": "no samples of its own", "no_anchor": "no anchor c0"}
 MIN_SHARE = 0.9  # of the teacher's lip r and Sync-C
 MAX_FRECHET = 0.75  # of the undistilled model's: "far ahead"
 MAX_LAG = 6  # frames
@@ -139,7 +141,7 @@ def contenders(found: dict[str, Denoiser], model: TalkingModel) -> list[Contende
     made.append(Contender(name="student", evaluations=steps, make=_few(student, cfg)))
     made.append(Contender(name="student, clean_rerun cache", evaluations=steps + 1, make=_streamed(model, "clean_rerun")))
     made += [
-        Contender(name=f"student, {a.replace('_', ' ')}", evaluations=steps, make=_few(found[f"tiny_student.{a}"], cfg))
+        Contender(name=f"student, {ABLATION_STEPS} steps, {ABLATIONS[a]}", evaluations=steps, make=_few(found[f"tiny_student.{a}"], cfg))
         for a in ABLATIONS if f"tiny_student.{a}" in found]
     return made
 

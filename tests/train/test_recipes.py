@@ -13,8 +13,10 @@ from tm_core.errors import InputError
 from tm_core.model.audio_projector import AudioProjector
 from tm_core.model.conditioning import make_reference
 from tm_core.model.dit import TalkingDiT
+from tm_core.train.checkpoint import Average, load_run, save_checkpoint, save_run
 from tm_core.train.clips import Batch
 from tm_core.train.denoiser import Denoiser
+from tm_core.train.listen import Listener
 from tm_core.train.parallel import World
 from tm_core.train.recipes import RECIPES, TINY, Recipe, paper_stage1, paper_stage2, paper_stage3
 from tm_core.train.run import Workshop, build_trainer, main, make_method, new_projector
@@ -97,6 +99,23 @@ def test_a_paper_stage_takes_steps_at_reduced_size(make: object) -> None:
     assert changed
     if recipe.name == "paper_stage2":
         assert all("_proj." in k or k.startswith("projector.") for k in changed)
+
+
+def test_all_recipes_hear_with_the_trunk_that_the_listener_left(tmp_path: Path) -> None:
+    """Also a run that goes on: its own checkpoint holds an older trunk."""
+    recipe, shop = RECIPES["tiny_teacher"](), Workshop(folder=tmp_path, device="cpu")
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        listener = Listener(recipe.model)
+        save_checkpoint(tmp_path / "tiny_listener.safetensors", listener, Average(listener), torch.optim.AdamW(listener.parameters()), {})
+        trainer = build_trainer(recipe, shop, Footage(recipe.model), device="cpu")
+        if seed:
+            load_run(tmp_path / "tiny_teacher.safetensors", trainer, shop.trunk(recipe.model))
+        wanted = listener.projector.trunk.enter.weight
+        assert torch.equal(trainer.product.projector.trunk.enter.weight, wanted)
+        assert not seed or torch.equal(trainer.average.weights["projector.trunk.enter.weight"], wanted)
+        save_run(tmp_path / "tiny_teacher.safetensors", trainer, {"curve": []})
+    assert shop.trunk(paper_stage2().model) == {}
 
 
 def test_bad_calls_say_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,12 +114,16 @@ def paper_stage3() -> Recipe:
     )
 
 
-def without(name: str, **changes: object) -> Callable[[], Recipe]:
-    """tiny_student with a part of the method left out, to show what the part is worth."""
+ABLATION_STEPS, ABLATION_OWN_FROM = 60, 10
+
+
+def brief(name: str, **changes: object) -> Callable[[], Recipe]:
+    """tiny_student cut short, whole or with a part of the method left out: all as long, to be compared with each other."""
     def make() -> Recipe:
         student = tiny_student()
-        changed = replace(student.distillation, **changes)  # type: ignore[arg-type]
-        return replace(student, name=f"tiny_student.{name}", distillation=changed, minutes=5)
+        changed = replace(student.distillation, own_from=ABLATION_OWN_FROM, **changes)  # type: ignore[arg-type]
+        train = replace(student.train, steps=ABLATION_STEPS, average=0.95)
+        return replace(student, name=f"tiny_student.{name}", distillation=changed, train=train, minutes=30)
 
     return make
 
@@ -128,8 +132,9 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     f.__name__: f
     for f in (tiny_autoencoder, tiny_listener, tiny_teacher, tiny_init, tiny_student, paper_stage1, paper_stage2, paper_stage3)
 } | {
-    "tiny_student.no_regression": without("no_regression", regression=0.0),
-    "tiny_student.no_own": without("no_own", own_share=0.0),
-    "tiny_student.no_anchor": without("no_anchor", anchor=False),
+    "tiny_student.brief": brief("brief"),
+    "tiny_student.no_regression": brief("no_regression", regression=0.0),
+    "tiny_student.no_own": brief("no_own", own_share=0.0),
+    "tiny_student.no_anchor": brief("no_anchor", anchor=False),
 }
 TINY = ("tiny_autoencoder", "tiny_listener", "tiny_teacher", "tiny_init", "tiny_student")  # in this order

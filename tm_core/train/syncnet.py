@@ -171,7 +171,8 @@ class Hearing(nn.Module):
             seen = self.net["netcnnaud"](windows).flatten(1).unflatten(0, (len(rows), -1))
         else:
             seen = self.net["netcnnaud"](rows.transpose(1, 2)[:, None])[:, :, 0].transpose(1, 2)
-        return cast(Tensor, self.head(self.net["netfcaud"](seen.flatten(0, 1)))).unflatten(0, seen.shape[:2])
+        told: Tensor = self.head(self.net["netfcaud"](seen.flatten(0, 1)))
+        return cast(Tensor, told.unflatten(0, seen.shape[:2]))
 
 
 def speech_batch(source: Source, size: int, windows: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -209,13 +210,13 @@ class Looking(nn.Module):
 
     def __init__(self, net: SyncNet) -> None:
         super().__init__()
-        self.netcnnlip = net.netcnnlip[:EYES]
+        self.netcnnlip = nn.Sequential(*list(net.netcnnlip)[:EYES])
         self.pool = net.netcnnlip[EYES]
         self.head = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(1024), nn.Linear(1024, 256), nn.ReLU(), nn.Linear(256, FRAMES * len(SHAPES)))
 
     def forward(self, patches: Tensor) -> Tensor:
         """(N, 30) of patches (N, 15, 96, 96)."""
-        return cast(Tensor, self.head(flat([*self.netcnnlip, self.pool], patches)))
+        return cast(Tensor, self.head(flat((*self.netcnnlip.children(), self.pool), patches)))
 
 
 def patches_of(clip: TalkClip, rng: np.random.Generator) -> Tensor:
@@ -230,7 +231,7 @@ def patches_of(clip: TalkClip, rng: np.random.Generator) -> Tensor:
 
 def shaken(boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Boxes (T, 3) shifted by up to 5 %, larger or smaller by up to 8 %, all alike."""
-    return boxes + np.array([rng.uniform(-0.05, 0.05), rng.uniform(-0.05, 0.05), rng.uniform(-0.08, 0.08)]) * boxes[0, 2]
+    return np.asarray(boxes + rng.uniform(-1, 1, 3) * (0.05, 0.05, 0.08) * boxes[0, 2])
 
 
 def patch_batch(bank: list[tuple[Tensor, Tensor]], size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -276,7 +277,7 @@ class Joining(nn.Module):
     def forward(self, seen: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings (B, T, 1024) of maps of faces (B, T, 256, 6, 6) and of sounds (B, T, 256, 5, 4)."""
         size = seen.shape[:2]
-        lips = flat(self.net.netcnnlip[EYES + 1 :], F.dropout(seen.flatten(0, 1), 0.3, self.training)).flatten(1)
+        lips = flat(list(self.net.netcnnlip)[EYES + 1 :], F.dropout(seen.flatten(0, 1), 0.3, self.training)).flatten(1)
         ears = self.net.netcnnaud[EARS:](F.dropout(heard.flatten(0, 1), 0.2, self.training)).flatten(1)
         return self.net.netfclip(lips).unflatten(0, size), self.net.netfcaud(ears).unflatten(0, size)
 
@@ -304,7 +305,7 @@ def maps_of(net: SyncNet, clip: TalkClip, rng: np.random.Generator) -> tuple[Ten
     crops = crops.flip(-1) if rng.integers(2) else crops
     windows = crops.unfold(0, FRAMES, 1).permute(0, 1, 4, 2, 3).flatten(1, 2)
     rows = clip.rows[: 4 * WINDOWS + ROWS - 4].unfold(0, ROWS, 4)[:, None]
-    fixed = net.netcnnlip[: EYES + 1]
+    fixed = list(net.netcnnlip)[: EYES + 1]
     with torch.autocast("cpu", torch.bfloat16):
         seen = [flat(fixed, part.contiguous(memory_format=torch.channels_last)).bfloat16() for part in windows.split(19)]
         heard = net.netcnnaud[:EARS](rows).bfloat16()
@@ -432,7 +433,7 @@ def look(net: SyncNet, source: Source, held: Source, out: Path, *, minutes: floa
         faces, mouths = patch_batch(bank, size, np.random.default_rng(number))
         with torch.autocast("cpu", torch.bfloat16):
             told = model(faces)
-        return (((told.float() - mouths) / spread) ** 2).mean()
+        return cast(Tensor, (((told.float() - mouths) / spread) ** 2).mean())
 
     def judge() -> dict[str, Any]:
         told = torch.stack([model(faces) for faces, _ in judged])
@@ -460,9 +461,9 @@ def join(net: SyncNet, source: Source, held: Source, out: Path, *, minutes: floa
             if len(bank) > most_clips:
                 bank.pop(0)
         picks = np.random.default_rng(number).permutation(len(bank))[:size]
-        parts = [torch.stack(part) for part in zip(*(bank[i] for i in picks), strict=True)]
+        seen, heard, mouths = (torch.stack([bank[i][part] for i in picks]) for part in range(3))
         with torch.autocast("cpu", torch.bfloat16):
-            return model.loss(*parts, spread)[0]
+            return model.loss(seen, heard, mouths, spread)[0]
 
     return Stage(name="join", module=model, out=out, rate=1e-3, decay=0.05).run(
         step, lambda: examine(net, judged), minutes=minutes, most_steps=most_steps)
@@ -512,7 +513,7 @@ def main() -> None:
     known["join"] = join(net, source, held, at["join"], minutes=chosen.minutes)
     final = examine(net, [held.clip(500 + i) for i in range(20)])
     log.info("held-out, 20 clips: %s", json.dumps(final))
-    export(net, ASSETS, {"held": final} | known)
+    export(net, ASSETS, {"held": final, **known})
 
 
 if __name__ == "__main__":

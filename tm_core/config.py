@@ -171,7 +171,7 @@ def tiny() -> ModelConfig:
         projector=AudioProjectorConfig(),
         vae=VAEConfig(),
         # the second level chosen by measurement; guidance made the student move more than its teacher's data (docs/training.md)
-        sampler=SamplerConfig(sigmas=(1.0, 0.5), articulation=0.9),
+        sampler=SamplerConfig(sigmas=(1.0, 0.5), articulation=0.95),
     )
 
 

@@ -1,7 +1,7 @@
 """SyncNet: confidence and distance of lip sync by a network (Sync-C and Sync-D of the paper's table 1).
 
 The architecture is the published one (Chung and Zisserman, "Out of time", 2016; weights of joonson/syncnet_python
-load by their own names), the bundled weights are ours, trained on synthetic clips (train/syncnet.py): values of
+load by their own names), the bundled weights are ours, trained on synthetic clips (train/syncnet): values of
 ours and of the official weights are not comparable. Inputs as published: 5 frames of a face crop of 224 x 224, BGR
 0..255, against 20 rows of 13 MFCC at 100 Hz, video at 25 frames/s.
 

@@ -50,8 +50,10 @@ def test_a_small_run(held_corpus: Path, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(table1, "CELLS", ((7, 4), (3, 2)))
     results = table1.run(seconds=1.6, out=tmp_path)
     assert {r["what"].rpartition(":")[0] for r in results} == {
-        "generator's clip, other head motion", "still portrait", "chunk 7, 4 steps", "chunk 3, 2 steps"}
+        "generator's clip, other head motion", "generator's clip, redrawn by the autoencoder", "still portrait", "chunk 7, 4 steps",
+        "chunk 3, 2 steps"}
     by = {r["what"]: r["value"] for r in results}
     assert by["chunk 7, 4 steps: time between chunks, p50"] > 0
     assert by["generator's clip, other head motion: Frechet distance"] < by["still portrait: Frechet distance"]
-    assert (tmp_path / "table1.md").read_text().count("\n| ") == 6
+    assert (tmp_path / "table1.md").read_text().count("\n| ") == 7
+    assert by["generator's clip, redrawn by the autoencoder: lip r"] > by["still portrait: lip r"]

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType, SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tm_core.errors import InputError
+from tm_core.metrics.syncnet import SyncNet, SyncNetScore
 from tm_core.train.footage import FootageConfig, as_training_clip, load_footage, prepare
 from tm_core.train.footage.config import described, with_settings
 from tm_core.train.footage.faces import bridged
 from tm_core.train.footage.motion import judge_motion
 from tm_core.train.footage.sync import Evidence, LipJudge, SyncNetJudge, make_judge
-
-SYNCNET = "tm_core.metrics.syncnet"
 
 
 def test_settings_keep_their_kinds() -> None:
@@ -47,37 +45,28 @@ def test_lips_without_phones_are_judged_by_loudness(prepared: Any) -> None:
     assert verdict.judge == "loudness" and abs(verdict.offset_frames) <= 2
 
 
-def fake_syncnet(sync_c: float, offset: int) -> ModuleType:
-    module = ModuleType(SYNCNET)
-    module.load_syncnet = lambda: "net"  # type: ignore[attr-defined]
-    module.sync_confidence = lambda net, frames, landmarks, samples, fps: SimpleNamespace(  # type: ignore[attr-defined]
-        sync_c=sync_c, sync_d=8.0, offset_frames=offset)
-    return module
+def test_a_syncnet_judges_where_it_is_asked_for(prepared: Any) -> None:
+    """Its verdict follows from its own score and the thresholds."""
+    clip = evidence(load_footage(prepared.out)[0])
+    verdict = make_judge(FootageConfig(sync="syncnet", least_sync_c=0.0, most_offset=15))(clip)  # type: ignore[misc]
+    assert verdict.judge == "syncnet" and verdict.reason is None and verdict.confidence > 0
+    strict = make_judge(FootageConfig(sync="syncnet", least_sync_c=verdict.confidence + 0.1))(clip)  # type: ignore[misc]
+    assert strict.reason == "not_speaking" and strict.confidence == verdict.confidence
 
 
-@pytest.mark.parametrize(("sync_c", "offset", "reason"), [(6.0, 0, None), (6.0, -5, "off_sync"), (0.3, 0, "not_speaking")])
-def test_a_syncnet_is_used_where_there_is_one(
-    prepared: Any, monkeypatch: pytest.MonkeyPatch, sync_c: float, offset: int, reason: str | None,
-) -> None:
-    monkeypatch.setitem(sys.modules, SYNCNET, fake_syncnet(sync_c, offset))
-    judge = make_judge(FootageConfig())
-    assert isinstance(judge, SyncNetJudge)
-    verdict = judge(evidence(load_footage(prepared.out)[0]))
-    assert (verdict.judge, verdict.confidence, verdict.offset_frames, verdict.reason) == ("syncnet", sync_c, offset, reason)
+def test_an_offset_of_the_syncnet_drops_a_clip(prepared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = SyncNetScore(sync_c=6.0, sync_d=8.0, offset_frames=-5)
+    monkeypatch.setattr("tm_core.train.footage.sync.sync_confidence", lambda *_: late)
+    judge = SyncNetJudge(cfg=FootageConfig(), net=SyncNet())
+    assert judge(evidence(load_footage(prepared.out)[0])).reason == "off_sync"
 
 
-def test_without_weights_lips_judge(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = fake_syncnet(1, 0)
-
-    def missing() -> None:
-        raise InputError("syncnet", "weights", "not there", "train them")
-
-    module.load_syncnet = missing  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, SYNCNET, module)
+def test_lips_judge_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert isinstance(make_judge(FootageConfig()), LipJudge)
-    with pytest.raises(InputError, match="cannot be loaded"):
-        make_judge(FootageConfig(sync="syncnet"))
     assert make_judge(FootageConfig(sync="off")) is None
+    monkeypatch.setattr("tm_core.metrics.syncnet.ASSETS", tmp_path)
+    with pytest.raises(InputError, match=r"^syncnet: "):
+        make_judge(FootageConfig(sync="syncnet"))
 
 
 def test_a_photograph_under_a_moving_camera_is_still(prepared: Any) -> None:

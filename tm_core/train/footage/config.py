@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from ...errors import InputError
 
-SyncJudge = Literal["auto", "syncnet", "lips", "off"]
+SyncJudge = Literal["lips", "syncnet", "off"]
 TextWhere = Literal["picture", "crop", "off"]
 
 # reasons in the order in which they are looked for; the first one found is the one that is told
@@ -63,11 +63,11 @@ class FootageConfig:
     text_where: str = _rule("picture", "where text is looked for: picture, crop (what training sees) or off")
     text_height: float = _rule(0.02, "least height of text that counts, of the picture's")
     least_speech: float = _rule(0.25, "share of a clip in which speech must be heard")
-    sync: str = _rule("auto", "who judges sync: syncnet, lips, off; auto: syncnet if there are weights for it, else lips")
+    sync: str = _rule("lips", "who judges sync: lips (and phones), syncnet (its bundled weights never saw footage), off")
     most_offset: int = _rule(2, "frames by which sound may be early or late")
     least_peak_r: float = _rule(0.4, "lips: least correlation of lip gap and heard opening within most_offset")
     least_lead: float = _rule(0.1, "lips: another offset must be this much better before the sound counts as early or late")
-    least_sync_c: float = _rule(1.5, "syncnet: least Sync-C")
+    least_sync_c: float = _rule(1.0, "syncnet: least Sync-C; the bundled weights give drawn clips 1.4, wrong sound 0.7")
     listeners: bool = _rule(True, "keep clips of a face whose lips rest, as Silence clips (paper section 3)")
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Whether a clip's sound belongs to its lips: by SyncNet where there is one, by lip gap and heard phones otherwise.
+"""Whether a clip's sound belongs to its lips: by lip gap and heard phones, or by SyncNet where that is asked for.
 
 The paper (section 3) takes SyncNet's confidence to tell Speaking from Silence. `Judge` is what a check must be; the lips'
 own judge correlates the gap with the opening that pocketsphinx hears (metrics/sync.py), or with loudness where it is not
@@ -9,20 +9,16 @@ Shapes: T frames, n samples at 16 kHz. Offsets in frames, positive where the pic
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from ...errors import InputError
 from ...metrics.phones import Phone
 from ...metrics.sync import CURVE_RATE, lag_curve, lip_gap, loudness, opening_curve
+from ...metrics.syncnet import SyncNet, load_syncnet, sync_confidence
 from .config import FootageConfig
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +80,12 @@ class SyncNetJudge:
     """Sync-C and the offset of tm_core.metrics.syncnet."""
 
     cfg: FootageConfig
-    net: Any
-    confidence: Any  # sync_confidence(net, frames, landmarks, samples, fps) -> SyncNetScore
+    net: SyncNet
     name: str = "syncnet"
 
     def __call__(self, clip: Evidence) -> Verdict:
         """Too little confidence, or an offset beyond most_offset, drops a clip."""
-        score = self.confidence(self.net, clip.frames, clip.landmarks, clip.samples, clip.fps)
+        score = sync_confidence(self.net, clip.frames, clip.landmarks, clip.samples, clip.fps)
         sure, offset = float(score.sync_c), int(score.offset_frames)
         reason = "not_speaking" if sure < self.cfg.least_sync_c else "off_sync" if abs(offset) > self.cfg.most_offset else None
         return Verdict(judge="syncnet", confidence=sure, offset_frames=offset, reason=reason)
@@ -107,20 +102,9 @@ def heard_opening(clip: Evidence) -> np.ndarray:
 
 
 def make_judge(cfg: FootageConfig) -> Judge | None:
-    """The judge that is asked for; InputError for a SyncNet without weights."""
+    """The judge that is asked for, if any; InputError for a SyncNet whose weights are not there."""
     if cfg.sync == "off":
         return None
     if cfg.sync == "lips":
         return LipJudge(cfg=cfg)
-    try:
-        return _syncnet(cfg)
-    except (ImportError, AttributeError, OSError, InputError) as error:
-        if cfg.sync == "syncnet":
-            raise InputError("sync", "syncnet", f"cannot be loaded ({error})", "use --set sync=lips") from error
-        log.info("sync is judged by lips and phones: no SyncNet (%s)", error)
-        return LipJudge(cfg=cfg)
-
-
-def _syncnet(cfg: FootageConfig) -> SyncNetJudge:
-    module = import_module("...metrics.syncnet", __package__)
-    return SyncNetJudge(cfg=cfg, net=module.load_syncnet(), confidence=module.sync_confidence)
+    return SyncNetJudge(cfg=cfg, net=load_syncnet())

@@ -33,6 +33,7 @@ CHUNKS = 12  # of a clip
 SEQUENCE = 7  # chunks of a training sequence (paper: 21 latents of 3)
 LISTENING = 0.08  # share of clips in which the face listens: zero embedding, lips at rest
 HELD_SEED = 77_000_000
+MOUTH, EYES = 12.0, 6.0  # what the loss weighs there more than elsewhere (1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,7 @@ def loss_weight(head: Heads, cfg: ModelConfig) -> Tensor:
 
     mouth = blob((*lm.UPPER, *lm.LOWER), 0.28)
     eyes = blob(lm.LID[:7], 0.13) + blob(lm.LID[7:], 0.13)
-    return (1 + 12 * mouth + 2 * eyes).to(head.points.device)
+    return (1 + MOUTH * mouth + EYES * eyes).to(head.points.device)
 
 
 @torch.no_grad()
@@ -114,7 +115,8 @@ def make_clip(vae: TinyVAE, inputs: Inputs, cfg: ModelConfig, seed: int, *, moti
 class ClipBank:
     """Clips by number, made when they are first asked for and kept under `folder` (None: in memory alone).
 
-    The folder's name changes with the autoencoder, the shapes and the split, so stale latents are never read.
+    The folder's name changes with the autoencoder, the shapes, the weights of the loss and the split, so stale clips
+    are never read.
     """
 
     def __init__(
@@ -152,7 +154,7 @@ def _write(clip: Clip, path: Path) -> None:
 
 
 def _fingerprint(vae: nn.Module, cfg: ModelConfig, identities: tuple[str, ...], motion: float, seed: int) -> str:
-    digest = hashlib.sha256(repr((cfg.height, cfg.fps, cfg.sampler.chunk_latents, CHUNKS, identities, motion, seed)).encode())
+    digest = hashlib.sha256(repr((cfg.height, cfg.fps, cfg.sampler.chunk_latents, CHUNKS, (MOUTH, EYES), identities, motion, seed)).encode())
     for value in vae.state_dict().values():
         digest.update(value.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()[:12]
@@ -216,7 +218,7 @@ class ClipData:
     footage: Sequence[Clip] = ()  # of at least SEQUENCE chunks
     footage_share: float = 0.5
     first_clips: int = 60
-    renew_every: int = 3  # steps a new clip
+    renew_every: int = 2  # steps a new clip
     most_clips: int = 1200
 
     def batch(self, step: int, size: int, rng: torch.Generator) -> Batch:

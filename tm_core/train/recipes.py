@@ -56,7 +56,7 @@ def tiny_teacher() -> Recipe:
     return Recipe(
         name="tiny_teacher", model=tiny(), method="flow_matching", start="tiny_teacher", minutes=60, causal_share=0.4,
         phases=(Phase(steps=200, sound=False), Phase(steps=300, trainable="audio")),
-        train=TrainConfig(steps=20_000, batch=3, optim=OptimConfig(rate=8e-4, decay_from=2000)),
+        train=TrainConfig(steps=20_000, batch=6, optim=OptimConfig(rate=8e-4, decay_from=2000)),
     )
 
 
@@ -64,7 +64,7 @@ def tiny_init() -> Recipe:
     """The student's beginning: it learns where the teacher's probability flow ends (ours; CausVid begins so)."""
     return Recipe(
         name="tiny_init", model=tiny(), method="regression", start="tiny_teacher", teacher="tiny_teacher", minutes=10,
-        train=TrainConfig(steps=5_000, batch=2, optim=OptimConfig(rate=4e-4, warmup=20), average=0.99),
+        train=TrainConfig(steps=5_000, batch=4, optim=OptimConfig(rate=4e-4, warmup=20), average=0.99),
     )
 
 
@@ -73,9 +73,9 @@ def tiny_student() -> Recipe:
     return Recipe(
         name="tiny_student", model=tiny(), method="distribution_matching", start="tiny_init", teacher="tiny_teacher", minutes=30,
         train=TrainConfig(
-            steps=5_000, batch=2, optim=OptimConfig(rate=1.5e-4, betas=(0.0, 0.99), warmup=20),
+            steps=5_000, batch=4, optim=OptimConfig(rate=1.5e-4, betas=(0.0, 0.99), warmup=20),
             critic=OptimConfig(rate=3e-4, betas=(0.0, 0.99), warmup=10), average=0.98),
-        distillation=DistillationConfig(guidance=1.1, own_from=60, critic_updates=1, other_share=0.2),
+        distillation=DistillationConfig(guidance=1.1, regression=1.0, own_from=60, critic_updates=1, other_share=0.2),
     )
 
 

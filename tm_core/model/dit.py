@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 
 from ..config import DiTConfig
-from ..errors import InputError
 from .blocks import AudioKV, Block, ContextKV, Given, Head, ImageProjection, TokenShare
 from .cache import StepCache
 from .rope import rope_table, stream_positions
@@ -62,8 +61,6 @@ class TalkingDiT(nn.Module):
 
     def __init__(self, cfg: DiTConfig, *, operations: Any = nn, device: Any = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        if cfg.audio_kind == "own_q_kv_proj":
-            raise InputError("audio_kind", cfg.audio_kind, "not built yet", "use a checkpoint of kind shared_q_kv")
         self.cfg = cfg
         make: dict[str, Any] = {"device": device, "dtype": dtype}
         ops, dim = operations, cfg.dim
@@ -110,10 +107,11 @@ class TalkingDiT(nn.Module):
         e = self.time_embedding(timestep_embedding(sigma_B * 1000, self.cfg.freq_dim).to(self.patch_embedding.weight.dtype))
         return e.float(), self.time_projection(e).unflatten(1, (6, self.cfg.dim)).float()
 
-    def audio(self, tokens: Tensor | None) -> list[AudioKV | None]:
-        """Keys and values of audio tokens (B, F, N, D) or (B, P, F, N, D), one entry a block."""
+    def audio(self, tokens: Tensor | None, valid: Tensor | None = None) -> list[AudioKV | None]:
+        """Keys and values of audio tokens (B, F, N, D) or (B, P, F, N, D), one entry a block; valid (B, [P,] F, N) bool."""
         heard = self._heard(tokens)
-        return [None if heard is None else b.cross_attn.audio(heard) for b in self._blocks]
+        valid = valid[:, None] if valid is not None and valid.dim() == 3 else valid
+        return [None if heard is None else b.audio(heard, valid) for b in self._blocks]
 
     def _heard(self, tokens: Tensor | None) -> Tensor | None:
         """Audio tokens (B, P, F, N, D); None for a model that does not hear."""
@@ -145,7 +143,7 @@ class TalkingDiT(nn.Module):
 
     def network(
         self, x: Tensor, sigma: Tensor, *, reference: Tensor, text: Tensor, image: Tensor | None = None,
-        audio: Tensor | None = None, face_mask: Tensor | None = None,
+        audio: Tensor | None = None, audio_valid: Tensor | None = None, face_mask: Tensor | None = None,
         positions: Sequence[int | float] | Tensor | None = None, chunk_latents: int | None = None,
     ) -> Tensor:
         """The raw output (B, C, F, h, w), which `prediction` gives its meaning; arguments as for `forward`."""
@@ -154,7 +152,8 @@ class TalkingDiT(nn.Module):
         table = rope_table([float(t) for t in times], grid[1:], self.cfg.head_dim, tokens.device)
         e, e6 = self.time(sigma)
         words, picture = self._read(text, image)
-        given = Given(words, picture, self._heard(audio), spread_mask(face_mask, grid[0]))
+        valid = audio_valid[:, None] if audio_valid is not None and audio_valid.dim() == 3 else audio_valid
+        given = Given(words, picture, self._heard(audio), spread_mask(face_mask, grid[0]), valid)
         chunks = count_chunks(grid[0], chunk_latents) if chunk_latents else None
         share = self.sequence.share(grid[0], grid[1] * grid[2], self.cfg.num_heads) if self.sequence is not None else None
         if share is not None:
@@ -172,9 +171,9 @@ class TalkingDiT(nn.Module):
         """Velocity noise - x0 (B, C, F, h, w).
 
         x (B, C, F, h, w); sigma (B,) in 0..1; reference (B, 20, F, h, w): mask and latent channels; text (B, L,
-        text_dim); image (B, 257, image_dim) or None; audio (B, [P,] F, N, audio_dim) or None; face_mask (B, S), (B,
-        P, S) or (B, P, F, S); positions: temporal RoPE index of each latent; chunk_latents: None for full
-        attention, else latents per chunk under the sparse causal mask.
+        text_dim); image (B, 257, image_dim) or None; audio (B, [P,] F, N, audio_dim) or None; audio_valid (B, [P,] F, N)
+        bool, False for padding; face_mask (B, S), (B, P, S) or (B, P, F, S); positions: temporal RoPE index of each
+        latent; chunk_latents: None for full attention, else latents per chunk under the sparse causal mask.
         """
         if self.cfg.prediction == "velocity":
             return self.network(x, sigma, reference=reference, **kwargs).float()

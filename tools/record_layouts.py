@@ -52,7 +52,8 @@ def fantasytalking(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     model = dit.WanModel(model_type="i2v", cross_attn_norm=True, **WAN)
     base = dict(model.state_dict())
     talking = official.FantasyTalkingAudioConditionModel(model, 768, 2048)
-    return {"wan_i2v": base, "fantasytalking": dict(model.state_dict()) | {f"proj_model.{k}": v for k, v in talking.proj_model.state_dict().items()}}
+    projection = {f"proj_model.{k}": v for k, v in talking.proj_model.state_dict().items()}
+    return {"wan_i2v": base, "fantasytalking": {**model.state_dict(), **projection}}
 
 
 def multitalk_like(folder: Path, module: str) -> dict[str, torch.Tensor]:

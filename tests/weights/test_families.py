@@ -119,7 +119,7 @@ def test_what_cannot_run_says_what_it_is(files: list[Shapes], message: str) -> N
 
 
 def test_an_adapter_of_another_size_says_which_tensor() -> None:
-    base = {k: v for k, v in published("wan_i2v").items()}
+    base = published("wan_i2v")
     small = {k: tuple(1536 if n == 5120 else n for n in v) for k, v in adapter_of("fantasytalking").items()}
     with pytest.raises(InputError, match=r"k_proj.weight is \(1536, 2048\), not \(5120, 2048\)"):
         identify([base, small])

@@ -87,6 +87,7 @@ FAMILIES: dict[str, Family] = {
 DEFAULTS: dict[Layout, str] = {"wan": "wan_i2v", "fantasytalking": "fantasytalking", "multitalk": "infinitetalk", "liveact": "liveact"}
 AUDIO_KINDS: dict[Layout, AudioKind] = {
     "wan": "none", "fantasytalking": "shared_q_kv", "multitalk": "own_q_kv_proj", "liveact": "own_q_kv_proj"}
+PROJECTOR_PREFIXES = ("proj_model.", "audio_proj.")
 
 # part of a name that only this family has -> why it does not run here
 OTHERS = (
@@ -110,7 +111,7 @@ class Identified:
     family: Family
     dit: DiTConfig
     names: dict[str, str]  # ours -> the file's
-    memory: tuple[str, ...] = ()  # LiveAct's memory projections, the file's names
+    projector: dict[str, tuple[int, ...]]  # shapes of the audio projector's tensors, without their prefix
 
 
 def identify(files: Iterable[Shapes], *, preset: str | None = None, head_dim: int = HEAD_DIM) -> Identified:
@@ -130,8 +131,8 @@ def identify(files: Iterable[Shapes], *, preset: str | None = None, head_dim: in
     family = _preset(layout, preset)
     cfg = sizes(found, layout, head_dim)
     _check(found, cfg, family)
-    memory = tuple(names[k] for k in found if ".memory_proj_" in k)
-    return Identified(family=family, dit=cfg, names=names, memory=memory)
+    projector = {k.removeprefix(p): v for k, v in found.items() for p in PROJECTOR_PREFIXES if k.startswith(p)}
+    return Identified(family=family, dit=cfg, names=names, projector=projector)
 
 
 def canonical(key: str) -> str:
@@ -194,8 +195,8 @@ def sizes(found: Shapes, layout: Layout, head_dim: int = HEAD_DIM) -> DiTConfig:
         "liveact": found.get("blocks.0.audio_cross_attn.kv_linear.weight", (0, 768))[-1]}[layout]
     image = found.get("img_emb.proj.1.weight")
     return DiTConfig(
-        dim=dim, ffn_dim=shape("blocks.0.ffn.0.weight")[0], num_heads=max(1, dim // head_dim), num_layers=count_layers(found), in_dim=in_dim,
-        out_dim=out_dim, text_dim=shape("text_embedding.0.weight")[1], freq_dim=shape("time_embedding.0.weight")[1],
+        dim=dim, ffn_dim=shape("blocks.0.ffn.0.weight")[0], num_heads=max(1, dim // head_dim), num_layers=count_layers(found),
+        in_dim=in_dim, out_dim=out_dim, text_dim=shape("text_embedding.0.weight")[1], freq_dim=shape("time_embedding.0.weight")[1],
         image_dim=None if image is None else image[0], patch_size=(patch[0], patch[1], patch[2]), audio_kind=AUDIO_KINDS[layout],
         audio_dim=audio_dim)
 
@@ -229,11 +230,11 @@ def _check(found: Shapes, cfg: DiTConfig, family: Family) -> None:
     missing, surplus = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
     if missing:
         rule = f"{len(missing)} of {len(wanted)} tensors are missing, first {missing[0]}"
-        remedy = "choose the adapter beside the base" if any("audio" in k or "_proj" in k for k in missing) else "fetch the whole file again"
+        remedy = "fetch the whole file again, or choose the adapter that belongs to the base"
         raise InputError("checkpoint", family.title, rule, remedy)
     if surplus:
         rule = f"{len(surplus)} tensors are of no use to it, first {surplus[0]}"
         raise InputError("checkpoint", family.title, rule, "name the family it is, or choose another file")
-    sized = (k for k in wanted if found[k] != wanted[k] and not k.startswith(("proj_model.", "audio_proj.")))
+    sized = (k for k in wanted if found[k] != wanted[k] and not k.startswith(PROJECTOR_PREFIXES))
     if (wrong := next(sized, None)) is not None:
         raise InputError("checkpoint", family.title, f"{wrong} is {found[wrong]}, not {wanted[wrong]}", "choose a file that fits the base")

@@ -100,9 +100,18 @@ def masked_attention(q: Tensor, k: Tensor, v: Tensor, num_chunks: int | None) ->
 
 
 def normalised(norm: Any, x: Tensor) -> Tensor:
-    """x through an affine norm in the type of the norm's weights: mixed types would leave the fused kernel."""
-    out: Tensor = norm(x.to(norm.weight.dtype))
+    """x through an affine norm in the type of the norm's weights: mixed types would leave the fused kernel.
+
+    Weights stored in fp8 are cast by their own layer (the host's).
+    """
+    out: Tensor = norm(x.to(norm.weight.dtype) if norm.weight.itemsize > 1 else x)
     return out
+
+
+def modulation(rows: int, cfg: DiTConfig, factory: dict[str, Any]) -> nn.Parameter:
+    """Wan's learned shifts, scales and gates (1, rows, D) at their initial values; no type as small as fp8 can draw them."""
+    drawn = torch.randn(1, rows, cfg.dim, device=factory.get("device")) / cfg.dim**0.5
+    return nn.Parameter(drawn.to(factory.get("dtype") or torch.get_default_dtype()))
 
 
 class SelfAttention(nn.Module):
@@ -246,7 +255,7 @@ class Block(nn.Module):
             operations.Linear(cfg.dim, cfg.ffn_dim, **factory), nn.GELU(approximate="tanh"),
             operations.Linear(cfg.ffn_dim, cfg.dim, **factory),
         )
-        self.modulation = nn.Parameter(torch.randn(1, 6, cfg.dim, **factory) / cfg.dim**0.5)
+        self.modulation = modulation(6, cfg, factory)
         self.norm_x: Any = None
         self.audio_cross_attn: AudioCrossAttention | None = None
         if cfg.audio_kind == "own_q_kv_proj":
@@ -315,7 +324,7 @@ class Head(nn.Module):
         patch = cfg.patch_size[0] * cfg.patch_size[1] * cfg.patch_size[2]
         self.norm = operations.LayerNorm(cfg.dim, eps=cfg.eps, elementwise_affine=False, **factory)
         self.head = operations.Linear(cfg.dim, patch * cfg.out_dim, **factory)
-        self.modulation = nn.Parameter(torch.randn(1, 2, cfg.dim, **factory) / cfg.dim**0.5)
+        self.modulation = modulation(2, cfg, factory)
 
     def forward(self, x_BLD: Tensor, time_BD: Tensor, dtype: torch.dtype) -> Tensor:
         """(B, L, patch out_dim); the output layer computes in `dtype`."""

@@ -74,6 +74,7 @@ class TalkingDiT(nn.Module):
         self.head = Head(cfg, ops, make)
         self.img_emb = ImageProjection(cfg, ops, make) if cfg.image_dim is not None else None
         self.sequence: SequenceGroup | None = None  # where this process stands, no part of the model: training sets it
+        self.cast_to: torch.dtype | None = None  # what layers compute in where their weights are stored in another type (the host's)
 
     def init_weights(self) -> None:
         """Wan's initialisation, for training from scratch: the output starts at zero."""
@@ -90,6 +91,11 @@ class TalkingDiT(nn.Module):
     # -- shared parts -----------------------------------------------------------------------------------
 
     @property
+    def compute_dtype(self) -> torch.dtype:
+        """What the layers compute in."""
+        return self.cast_to or self.patch_embedding.weight.dtype
+
+    @property
     def _blocks(self) -> tuple[Block, ...]:
         return cast("tuple[Block, ...]", tuple(self.blocks))
 
@@ -104,7 +110,7 @@ class TalkingDiT(nn.Module):
 
     def time(self, sigma_B: Tensor) -> tuple[Tensor, Tensor]:
         """Timestep embedding (B, D) and its projection (B, 6, D)."""
-        e = self.time_embedding(timestep_embedding(sigma_B * 1000, self.cfg.freq_dim).to(self.patch_embedding.weight.dtype))
+        e = self.time_embedding(timestep_embedding(sigma_B * 1000, self.cfg.freq_dim).to(self.compute_dtype))
         return e.float(), self.time_projection(e).unflatten(1, (6, self.cfg.dim)).float()
 
     def audio(self, tokens: Tensor | None, valid: Tensor | None = None) -> list[AudioKV | None]:
@@ -124,7 +130,7 @@ class TalkingDiT(nn.Module):
             still = reference[:, -self.cfg.out_dim :]
             x = x - (1 - sigma_B.to(x)).view(-1, 1, 1, 1, 1) * still
             reference = torch.cat([reference[:, : -self.cfg.out_dim], still / self.cfg.reference_scale], 1)
-        patches = self.patch_embedding(torch.cat([x, reference], 1).to(self.patch_embedding.weight.dtype))
+        patches = self.patch_embedding(torch.cat([x, reference], 1).to(self.compute_dtype))
         return patches.flatten(2).transpose(1, 2), (patches.shape[2], patches.shape[3], patches.shape[4])
 
     def _unpatch(self, tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
@@ -182,12 +188,14 @@ class TalkingDiT(nn.Module):
 
     # -- streams ----------------------------------------------------------------------------------------
 
-    def allocate_cache(self, batch: int, chunk_latents: int, latent_hw: tuple[int, int]) -> StepCache:
-        """A cache for one denoising step of a stream."""
+    def allocate_cache(
+        self, batch: int, chunk_latents: int, latent_hw: tuple[int, int], device: torch.device | None = None,
+    ) -> StepCache:
+        """A cache for one denoising step of a stream, on `device` or where the weights are."""
         tokens = chunk_latents * (latent_hw[0] // self.cfg.patch_size[1]) * (latent_hw[1] // self.cfg.patch_size[2])
         return StepCache.allocate(
-            len(self.blocks), batch, tokens, self.cfg.num_heads, self.cfg.head_dim, self.patch_embedding.weight
-        )
+            len(self.blocks), batch, tokens, self.cfg.num_heads, self.cfg.head_dim,
+            self.patch_embedding.weight.new_empty(0, dtype=self.compute_dtype, device=device))
 
     def chunk_x0(
         self, x: Tensor, sigma: Tensor, *, reference: Tensor, conditions: Conditions, audio: list[AudioKV | None],

@@ -54,12 +54,14 @@ def load_open_model(
     return OpenModel(family=found.family, dit=dit, projector=projector, memory=memory)
 
 
-def build_projector(found: Identified, operations: Any = nn) -> FantasyProjector | GroupedProjector | None:
+def build_projector(
+    found: Identified, operations: Any = nn, *, device: Any = None, dtype: torch.dtype | None = None,
+) -> FantasyProjector | GroupedProjector | None:
     """The family's audio projector at the checkpoint's sizes, without weights."""
-    shapes = found.projector
+    shapes, make = found.projector, {"operations": operations, "device": device, "dtype": dtype}
     if found.family.layout == "fantasytalking":
         dim, audio_dim = shapes["proj.weight"]
-        return FantasyProjector(FantasyProjectorConfig(audio_dim=audio_dim, dim=dim), operations=operations)
+        return FantasyProjector(FantasyProjectorConfig(audio_dim=audio_dim, dim=dim), **make)
     if found.family.layout == "wan":
         return None
     hidden, first = shapes["proj1.weight"]
@@ -67,7 +69,7 @@ def build_projector(found: Identified, operations: Any = nn) -> FantasyProjector
     of_frame, layers = (later - first) // 3, GroupedProjectorConfig.layers  # windows of 5 and of 8 frames
     return GroupedProjector(GroupedProjectorConfig(
         first_window=first // of_frame, later_window=later // of_frame, audio_dim=of_frame // layers, hidden=hidden, dim=dim,
-        tokens=shapes["proj3.weight"][0] // dim), operations=operations)
+        tokens=shapes["proj3.weight"][0] // dim), **make)
 
 
 class Reader:

@@ -47,7 +47,8 @@ def write_files(folder: Path) -> dict[str, Path]:
     base = tensors("none")
     files = {"base": base}
     sound = {
-        "fantasytalking": ("shared_q_kv", "proj_model.", projectors.FantasyProjector(projectors.FantasyProjectorConfig(audio_dim=16, dim=24))),
+        "fantasytalking": ("shared_q_kv", "proj_model.", projectors.FantasyProjector(
+            projectors.FantasyProjectorConfig(audio_dim=16, dim=24))),
         "infinitetalk": ("own_q_kv_proj", "audio_proj.", projectors.GroupedProjector(projectors.GroupedProjectorConfig(
             audio_dim=2, hidden=8, dim=24, tokens=3)))}
     for name, (kind, prefix, projector) in sound.items():
@@ -84,7 +85,8 @@ def condition() -> list[Any]:
 
     mask = torch.ones(1, 4, LATENTS, SIDE, SIDE)
     mask[:, :, :1] = 0
-    extra = {"concat_latent_image": numbers("picture", (1, 16, LATENTS, SIDE, SIDE)), "concat_mask": mask, "clip_vision_output": ClipVision()}
+    picture = numbers("picture", (1, 16, LATENTS, SIDE, SIDE))
+    extra = {"concat_latent_image": picture, "concat_mask": mask, "clip_vision_output": ClipVision()}
     return [[numbers("text", (1, 8, 4096)), extra]]
 
 

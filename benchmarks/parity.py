@@ -1,4 +1,4 @@
-"""Equalities the design rests on: the host's WanModel, chunked against whole, future sound against past picture.
+"""Equalities the design rests on: the host's WanModel and wav2vec2, chunked against whole, future sound against past picture.
 
 Needs a ComfyUI for the first (`make host`, or COMFYUI_PATH with COMFYUI_PYTHON); everything runs in float32 on the
 CPU. What is left against the host is its sinusoid of the timestep, which it computes in float32, Wan's own code and
@@ -70,13 +70,14 @@ def compare_with_host(path: Path, python: Path) -> dict[str, Any]:
 
 
 def host_results(host: tuple[Path, Path] | None = None) -> list[Result]:
-    """Our transformer against the host's, same weights, audio off."""
+    """Our transformer and speech encoder against the host's, same weights."""
     host = host or find_host()
     if host is None:
         return [result("the host's WanModel", "not measured: no ComfyUI, run `make host`", "", f"<= {BAR:g}", False)]
     say("the host's WanModel in its own Python")
     found = compare_with_host(*host)
     rows = [_equal(f"ComfyUI {found['version']} WanModel, {name}", c["difference"]) for name, c in found["compared"].items()]
+    rows += [_equal(f"ComfyUI {found['version']} wav2vec2, {name}", c["difference"]) for name, c in found["wav2vec2"].items()]
     rms = next(iter(found["compared"].values()))["rms"]
     return [*rows, result("size of what is compared", rms, "rms"), result("state-dict names in common", found["keys"], "tensors")]
 

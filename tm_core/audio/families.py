@@ -101,11 +101,12 @@ def normalise_sound(samples: Floats) -> Floats:
     return np.asarray((samples - samples.mean()) / np.sqrt(samples.var() + VARIANCE_FLOOR), np.float32)
 
 
-def encode_speech(encoder: Wav2Vec2, samples: Floats, family: SpeechFamily, *, device: Any = None, dtype: torch.dtype = torch.float32) -> Tensor:
+def encode_speech(
+    encoder: Wav2Vec2, samples: Floats, family: SpeechFamily, *, device: Any = None, dtype: torch.dtype = torch.float32,
+) -> Tensor:
     """Features of a sound (n,), 16 kHz mono: (T, L, D) per video frame, or (N, D) at 50 Hz for FantasyTalking.
 
-    `dtype` is the type the encoder's layers compute in. The whole sound is encoded at once, as the official scripts do:
-    about 7 kB of memory per sample of the first convolution's 512 channels times a few, 0.5 GB for a minute.
+    `dtype` is the type the encoder's layers compute in. The whole sound is encoded at once, as the official scripts do.
     LiveAct's script speeds speech up to 25 frames a second before encoding; here the features are stretched to its frame
     rate instead, which is the same at 25 fps and close to it at 24 and 20. Errors: InputError for a sound below 400 samples.
     """
@@ -141,7 +142,8 @@ def from_host(output: Mapping[str, Any], family: SpeechFamily, *, approximate: b
         return pick_layers(states, family)
     if not approximate:
         raise InputError(
-            "audio_encoder_output", "50 features a second", f"{family.name} was trained on {family.fps} a second, made before the transformer",
+            "audio_encoder_output", "50 features a second",
+            f"{family.name} was trained on {family.fps} a second, made before the transformer",
             "connect the sound to TM's own encoder, or allow approximate features")
     samples = output.get("audio_samples") or len(states[0]) * HOP
     frames = family.frames_of(int(samples))

@@ -1,6 +1,6 @@
 """Record what the official code makes of sound, as numbers for tests/audio and tests/model (developers only).
 
-    python tools/record_speech_goldens.py wav2vec2 MULTITALK_FOLDER COMMIT
+    python tools/record_speech_goldens.py wav2vec2 MULTITALK_FOLDER COMMIT LIVEACT_FOLDER COMMIT
     python tools/record_speech_goldens.py loudness
     python tools/record_speech_goldens.py fantasytalking FANTASY_TALKING_FOLDER COMMIT
     python tools/record_speech_goldens.py multitalk MULTITALK_FOLDER COMMIT LIVEACT_FOLDER COMMIT
@@ -104,8 +104,8 @@ def filled(module: nn.Module) -> nn.Module:
 
 
 @torch.inference_mode()
-def record_wav2vec2(folder: Path, commit: str) -> None:
-    """Hugging Face's encoder and feature extractor, and MultiTalk's subclass that stretches before the transformer."""
+def record_wav2vec2(folder: Path, commit: str, liveact: Path, liveact_commit: str) -> None:
+    """Hugging Face's encoder and normalisation, MultiTalk's stretching before the transformer, LiveAct's way from sound to features."""
     transformers = importlib.import_module("transformers")
     config = transformers.Wav2Vec2Config(**SMALL_WAV2VEC2)
     samples = torch.from_numpy(seeded.sound(SAMPLES))[None]
@@ -114,14 +114,19 @@ def record_wav2vec2(folder: Path, commit: str) -> None:
     extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=True)
     normalised = torch.from_numpy(np.array(extractor(seeded.sound(SAMPLES), sampling_rate=16000).input_values[0]))
     subclass = import_from(folder, "src.audio_analysis.wav2vec2").Wav2Vec2Model
-    stretched = filled(subclass(config))(samples, seq_len=FRAMES, output_hidden_states=True).hidden_states
+    stretching = filled(subclass(config))
+    stretched = stretching(samples, seq_len=FRAMES, output_hidden_states=True).hidden_states
+    as_it_is = transformers.Wav2Vec2FeatureExtractor(do_normalize=False)  # chinese-wav2vec2-base's preprocessor_config.json
+    features = import_from(liveact, "util_liveact").get_embedding(seeded.sound(SAMPLES), as_it_is, stretching)
     full = transformers.Wav2Vec2Model(transformers.Wav2Vec2Config())
     save(
-        "wav2vec2", {"states": torch.cat(states), "stretched": torch.cat(stretched), "normalised_every_8th": normalised[::8]},
+        "wav2vec2",
+        {"states": torch.cat(states), "stretched": torch.cat(stretched), "normalised_every_8th": normalised[::8], "features": features},
         transformers=transformers.__version__, config=SMALL_WAV2VEC2, samples=SAMPLES, frames=FRAMES,
         parameters_of_base=sum(p.numel() for p in full.parameters()),
         shapes={name: list(value.shape) for name, value in plain.state_dict().items()},
-        stretched_by=f"MeiGen-AI/MultiTalk {commit} src/audio_analysis/wav2vec2.py")
+        stretched_by=f"MeiGen-AI/MultiTalk {commit} src/audio_analysis/wav2vec2.py",
+        features_by=f"Soul-AILab/SoulX-LiveAct {liveact_commit} util_liveact.get_embedding")
 
 
 def loudness_cases() -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -17,7 +18,7 @@ from benchmarks._seeded import fill, fill_state, sound
 from tm_core.audio.families import FAMILIES, encode_speech, from_host, prepare_sound
 from tm_core.audio.loudness import integrated_loudness, normalise_loudness
 from tm_core.audio.speech_windows import FrameWindows, TokenWindows
-from tm_core.audio.wav2vec2 import Wav2Vec2, Wav2Vec2Config, vectors_of
+from tm_core.audio.wav2vec2 import Wav2Vec2, Wav2Vec2Config, build_wav2vec2, vectors_of
 from tm_core.errors import InputError
 
 Golden = Callable[[str], tuple[dict[str, Tensor], dict[str, Any]]]
@@ -206,6 +207,13 @@ def test_preparation_of_each_family() -> None:
 @pytest.mark.parametrize(("name", "shape"), [("fantasytalking", (74, 64)), ("multitalk", (37, 12, 64)), ("liveact", (36, 12, 64))])
 def test_features_have_the_familys_shape_and_rate(encoder: Wav2Vec2, name: str, shape: tuple[int, ...]) -> None:
     assert encode_speech(encoder, sound(24000), FAMILIES[name]).shape == shape  # 1.5 s
+
+
+def test_from_sound_to_features_as_the_official_function_does(golden: Golden) -> None:
+    recorded, source = golden("wav2vec2")
+    model = build_wav2vec2(fill_state({name: tuple(shape) for name, shape in source["shapes"].items()}))
+    made = encode_speech(model, sound(source["samples"]), replace(MULTITALK, loudness_lufs=None))
+    assert (made - recorded["features"]).abs().max() <= 1e-4
 
 
 def test_stereo_is_refused() -> None:

@@ -135,8 +135,8 @@ def from_host(output: Mapping[str, Any], family: SpeechFamily, *, approximate: b
     """
     states = _host_states(output, family)
     log.warning(
-        "%s: ComfyUI's audio encoder does not %s and does not say which file it loaded (needed: %s); quiet speech may move the lips "
-        "less. TM's own encoder does it as the model was trained", family.name,
+        "%s: ComfyUI's audio encoder does not %s and does not say which file it loaded (needed: %s), so quiet speech may "
+        "sound different to this model than in its training; TM's own encoder has neither fault", family.name,
         "normalise the sound" if family.normalise else "adjust loudness", family.encoder)
     if not family.per_frame:
         return pick_layers(states, family)

@@ -96,10 +96,14 @@ def import_from(folder: Path, name: str) -> types.ModuleType:
         sys.path.remove(str(folder))
 
 
+def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a module's tensors."""
+    return {name: tuple(value.shape) for name, value in module.state_dict().items()}
+
+
 def filled(module: nn.Module) -> nn.Module:
     """The module with weights of the rule."""
-    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    module.load_state_dict(seeded.fill_state(shapes))
+    module.load_state_dict(seeded.fill_state(shapes_of(module)))
     return module.eval()
 
 
@@ -124,7 +128,7 @@ def record_wav2vec2(folder: Path, commit: str, liveact: Path, liveact_commit: st
         {"states": torch.cat(states), "stretched": torch.cat(stretched), "normalised_every_8th": normalised[::8], "features": features},
         transformers=transformers.__version__, config=SMALL_WAV2VEC2, samples=SAMPLES, frames=FRAMES,
         parameters_of_base=sum(p.numel() for p in full.parameters()),
-        shapes={name: list(value.shape) for name, value in plain.state_dict().items()},
+        shapes=shapes_of(plain),
         stretched_by=f"MeiGen-AI/MultiTalk {commit} src/audio_analysis/wav2vec2.py",
         features_by=f"Soul-AILab/SoulX-LiveAct {liveact_commit} util_liveact.get_embedding")
 
@@ -158,12 +162,14 @@ def record_fantasytalking(folder: Path, commit: str) -> None:
     model = official.FantasyTalkingAudioConditionModel
     tensors = {f"ranges_{n}_{f}": torch.tensor(model.split_audio_sequence(None, n, num_frames=f)) for n, f in FANTASY_CASES}
     features = seeded.fill("features", (1, FANTASY_FEATURES, FANTASY_DIMS[0])) * 5
-    tokens = filled(official.AudioProjModel(*FANTASY_DIMS))(features)
+    projector = filled(official.AudioProjModel(*FANTASY_DIMS))
+    tokens = projector(features)
     ranges = model.split_audio_sequence(None, FANTASY_FEATURES, num_frames=FANTASY_FRAMES)
     windows, lengths = model.split_tensor_with_padding(None, tokens, ranges, expand_length=4)
     save(
         "fantasytalking", {**tensors, "tokens": tokens[0], "windows": windows[0], "lengths": lengths},
-        repository="Fantasy-AMAP/fantasy-talking", commit=commit, features=[FANTASY_FEATURES, FANTASY_DIMS[0]], frames=FANTASY_FRAMES)
+        repository="Fantasy-AMAP/fantasy-talking", commit=commit, features=[FANTASY_FEATURES, FANTASY_DIMS[0]], frames=FANTASY_FRAMES,
+        shapes=shapes_of(projector))
 
 
 class Reached(Exception):
@@ -211,7 +217,7 @@ def record_multitalk(folder: Path, commit: str, liveact: Path, liveact_commit: s
     projector = filled(official.AudioProjModel(seq_len=5, seq_len_vf=8, norm_output_audio=True, **GROUPED))
     save(
         "multitalk", {**tensors, "tokens": projector(first, later)}, repository="MeiGen-AI/MultiTalk", commit=commit, projector=GROUPED,
-        clips=MULTITALK_CLIPS, feature=MULTITALK_FEATURE,
+        shapes=shapes_of(projector), clips=MULTITALK_CLIPS, feature=MULTITALK_FEATURE,
         frame_windows=f"Soul-AILab/SoulX-LiveAct {liveact_commit} util_liveact.get_audio_emb")
 
 

@@ -23,22 +23,17 @@ from tm_core.model.open_projectors import (
 
 BAR = 1e-4
 Golden = Callable[[str], tuple[dict[str, Tensor], dict[str, Any]]]
-FANTASY_SHAPES = {"proj.weight": (32, 24), "norm.weight": (32,), "norm.bias": (32,)}
 
 
-def grouped_shapes(source: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Tensors of MultiTalk's projection at the sizes of the recording."""
-    p = source["projector"]
-    frame, hidden, dim, tokens = p["blocks"] * p["channels"], p["intermediate_dim"], p["output_dim"], p["context_tokens"]
-    sizes = {"proj1": (hidden, 5 * frame), "proj1_vf": (hidden, 8 * frame), "proj2": (hidden, hidden), "proj3": (tokens * dim, hidden)}
-    weights = {f"{name}.weight": shape for name, shape in sizes.items()} | {f"{name}.bias": shape[:1] for name, shape in sizes.items()}
-    return {**weights, "norm.weight": (dim,), "norm.bias": (dim,)}
+def weights_of(source: dict[str, Any]) -> dict[str, Tensor]:
+    """Weights of the recorded projection, by the rule of benchmarks/_seeded.py."""
+    return fill_state({name: tuple(shape) for name, shape in source["shapes"].items()})
 
 
 def test_fantasytalkings_projection(golden: Golden) -> None:
     recorded, source = golden("fantasytalking")
     features = fill("features", (1, *source["features"]))[0] * 5
-    made = build_fantasy_projector(fill_state(FANTASY_SHAPES))(features)
+    made = build_fantasy_projector(weights_of(source))(features)
     assert (made - recorded["tokens"]).abs().max() <= BAR
 
 
@@ -46,7 +41,7 @@ def test_multitalks_projection(golden: Golden) -> None:
     recorded, source = golden("multitalk")
     p = source["projector"]
     first, later = (fill(f"window{n}", (2, f, n, p["blocks"], p["channels"])) * 10 for f, n in ((1, 5), (3, 8)))
-    model = build_grouped_projector(fill_state(grouped_shapes(source)), layers=p["blocks"])
+    model = build_grouped_projector(weights_of(source), layers=p["blocks"])
     assert model.cfg == GroupedProjectorConfig(layers=3, audio_dim=16, hidden=24, dim=20, tokens=4)
     made = model(first, later)
     assert (made - recorded["tokens"]).abs().max() <= BAR
@@ -64,15 +59,15 @@ def test_windows_fit_the_projection() -> None:
 
 
 @pytest.mark.parametrize("head", ["proj_model.", "", "diffusion_model.proj_model."])
-def test_fantasytalking_is_found_under_every_prefix(head: str) -> None:
-    weights = fill_state(FANTASY_SHAPES)
+def test_fantasytalking_is_found_under_every_prefix(golden: Golden, head: str) -> None:
+    weights = weights_of(golden("fantasytalking")[1])
     state = {head + name: v for name, v in weights.items()} | {"audio_processor.blocks.0.cross_attn.processor.k_proj.weight": torch.ones(1)}
     assert projector_weights(state, "fantasy").keys() == weights.keys()
 
 
 @pytest.mark.parametrize("head", ["audio_proj.", "", "model.diffusion_model.audio_proj."])
 def test_multitalk_is_found_under_every_prefix(golden: Golden, head: str) -> None:
-    weights = fill_state(grouped_shapes(golden("multitalk")[1]))
+    weights = weights_of(golden("multitalk")[1])
     assert projector_weights({head + name: v for name, v in weights.items()}, "grouped").keys() == weights.keys()
 
 

@@ -1,4 +1,4 @@
-"""Runs inside a ComfyUI's own Python: the host's WanModel against TalkingDiT with the same random weights.
+"""Runs inside a ComfyUI's own Python: the host's WanModel and wav2vec2 against ours with the same random weights.
 
 Usage: python _host_parity.py COMFYUI_FOLDER REPOSITORY; the last line is JSON. Started by parity.py, which has the
 report. Imports nothing but the host and tm_core, because that environment has nothing else of ours.
@@ -39,9 +39,14 @@ def host_model(cfg: Any, model_type: str) -> torch.nn.Module:
         model_type=model_type, in_dim=cfg.in_dim, dim=cfg.dim, ffn_dim=cfg.ffn_dim, freq_dim=cfg.freq_dim, text_dim=cfg.text_dim,
         text_len=cfg.text_len, out_dim=cfg.out_dim, num_heads=cfg.num_heads, num_layers=cfg.num_layers,
         dtype=torch.float32, operations=ops.disable_weight_init)
+    return randomise(model)
+
+
+def randomise(model: torch.nn.Module) -> torch.nn.Module:
+    """Random weights everywhere, norms around 1."""
     rng = torch.Generator().manual_seed(0)
     for name, p in model.named_parameters():
-        centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+        centre = 1.0 if name.endswith("original0") or ("norm" in name and name.endswith("weight")) else 0.0
         scale = 0.3 if p.dim() == 1 or "modulation" in name else p[0].numel() ** -0.5
         p.data = centre + scale * torch.randn(p.shape, generator=rng)
     return model.eval()
@@ -61,6 +66,53 @@ def compare(ours: torch.nn.Module, host: torch.nn.Module, data: dict[str, torch.
     joined = torch.cat([data["x"], data["reference"]], 1)
     theirs = host(joined, data["sigma"] * 1000, data["text"], clip_fea=image)
     made = ours(data["x"], data["sigma"], reference=data["reference"], text=data["text"], image=image)
+    return {"difference": (made - theirs).abs().max().item(), "rms": theirs.square().mean().sqrt().item()}
+
+
+# -- wav2vec2 -------------------------------------------------------------------------------------------------
+
+
+def speech() -> torch.Tensor:
+    """1.3 s of something like speech (1, 1, n)."""
+    return torch.from_numpy(importlib.import_module("benchmarks._seeded").sound(20800))[None, None]
+
+
+def states_differ(ours: list[torch.Tensor], theirs: tuple[torch.Tensor, ...]) -> dict[str, float]:
+    """Largest difference over all hidden states."""
+    a, b = torch.stack(ours), torch.stack(theirs)
+    return {"difference": (a - b).abs().max().item(), "rms": b.square().mean().sqrt().item()}
+
+
+def compare_wav2vec2() -> dict[str, dict[str, float]]:
+    """The host's encoder at reduced and true size, its normalisation, and its loader and node as users run them."""
+    theirs, ops = importlib.import_module("comfy.audio_encoders.wav2vec2"), importlib.import_module("comfy.ops")
+    ours, families = importlib.import_module("tm_core.audio.wav2vec2"), importlib.import_module("tm_core.audio.families")
+    base = {"conv_norm": False, "conv_bias": False, "do_stable_layer_norm": False, "operations": ops.disable_weight_init}
+    small = {"embed_dim": 128, "num_heads": 2, "num_layers": 3}
+    large = {"embed_dim": 768, "num_heads": 12, "num_layers": 12}
+    variants = {"reduced": (small, False), "reduced, normalised, casting operations": (small, True), "base": (large, False)}
+    out, sound, state = {}, speech(), {}
+    for name, (sizes, normalise) in variants.items():
+        host = randomise(theirs.Wav2Vec2Model(**sizes, **base, do_normalize=normalise, dtype=torch.float32))
+        state = host.state_dict()
+        given = torch.from_numpy(families.normalise_sound(sound[0, 0].numpy())) if normalise else sound[0, 0]
+        made = ours.build_wav2vec2(state, operations=ops.manual_cast if "casting" in name else torch.nn)
+        out[name] = states_differ(made(given[None]), host(sound)[1])
+    out["base, the host's loader and encode node"] = compare_node(state, sound)
+    return out
+
+
+def compare_node(state: dict[str, torch.Tensor], sound: torch.Tensor) -> dict[str, float]:
+    """AUDIO_ENCODER_OUTPUT of a file with Hugging Face's names, through `from_host`, against our encoder."""
+    encoders, families = importlib.import_module("comfy.audio_encoders.audio_encoders"), importlib.import_module("tm_core.audio.families")
+    build, family = importlib.import_module("tm_core.audio.wav2vec2").build_wav2vec2, families.FAMILIES["fantasytalking"]
+    importlib.import_module("comfy.model_patcher")  # the encoder's module relies on it being there
+    older = {f"parametrizations.weight.original{i}": name for i, name in enumerate(("weight_g", "weight_v"))}
+    file = {"wav2vec2." + next((k.replace(a, b) for a, b in older.items() if a in k), k): v for k, v in state.items()}
+    encoder = encoders.load_audio_encoder_from_sd(dict(file))
+    stored = encoder.get_sd()  # in the type the host chose
+    made = build(stored)(sound[0])[-1][0]
+    theirs = families.from_host(encoder.encode_audio(sound, 16000), family)
     return {"difference": (made - theirs).abs().max().item(), "rms": theirs.square().mean().sqrt().item()}
 
 
@@ -88,7 +140,8 @@ def main(folder: str, repository: str) -> dict[str, Any]:
     audio_only = not unexpected and all(k.endswith(("cross_attn.k_proj.weight", "cross_attn.v_proj.weight")) for k in missing)
     out["i2v with audio layers, no sound"] = compare(speaking, host, data, data["image"])
     version = importlib.import_module("comfyui_version").__version__
-    return {"version": version, "keys": len(weights), "only_audio_keys_are_new": audio_only, "compared": out}
+    return {
+        "version": version, "keys": len(weights), "only_audio_keys_are_new": audio_only, "compared": out, "wav2vec2": compare_wav2vec2()}
 
 
 if __name__ == "__main__":

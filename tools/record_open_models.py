@@ -1,4 +1,4 @@
-"""Records what the official transformers of open checkpoints answer, at small size: tests/data/NAME.safetensors.
+"""Records what the official transformers of open checkpoints answer, at small size: tests/data/NAME_dit.safetensors.
 
 Usage: python tools/record_open_models.py infinitetalk|fantasytalking FOLDER COMMIT, FOLDER being a checkout of
 MeiGen-AI/InfiniteTalk or Fantasy-AMAP/fantasy-talking at that commit. Needs torch, einops and tqdm; their other
@@ -123,7 +123,7 @@ def main(name: str, folder: str, commit: str) -> None:
     DATA.mkdir(exist_ok=True)
     metadata = {"repository": f"https://github.com/{repository}", "commit": commit, "recorded by": "tools/record_open_models.py",
                 "sizes": json.dumps(SIZES)}
-    save_file({k: v.float().contiguous() for k, v in recorded.items()}, str(DATA / f"{name}.safetensors"), metadata)
+    save_file({k: v.float().contiguous() for k, v in recorded.items()}, str(DATA / f"{name}_dit.safetensors"), metadata)
     logging.info({k: (tuple(v.shape), round(v.square().mean().sqrt().item(), 3)) for k, v in recorded.items()})
 
 

@@ -1,4 +1,4 @@
-"""Our transformer is the host's: same weights, same state-dict names, same velocity."""
+"""Our transformer and speech encoder are the host's: same weights, same state-dict names, same numbers."""
 
 from __future__ import annotations
 
@@ -28,3 +28,12 @@ def test_the_velocity_is_the_hosts(found: dict[str, Any], variant: str) -> None:
 def test_the_audio_layers_are_the_only_new_names(found: dict[str, Any]) -> None:
     assert found["only_audio_keys_are_new"]
     assert found["keys"] > 100
+
+
+@pytest.mark.parametrize(
+    "variant", ["reduced", "reduced, normalised, casting operations", "base", "base, the host's loader and encode node"],
+)
+def test_the_speech_encoder_is_the_hosts(found: dict[str, Any], variant: str) -> None:
+    compared = found["wav2vec2"][variant]
+    assert compared["difference"] <= BAR
+    assert compared["rms"] > 0.5

@@ -20,7 +20,7 @@ BAR = 1e-4
 
 
 def recorded(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    with safe_open(str(Path(__file__).parents[1] / "data" / f"{name}.safetensors"), "pt") as f:
+    with safe_open(str(Path(__file__).parents[1] / "data" / f"{name}_dit.safetensors"), "pt") as f:
         assert f.metadata()["repository"].startswith("https://github.com/") and len(f.metadata()["commit"]) == 40
         return {k: f.get_tensor(k) for k in f.keys()}, json.loads(f.metadata()["sizes"])  # noqa: SIM118 - not a dict
 

@@ -101,11 +101,12 @@ def normalise_sound(samples: Floats) -> Floats:
     return np.asarray((samples - samples.mean()) / np.sqrt(samples.var() + VARIANCE_FLOOR), np.float32)
 
 
-def encode_speech(encoder: Wav2Vec2, samples: Floats, family: SpeechFamily, *, device: Any = None, dtype: torch.dtype = torch.float32) -> Tensor:
+def encode_speech(
+    encoder: Wav2Vec2, samples: Floats, family: SpeechFamily, *, device: Any = None, dtype: torch.dtype = torch.float32,
+) -> Tensor:
     """Features of a sound (n,), 16 kHz mono: (T, L, D) per video frame, or (N, D) at 50 Hz for FantasyTalking.
 
-    `dtype` is the type the encoder's layers compute in. The whole sound is encoded at once, as the official scripts do:
-    about 7 kB of memory per sample of the first convolution's 512 channels times a few, 0.5 GB for a minute.
+    `dtype` is the type the encoder's layers compute in. The whole sound is encoded at once, as the official scripts do.
     LiveAct's script speeds speech up to 25 frames a second before encoding; here the features are stretched to its frame
     rate instead, which is the same at 25 fps and close to it at 24 and 20. Errors: InputError for a sound below 400 samples.
     """
@@ -134,14 +135,15 @@ def from_host(output: Mapping[str, Any], family: SpeechFamily, *, approximate: b
     """
     states = _host_states(output, family)
     log.warning(
-        "%s: ComfyUI's audio encoder does not %s and does not say which file it loaded (needed: %s); quiet speech may move the lips "
-        "less. TM's own encoder does it as the model was trained", family.name,
+        "%s: ComfyUI's audio encoder does not %s and does not say which file it loaded (needed: %s), so quiet speech may "
+        "sound different to this model than in its training; TM's own encoder has neither fault", family.name,
         "normalise the sound" if family.normalise else "adjust loudness", family.encoder)
     if not family.per_frame:
         return pick_layers(states, family)
     if not approximate:
         raise InputError(
-            "audio_encoder_output", "50 features a second", f"{family.name} was trained on {family.fps} a second, made before the transformer",
+            "audio_encoder_output", "50 features a second",
+            f"{family.name} was trained on {family.fps} a second, made before the transformer",
             "connect the sound to TM's own encoder, or allow approximate features")
     samples = output.get("audio_samples") or len(states[0]) * HOP
     frames = family.frames_of(int(samples))

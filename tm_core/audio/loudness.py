@@ -1,8 +1,8 @@
 """Loudness of speech after ITU-R BS.1770-4, and sound brought to a given loudness.
 
 Mono only. The two filters are the recommendation's K weighting for any sample rate, with the rounded
-parameters of pyloudnorm, which prepared the sound MultiTalk and its relatives were trained on: at 16 kHz
-they differ from the exact ones by a few hundredths of a dB, and the checkpoints know these.
+parameters of pyloudnorm, which prepares the sound of MultiTalk and its relatives: they read about a tenth of
+a dB away from the exact ones, and the checkpoints know these.
 
 Shapes: n samples.
 """

@@ -6,8 +6,9 @@ TencentGameMate/chinese-wav2vec2-base); the weight norm of the positional convol
 are read, so injected `operations` see an ordinary convolution. What is done to the samples before, and which
 layers are used after, differs between checkpoints: families.py.
 
-The group norm and the attention look at the whole clip, so no vector of a clip is final before its end.
-Non-goals: the large layout (layer norm after every convolution), training, masking, padding within a batch.
+The group norm and the attention look at the whole clip, so no vector of a clip is final before its end. Long
+sounds pass the convolutions in blocks with the group norm's statistics taken beforehand: same numbers, bounded
+memory. Non-goals: the large layout (layer norm after every convolution), training, masking, padding within a batch.
 
 Shapes: B clips, n samples, T vectors, D width, C convolution channels.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,8 @@ SAMPLE_RATE = 16000
 KERNELS = (10, 3, 3, 3, 3, 2, 2)
 STRIDES = (5, 2, 2, 2, 2, 2, 2)
 HOP = 320  # samples from one vector to the next: the product of the strides
+RECEPTIVE = 400  # samples one vector hears before the transformer
+BLOCK_VECTORS = 1500  # 30 s: what passes the convolutions at a time
 EPS = 1e-5
 # heads for pretraining and for transcription, and the vector that stands for masked sound: no part of the encoder
 NOT_ENCODER = re.compile(r"(lm_head|quantizer|project_hid|project_q)\.|masked_spec_embed$")
@@ -57,9 +60,9 @@ def vectors_of(samples: int) -> int:
 class _ConvLayer(nn.Module):
     def __init__(self, inner: int, outer: int, kernel: int, stride: int, norm: bool, operations: Any, kw: dict[str, Any]) -> None:
         super().__init__()
-        self.conv = operations.Conv1d(inner, outer, kernel, stride=stride, bias=False, **kw)
+        self.conv: Any = operations.Conv1d(inner, outer, kernel, stride=stride, bias=False, **kw)
         # one group per channel: every channel is normalised over the clip's whole time
-        self.layer_norm = operations.GroupNorm(outer, outer, eps=EPS, **kw) if norm else None
+        self.layer_norm: Any = operations.GroupNorm(outer, outer, eps=EPS, **kw) if norm else None
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
@@ -76,10 +79,39 @@ class _FeatureExtractor(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         """(B, n) -> (B, T, C)."""
-        x = samples[:, None]
-        for layer in self.conv_layers:
+        count = vectors_of(samples.shape[-1])
+        if count <= BLOCK_VECTORS:
+            return self._later_layers(self._first(samples[:, None]))
+        mean, scale = self._statistics(samples)
+        starts = range(0, count, BLOCK_VECTORS)
+        return torch.cat([self._block(samples, start, min(start + BLOCK_VECTORS, count), mean, scale) for start in starts], 1)
+
+    @property
+    def _first(self) -> _ConvLayer:
+        return cast(_ConvLayer, self.conv_layers[0])
+
+    def _later_layers(self, x: Tensor) -> Tensor:
+        for layer in self.conv_layers[1:]:
             x = layer(x)
         return x.transpose(1, 2)
+
+    def _statistics(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and 1 / deviation (B, C, 1) of the first convolution over the whole time, in float64."""
+        rows, step = (samples.shape[-1] - KERNELS[0]) // STRIDES[0] + 1, BLOCK_VECTORS * HOP // STRIDES[0]
+        total = square = torch.zeros((), dtype=torch.float64, device=samples.device)
+        for row in range(0, rows, step):
+            piece = samples[:, None, row * STRIDES[0] : (min(row + step, rows) - 1) * STRIDES[0] + KERNELS[0]]
+            made = self._first.conv(piece).double()
+            total, square = total + made.sum(-1, keepdim=True), square + made.square().sum(-1, keepdim=True)
+        mean = total / rows
+        return mean, (square / rows - mean.square() + EPS).rsqrt()
+
+    def _block(self, samples: Tensor, start: int, stop: int, mean: Tensor, scale: Tensor) -> Tensor:
+        """Vectors start ... stop - 1 (B, stop - start, C)."""
+        first = self._first
+        made = first.conv(samples[:, None, start * HOP : (stop - 1) * HOP + RECEPTIVE])
+        weight, bias = (p.to(made)[:, None] for p in (first.layer_norm.weight, first.layer_norm.bias))
+        return self._later_layers(F.gelu((made - mean.to(made)) * scale.to(made) * weight + bias))
 
 
 class _FeatureProjection(nn.Module):
@@ -109,8 +141,7 @@ class _Attention(nn.Module):
     def __init__(self, cfg: Wav2Vec2Config, operations: Any, kw: dict[str, Any]) -> None:
         super().__init__()
         self.heads = cfg.heads
-        for name in ("k_proj", "v_proj", "q_proj", "out_proj"):
-            setattr(self, name, operations.Linear(cfg.width, cfg.width, **kw))
+        self.k_proj, self.v_proj, self.q_proj, self.out_proj = (operations.Linear(cfg.width, cfg.width, **kw) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.q_proj, self.k_proj, self.v_proj))
@@ -170,7 +201,9 @@ class Wav2Vec2(nn.Module):
     vector (400 samples).
     """
 
-    def __init__(self, cfg: Wav2Vec2Config | None = None, *, operations: Any = nn, device: Any = None, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, cfg: Wav2Vec2Config | None = None, *, operations: Any = nn, device: Any = None, dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.cfg = cfg = cfg or Wav2Vec2Config()
         kw = {"device": device, "dtype": dtype}
@@ -185,7 +218,8 @@ class Wav2Vec2(nn.Module):
         x = self.feature_extractor(samples)
         if frames is not None:
             x = resample_vectors(x, frames)
-        return self.encoder(self.feature_projection(x))
+        states: list[Tensor] = self.encoder(self.feature_projection(x))
+        return states
 
 
 # -- published weights ----------------------------------------------------------------------------------------

@@ -47,7 +47,9 @@ class GroupedProjectorConfig:
 class FantasyProjector(nn.Module):
     """Features (..., C) to tokens (..., D); before windows are cut, so that what lies outside the sound is zero."""
 
-    def __init__(self, cfg: FantasyProjectorConfig | None = None, *, operations: Any = nn, device: Any = None, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, cfg: FantasyProjectorConfig | None = None, *, operations: Any = nn, device: Any = None, dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.cfg = cfg = cfg or FantasyProjectorConfig()
         self.proj = operations.Linear(cfg.audio_dim, cfg.dim, bias=False, device=device, dtype=dtype)
@@ -62,7 +64,9 @@ class FantasyProjector(nn.Module):
 class GroupedProjector(nn.Module):
     """Windows first (B, 0 or 1, 5, L, C) and later (B, F', 8, L, C) to tokens (B, F, N, D), the first latent's in front."""
 
-    def __init__(self, cfg: GroupedProjectorConfig | None = None, *, operations: Any = nn, device: Any = None, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, cfg: GroupedProjectorConfig | None = None, *, operations: Any = nn, device: Any = None, dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.cfg = cfg = cfg or GroupedProjectorConfig()
         kw, of_frame = {"device": device, "dtype": dtype}, cfg.layers * cfg.audio_dim

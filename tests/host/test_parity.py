@@ -1,4 +1,4 @@
-"""Our transformer is the host's: same weights, same state-dict names, same velocity."""
+"""Our transformer and video autoencoder are the host's: same weights, same state-dict names, same velocity, frames, latents."""
 
 from __future__ import annotations
 
@@ -28,3 +28,18 @@ def test_the_velocity_is_the_hosts(found: dict[str, Any], variant: str) -> None:
 def test_the_audio_layers_are_the_only_new_names(found: dict[str, Any]) -> None:
     assert found["only_audio_keys_are_new"]
     assert found["keys"] > 100
+
+
+@pytest.mark.parametrize("frames", ["1 frames", "9 frames", "17 frames", "9 frames, casting operations"])
+@pytest.mark.parametrize("what", ["decode", "encode"])
+def test_the_autoencoder_is_the_hosts(found: dict[str, Any], what: str, frames: str) -> None:
+    compared = found["vae"]["compared"][f"{what}, {frames}"]
+    assert compared["difference"] <= BAR
+    assert compared["spread"] > 0.05  # pictures and latents, not one grey
+
+
+def test_the_real_autoencoder_has_the_hosts_names_and_sizes(found: dict[str, Any]) -> None:
+    true = found["vae"]["true"]
+    assert true["same"]
+    assert true["ours"] == true["parameters"] == 126_892_531  # of wan_2.1_vae.safetensors
+    assert true["tensors"] == 194

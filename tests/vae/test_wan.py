@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from tm_core.errors import InputError
 from tm_core.vae import wan
-from tm_core.vae.wan import STRIDE, DecoderState, EncoderState, WanVAE, denormalise, normalise
+from tm_core.vae.geometry import STRIDE
+from tm_core.vae.wan import DecoderState, EncoderState, WanVAE, denormalise, normalise
 
 DIM = 8
 HEIGHT, WIDTH = 16, 24

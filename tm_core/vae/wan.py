@@ -21,18 +21,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError
+from .geometry import LATENT_CHANNELS, STRIDE, check_latents, frame_groups
 from .past import Past, StreamState
 
-LATENT_CHANNELS = 16
-STRIDE, FRAMES = 8, 4  # pixels a latent covers each way; frames a latent covers, the first excepted
 MULTIPLES = (1, 2, 4, 4)  # widths of the four resolutions, finest first, in units of `dim`
 HALVES_TIME = (False, True, True)  # of the steps between them, finest first
 # per channel, of Wan2.1's latents, as Wan publishes them
-MEAN = (
-    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508, 0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
-)
-STD = (2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743, 3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160)
+MEAN = (-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
+        0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921)
+STD = (2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
+       3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160)
 TIME = 2  # axis
 
 
@@ -267,25 +265,6 @@ def denormalise(latents: Tensor) -> Tensor:
     """The inverse of `normalise`, in float32."""
     mean, std = _statistics(latents)
     return latents.float() * std + mean
-
-
-def check_latents(latents: Tensor) -> None:
-    """InputError unless (1, 16, F, h, w) with F > 0."""
-    if latents.dim() != 5 or latents.shape[:2] != (1, LATENT_CHANNELS) or not latents.shape[2]:
-        rule = f"must be (1, {LATENT_CHANNELS}, F, h, w) with F > 0"
-        raise InputError("latents", tuple(latents.shape), rule, "connect the latents of one stream of a Wan2.1 model")
-
-
-def frame_groups(frames: Tensor, *, first: bool) -> list[Tensor]:
-    """Frames (T, 3, H, W) as the latents take them: 1 alone where they are the first, then 4 at a time; InputError otherwise."""
-    if frames.dim() != 4 or frames.shape[1] != 3 or frames.shape[2] % STRIDE or frames.shape[3] % STRIDE:
-        rule = f"must be (T, 3, H, W), height and width multiples of {STRIDE}"
-        raise InputError("frames", tuple(frames.shape), rule, "crop or resize them")
-    alone = int(first)
-    if len(frames) < 1 or (len(frames) - alone) % FRAMES:
-        raise InputError("frames", len(frames), "must be 1 + 4k at the start of a stream and 4k after it", "add or drop frames at the end")
-    later = len(frames) // FRAMES
-    return list(frames.split([1] * alone + [FRAMES] * later))
 
 
 def _middle(width: int, ops: Any, make: dict[str, Any]) -> nn.ModuleList:

@@ -82,18 +82,37 @@ def vae_results() -> dict[str, Any]:
     with torch.device("meta"):
         true = shapes_of(theirs.WanVAE(dim=96, **WAN_SIZES))
     mine = shapes_of(ours.WanVAE(device="meta"))
-    return {"compared": compared, "true": {"tensors": len(true), "parameters": size_of(true), "ours": size_of(mine), "same": mine == true}}
+    true_sizes = {"tensors": len(true), "parameters": size_of(true), "ours": size_of(mine), "same": mine == true}
+    return {"compared": compared, "true": true_sizes, "tiny": tiny_vae_results()}
 
 
-def random_vae(vae: torch.nn.Module) -> torch.nn.Module:
-    """Random weights whose pictures stay within -1..1, so that clamping hides nothing."""
+def tiny_vae_results() -> dict[str, Any]:
+    """The tiny autoencoder; its encoder gets the first frame four times, as ours counts it (tm_core/vae/taehv.py)."""
+    theirs, ours = importlib.import_module("comfy.taesd.taehv"), importlib.import_module("tm_core.vae.taehv")
+    host = random_vae(theirs.TAEHV(latent_channels=16, show_progress_bar=False), last="decoder.22")
+    made = ours.TAEHV().eval()
+    made.load_state_dict(host.state_dict())
+    rng = torch.Generator().manual_seed(3)
+    latents, clip = torch.randn(1, 16, 5, VAE_H // 8, VAE_W // 8, generator=rng), torch.rand(17, 3, VAE_H, VAE_W, generator=rng)
+    pixels = host.decode(latents)[0].transpose(0, 1)
+    encoded = host.encode(torch.cat([clip[:1].expand(3, -1, -1, -1), clip]).transpose(0, 1)[None])
+    shown, _ = streamed(made.decode, latents.split(2, 2), made.open_decoder(None), 0)
+    ours_encoded, _ = streamed(made.encode, clip.split([5, 12]), made.open_encoder(), 2)
+    decoded = difference(shown, pixels.clamp(0, 1), pixels)
+    return {"decode, 17 frames": decoded, "encode, 17 frames": difference(ours_encoded, encoded, encoded)}
+
+
+def random_vae(vae: torch.nn.Module, last: str = "decoder.head.2") -> torch.nn.Module:
+    """Random weights whose pictures stay within the range shown, so that clamping hides nothing; `last` makes the colours."""
     rng = torch.Generator().manual_seed(2)
     for name, p in vae.named_parameters():
         centre = 1.0 if name.endswith("gamma") else 0.0
         scale = 0.1 if p.dim() == 1 or name.endswith("gamma") else p[0].numel() ** -0.5
         p.data = centre + scale * torch.randn(p.shape, generator=rng)
-    last = vae.get_parameter("decoder.head.2.weight")
-    last.data *= 0.8
+    vae.get_parameter(f"{last}.weight").data *= 0.8
+    if not last.startswith("decoder.head"):  # 0..1, where Wan's own is -1..1
+        vae.get_parameter(f"{last}.weight").data *= 0.4
+        vae.get_parameter(f"{last}.bias").data += 0.5
     return vae.eval()
 
 

@@ -85,7 +85,8 @@ def host_results(host: tuple[Path, Path] | None = None) -> list[Result]:
 def vae_rows(version: str, found: dict[str, Any]) -> list[Result]:
     """Our video autoencoders, streamed, against the host's whole decode and encode."""
     rows = [_equal(f"ComfyUI {version} Wan VAE, {name}", c["difference"]) for name, c in found["compared"].items()]
-    smallest, true = min(c["spread"] for c in found["compared"].values()), found["true"]
+    rows += [_equal(f"ComfyUI {version} TAEHV, {name}", c["difference"]) for name, c in found["tiny"].items()]
+    smallest, true = min(c["spread"] for part in ("compared", "tiny") for c in found[part].values()), found["true"]
     return [
         *rows, result("size of what is compared, the least varied", smallest, "standard deviation"),
         result("Wan VAE at its true width", true["ours"], "parameters", f"{true['parameters']}, the host's names", true["same"]),

@@ -38,6 +38,13 @@ def test_the_autoencoder_is_the_hosts(found: dict[str, Any], what: str, frames: 
     assert compared["spread"] > 0.05  # pictures and latents, not one grey
 
 
+@pytest.mark.parametrize("what", ["decode", "encode"])
+def test_the_tiny_autoencoder_is_the_hosts(found: dict[str, Any], what: str) -> None:
+    compared = found["vae"]["tiny"][f"{what}, 17 frames"]
+    assert compared["difference"] <= BAR
+    assert compared["spread"] > 0.05
+
+
 def test_the_real_autoencoder_has_the_hosts_names_and_sizes(found: dict[str, Any]) -> None:
     true = found["vae"]["true"]
     assert true["same"]

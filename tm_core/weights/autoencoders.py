@@ -60,7 +60,8 @@ def load_autoencoder(
             fill(module, file)
     except (SafetensorError, OSError) as error:
         raise InputError("vae", path, f"damaged ({error})", "fetch the file again") from error
-    return module.eval().requires_grad_(False)
+    vae: StreamingVAE = module.eval().requires_grad_(False)
+    return vae
 
 
 def recognise(path: Path, shapes: Shapes, dtype: torch.dtype, operations: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Runs inside a ComfyUI's own Python: the host's WanModel and wav2vec2 against ours with the same random weights.
+"""Runs inside a ComfyUI's own Python: the host's WanModel, wav2vec2 and video autoencoders against ours, same random weights.
 
 Usage: python _host_parity.py COMFYUI_FOLDER REPOSITORY; the last line is JSON. Started by parity.py, which has the
 report. Imports nothing but the host and tm_core, because that environment has nothing else of ours.
@@ -16,6 +16,9 @@ import torch
 
 F, H, W = 5, 8, 12  # latents and latent grid of the test picture
 TEXT_TOKENS, IMAGE_TOKENS = 20, 257
+VAE_H, VAE_W = 32, 48  # pixels
+CLIPS = (1, 9, 17)  # frames
+WAN_SIZES = {"z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_scales": [], "temperal_downsample": [False, True, True]}
 
 
 def load_host(folder: str, repository: str) -> None:
@@ -116,6 +119,96 @@ def compare_node(state: dict[str, torch.Tensor], sound: torch.Tensor) -> dict[st
     return {"difference": (made - theirs).abs().max().item(), "rms": theirs.square().mean().sqrt().item()}
 
 
+# -- autoencoders ---------------------------------------------------------------------------------------------
+
+
+def vae_results() -> dict[str, Any]:
+    """Wan2.1's autoencoder: whole decode and encode at reduced width, names and sizes at its true one."""
+    theirs, ours = importlib.import_module("comfy.ldm.wan.vae"), importlib.import_module("tm_core.vae.wan")
+    ops = importlib.import_module("comfy.ops")
+    latent_format = importlib.import_module("comfy.latent_formats").Wan21()
+    host = random_vae(theirs.WanVAE(dim=32, **WAN_SIZES))
+    compared = {}
+    for name, operations in {"": torch.nn, ", casting operations": ops.manual_cast}.items():
+        made = ours.WanVAE(32, operations=operations, dtype=torch.float32).eval()
+        made.load_state_dict(host.state_dict())  # strict: the names are the same
+        for frames in CLIPS if not name else CLIPS[1:2]:
+            compared |= {f"{what}, {frames} frames{name}": c for what, c in compare_vae(made, host, latent_format, frames).items()}
+    with torch.device("meta"):
+        true = shapes_of(theirs.WanVAE(dim=96, **WAN_SIZES))
+    mine = shapes_of(ours.WanVAE(device="meta"))
+    true_sizes = {"tensors": len(true), "parameters": size_of(true), "ours": size_of(mine), "same": mine == true}
+    return {"compared": compared, "true": true_sizes, "tiny": tiny_vae_results()}
+
+
+def tiny_vae_results() -> dict[str, Any]:
+    """The tiny autoencoder; its encoder gets the first frame four times, as ours counts it (tm_core/vae/taehv.py)."""
+    theirs, ours = importlib.import_module("comfy.taesd.taehv"), importlib.import_module("tm_core.vae.taehv")
+    host = random_vae(theirs.TAEHV(latent_channels=16, show_progress_bar=False), last="decoder.22")
+    made = ours.TAEHV().eval()
+    made.load_state_dict(host.state_dict())
+    rng = torch.Generator().manual_seed(3)
+    latents, clip = torch.randn(1, 16, 5, VAE_H // 8, VAE_W // 8, generator=rng), torch.rand(17, 3, VAE_H, VAE_W, generator=rng)
+    pixels = host.decode(latents)[0].transpose(0, 1)
+    encoded = host.encode(torch.cat([clip[:1].expand(3, -1, -1, -1), clip]).transpose(0, 1)[None])
+    shown, _ = streamed(made.decode, latents.split(2, 2), made.open_decoder(None), 0)
+    ours_encoded, _ = streamed(made.encode, clip.split([5, 12]), made.open_encoder(), 2)
+    decoded = difference(shown, pixels.clamp(0, 1), pixels)
+    return {"decode, 17 frames": decoded, "encode, 17 frames": difference(ours_encoded, encoded, encoded)}
+
+
+def random_vae(vae: torch.nn.Module, last: str = "decoder.head.2") -> torch.nn.Module:
+    """Random weights whose pictures stay within the range shown, so that clamping hides nothing; `last` makes the colours."""
+    rng = torch.Generator().manual_seed(2)
+    for name, p in vae.named_parameters():
+        centre = 1.0 if name.endswith("gamma") else 0.0
+        scale = 0.1 if p.dim() == 1 or name.endswith("gamma") else p[0].numel() ** -0.5
+        p.data = centre + scale * torch.randn(p.shape, generator=rng)
+    vae.get_parameter(f"{last}.weight").data *= 0.8
+    if not last.startswith("decoder.head"):  # 0..1, where Wan's own is -1..1
+        vae.get_parameter(f"{last}.weight").data *= 0.4
+        vae.get_parameter(f"{last}.bias").data += 0.5
+    return vae.eval()
+
+
+def compare_vae(ours: Any, host: Any, latent_format: Any, frames: int) -> dict[str, dict[str, float]]:
+    """Ours, streamed two latents at a call, against the host's whole decode and encode of a clip."""
+    rng = torch.Generator().manual_seed(frames)
+    latents = torch.randn(1, 16, (frames + 3) // 4, VAE_H // 8, VAE_W // 8, generator=rng)
+    pixels = host.decode(latent_format.process_out(latents))[0].transpose(0, 1)
+    shown, _ = streamed(ours.decode, latents.split(2, 2), ours.open_decoder(None), 0)
+    clip = torch.rand(frames, 3, VAE_H, VAE_W, generator=rng)
+    encoded = latent_format.process_in(host.encode(clip.transpose(0, 1)[None] * 2 - 1))
+    made, _ = streamed(ours.encode, clip.split([min(5, frames), *[4] * ((frames - 5) // 4)]), ours.open_encoder(), 2)
+    return {"decode": difference(shown, (pixels / 2 + 0.5).clamp(0, 1), pixels), "encode": difference(made, encoded, encoded)}
+
+
+def streamed(run: Any, pieces: Any, state: Any, axis: int) -> tuple[torch.Tensor, Any]:
+    """Everything a decoder or an encoder makes of pieces, and its last state."""
+    parts = []
+    for piece in pieces:
+        part, state = run(piece, state)
+        parts.append(part)
+    return torch.cat(parts, axis), state
+
+
+def difference(made: torch.Tensor, theirs: torch.Tensor, raw: torch.Tensor) -> dict[str, float]:
+    """Largest difference, the size of what is compared, and how much that varies."""
+    if made.shape != theirs.shape:
+        raise ValueError(f"ours is {tuple(made.shape)}, the host's {tuple(theirs.shape)}")
+    return {"difference": (made - theirs).abs().max().item(), "rms": raw.square().mean().sqrt().item(), "spread": theirs.std().item()}
+
+
+def shapes_of(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+    """Every name of its state dict and the shape under it."""
+    return {name: tuple(t.shape) for name, t in module.state_dict().items()}
+
+
+def size_of(shapes: dict[str, tuple[int, ...]]) -> int:
+    """Numbers in all of them."""
+    return sum(torch.Size(shape).numel() for shape in shapes.values())
+
+
 @torch.inference_mode()
 def main(folder: str, repository: str) -> dict[str, Any]:
     """Everything parity.py reports."""
@@ -141,7 +234,8 @@ def main(folder: str, repository: str) -> dict[str, Any]:
     out["i2v with audio layers, no sound"] = compare(speaking, host, data, data["image"])
     version = importlib.import_module("comfyui_version").__version__
     return {
-        "version": version, "keys": len(weights), "only_audio_keys_are_new": audio_only, "compared": out, "wav2vec2": compare_wav2vec2()}
+        "version": version, "keys": len(weights), "only_audio_keys_are_new": audio_only, "compared": out, "wav2vec2": compare_wav2vec2(),
+        "vae": vae_results()}
 
 
 if __name__ == "__main__":

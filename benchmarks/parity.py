@@ -80,7 +80,19 @@ def host_results(host: tuple[Path, Path] | None = None) -> list[Result]:
     rows = [_equal(f"ComfyUI {found['version']} WanModel, {name}", c["difference"]) for name, c in found["compared"].items()]
     rows += [_equal(f"ComfyUI {found['version']} wav2vec2, {name}", c["difference"]) for name, c in found["wav2vec2"].items()]
     rms = next(iter(found["compared"].values()))["rms"]
-    return [*rows, result("size of what is compared", rms, "rms"), result("state-dict names in common", found["keys"], "tensors")]
+    rows += [result("size of what is compared", rms, "rms"), result("state-dict names in common", found["keys"], "tensors")]
+    return rows + vae_rows(found["version"], found["vae"])
+
+
+def vae_rows(version: str, found: dict[str, Any]) -> list[Result]:
+    """Our video autoencoders, streamed, against the host's whole decode and encode."""
+    rows = [_equal(f"ComfyUI {version} Wan VAE, {name}", c["difference"]) for name, c in found["compared"].items()]
+    rows += [_equal(f"ComfyUI {version} TAEHV, {name}", c["difference"]) for name, c in found["tiny"].items()]
+    smallest, true = min(c["spread"] for part in ("compared", "tiny") for c in found[part].values()), found["true"]
+    return [
+        *rows, result("size of what is compared, the least varied", smallest, "standard deviation"),
+        result("Wan VAE at its true width", true["ours"], "parameters", f"{true['parameters']}, the host's names", true["same"]),
+    ]
 
 
 def speech_results() -> list[Result]:

@@ -74,7 +74,8 @@ class TalkingDiT(nn.Module):
         self.head = Head(cfg, ops, make)
         self.img_emb = ImageProjection(cfg, ops, make) if cfg.image_dim is not None else None
         self.sequence: SequenceGroup | None = None  # where this process stands, no part of the model: training sets it
-        self.cast_to: torch.dtype | None = None  # what layers compute in where their weights are stored in another type (the host's)
+        self.cast_to: torch.dtype | None = None  # type and place that layers compute in, where a host stores weights otherwise
+        self.run_on: torch.device | None = None
 
     def init_weights(self) -> None:
         """Wan's initialisation, for training from scratch: the output starts at zero."""
@@ -94,6 +95,11 @@ class TalkingDiT(nn.Module):
     def compute_dtype(self) -> torch.dtype:
         """What the layers compute in."""
         return self.cast_to or self.patch_embedding.weight.dtype
+
+    @property
+    def compute_device(self) -> torch.device:
+        """Where the layers compute."""
+        return self.run_on or self.patch_embedding.weight.device
 
     @property
     def _blocks(self) -> tuple[Block, ...]:
@@ -188,14 +194,12 @@ class TalkingDiT(nn.Module):
 
     # -- streams ----------------------------------------------------------------------------------------
 
-    def allocate_cache(
-        self, batch: int, chunk_latents: int, latent_hw: tuple[int, int], device: torch.device | None = None,
-    ) -> StepCache:
-        """A cache for one denoising step of a stream, on `device` or where the weights are."""
+    def allocate_cache(self, batch: int, chunk_latents: int, latent_hw: tuple[int, int]) -> StepCache:
+        """A cache for one denoising step of a stream."""
         tokens = chunk_latents * (latent_hw[0] // self.cfg.patch_size[1]) * (latent_hw[1] // self.cfg.patch_size[2])
         return StepCache.allocate(
             len(self.blocks), batch, tokens, self.cfg.num_heads, self.cfg.head_dim,
-            self.patch_embedding.weight.new_empty(0, dtype=self.compute_dtype, device=device))
+            torch.empty(0, dtype=self.compute_dtype, device=self.compute_device))
 
     def chunk_x0(
         self, x: Tensor, sigma: Tensor, *, reference: Tensor, conditions: Conditions, audio: list[AudioKV | None],

@@ -18,7 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..audio.speech_windows import GroupedWindows, PaddedWindows
 from ..errors import InputError
+from .talking import Heard
 
 EPS = 1e-5
 
@@ -60,6 +62,12 @@ class FantasyProjector(nn.Module):
         tokens: Tensor = self.norm(self.proj(features))
         return tokens
 
+    def listen(self, windows: PaddedWindows, speaking: Tensor, like: Tensor) -> Heard:
+        """Windows (F, W, C) of features, padding after the real ones; silence is no sound at all (its audio scale 0)."""
+        valid = torch.arange(windows.tokens.shape[1]) < windows.lengths.cpu()[:, None]
+        tokens = self(windows.tokens.to(like)) * speaking.to(like)[:, None, None]
+        return Heard(tokens, valid.to(like.device))
+
 
 class GroupedProjector(nn.Module):
     """Windows first (B, 0 or 1, 5, L, C) and later (B, F', 8, L, C) to tokens (B, F, N, D), the first latent's in front."""
@@ -81,6 +89,11 @@ class GroupedProjector(nn.Module):
         x = torch.cat([F.relu(self.proj1(first.flatten(2))), F.relu(self.proj1_vf(later.flatten(2)))], 1)
         tokens: Tensor = self.norm(self.proj3(F.relu(self.proj2(x))).unflatten(-1, (self.cfg.tokens, self.cfg.dim)))
         return tokens
+
+    def listen(self, windows: GroupedWindows, speaking: Tensor, like: Tensor) -> Heard:
+        """Windows of features, `first` (0 or 1, 5, L, C) and `later` (F', 8, L, C); silence is that of zero features, as in training."""
+        loud = speaking.to(like)[:, None, None, None].split([len(windows.first), len(windows.later)])
+        return Heard(self(*((part.to(like) * on)[None] for part, on in zip(windows, loud, strict=True)))[0])
 
 
 PREFIXES = {"fantasy": ("proj_model.", ""), "grouped": ("audio_proj.", "")}

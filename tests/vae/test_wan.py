@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tm_core.errors import InputError
 from tm_core.vae import wan
 from tm_core.vae.geometry import STRIDE
+from tm_core.vae.past import Past
 from tm_core.vae.wan import DecoderState, EncoderState, WanVAE, denormalise, normalise
 
 DIM = 8
@@ -132,6 +133,19 @@ def test_the_past_reaches_the_frames_after_it(vae: WanVAE) -> None:
     other[:, :, 1] += 1
     a, b = (decode(vae, (z,))[0] for z in (latents(4), other))
     assert (a[5:] - b[5:]).abs().max() > 1e-3
+
+
+def test_doubling_in_time_has_the_earlier_frame_in_the_first_channels() -> None:
+    layer, x = wan._Double(2, True, nn, {}).requires_grad_(False), torch.randn(1, 2, 1, 1, 1)
+    assert layer.time_conv is not None
+    layer.time_conv.weight.zero_()
+    layer.time_conv.weight[:2, :, 2, 0, 0] = torch.eye(2)  # the newest frame as it is
+    layer.time_conv.bias.copy_(torch.tensor([0.0, 0.0, 7.0, 8.0]))
+    past = Past(DecoderState(), time=2)
+    assert torch.equal(layer._double_time(x, past), x)
+    past.step()
+    earlier, later = layer._double_time(x, past).unbind(2)
+    assert torch.equal(earlier, x[:, :, 0]) and later.flatten().tolist() == [7.0, 8.0]
 
 
 @pytest.mark.parametrize("side", ["decoder", "encoder"])

@@ -1,4 +1,4 @@
-"""Equalities the design rests on: the host's WanModel, chunked against whole, future sound against past picture.
+"""Equalities the design rests on: the host's WanModel and wav2vec2, chunked against whole, future sound against past picture.
 
 Needs a ComfyUI for the first (`make host`, or COMFYUI_PATH with COMFYUI_PYTHON); everything runs in float32 on the
 CPU. What is left against the host is its sinusoid of the timestep, which it computes in float32, Wan's own code and
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks._common import ROOT, Result, demo_portrait, load, result, say, speech_of
+from benchmarks._speech_parity import differences
 from tm_core import app
 from tm_core.audio.features import StreamingLogMel
 from tm_core.audio.windows import rows_needed, windows
@@ -38,7 +39,7 @@ def run(*, weights: Path | None = None) -> list[Result]:
     """Every equality, with the largest difference found."""
     model = load(weights, "cpu")
     with torch.inference_mode():
-        return [*host_results(), *sampler_results(model), *decoder_results(model), *audio_results(model.config)]
+        return [*host_results(), *speech_results(), *sampler_results(model), *decoder_results(model), *audio_results(model.config)]
 
 
 def _equal(what: str, difference: float, bar: float = BAR) -> Result:
@@ -70,15 +71,34 @@ def compare_with_host(path: Path, python: Path) -> dict[str, Any]:
 
 
 def host_results(host: tuple[Path, Path] | None = None) -> list[Result]:
-    """Our transformer against the host's, same weights, audio off."""
+    """Our transformer and speech encoder against the host's, same weights."""
     host = host or find_host()
     if host is None:
         return [result("the host's WanModel", "not measured: no ComfyUI, run `make host`", "", f"<= {BAR:g}", False)]
     say("the host's WanModel in its own Python")
     found = compare_with_host(*host)
     rows = [_equal(f"ComfyUI {found['version']} WanModel, {name}", c["difference"]) for name, c in found["compared"].items()]
+    rows += [_equal(f"ComfyUI {found['version']} wav2vec2, {name}", c["difference"]) for name, c in found["wav2vec2"].items()]
     rms = next(iter(found["compared"].values()))["rms"]
-    return [*rows, result("size of what is compared", rms, "rms"), result("state-dict names in common", found["keys"], "tensors")]
+    rows += [result("size of what is compared", rms, "rms"), result("state-dict names in common", found["keys"], "tensors")]
+    return rows + vae_rows(found["version"], found["vae"])
+
+
+def vae_rows(version: str, found: dict[str, Any]) -> list[Result]:
+    """Our video autoencoders, streamed, against the host's whole decode and encode."""
+    rows = [_equal(f"ComfyUI {version} Wan VAE, {name}", c["difference"]) for name, c in found["compared"].items()]
+    rows += [_equal(f"ComfyUI {version} TAEHV, {name}", c["difference"]) for name, c in found["tiny"].items()]
+    smallest, true = min(c["spread"] for part in ("compared", "tiny") for c in found[part].values()), found["true"]
+    return [
+        *rows, result("size of what is compared, the least varied", smallest, "standard deviation"),
+        result("Wan VAE at its true width", true["ours"], "parameters", f"{true['parameters']}, the host's names", true["same"]),
+    ]
+
+
+def speech_results() -> list[Result]:
+    """How the open checkpoints hear, against their own code's recorded numbers."""
+    say("speech features, windows and projections of the open checkpoints")
+    return [_equal(f"recorded: {name}", difference, bar=1e-3 if "LUFS" in name else BAR) for name, difference in differences().items()]
 
 
 # -- chunked equals whole -----------------------------------------------------------------------------------

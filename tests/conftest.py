@@ -5,8 +5,11 @@ Test folders have no `__init__.py` (importlib mode), so what several folders nee
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch is imported: the suite shares two cores with a ComfyUI
@@ -15,6 +18,7 @@ os.environ.setdefault("COLUMNS", "200")
 
 import pytest
 import torch
+from safetensors import safe_open
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,6 +42,17 @@ def shared() -> Path:
     if not (folder / "assets").is_dir():
         pytest.skip(f"shared assets: {folder}: not there; set TM_SHARED to run this test")
     return folder
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], tuple[dict[str, torch.Tensor], dict[str, Any]]]:
+    """Numbers recorded from other people's code (tests/data/NAME.safetensors) and what is known of their source."""
+
+    def read(name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        with safe_open(str(ROOT / "tests" / "data" / f"{name}.safetensors"), "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["source"])  # noqa: SIM118
+
+    return read
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tm_core.config import DiTConfig
+from tm_core.config import AudioKind, DiTConfig
+from tm_core.model.blocks import listen
 from tm_core.model.dit import TalkingDiT
 from tm_core.model.masks import sparse_causal_mask, visible_chunks
 from tm_core.model.rope import rope_table, rotate, stream_positions
@@ -96,9 +97,9 @@ def test_speakers_are_summed_under_their_masks() -> None:
 def test_a_latent_hears_only_its_own_tokens() -> None:
     attn, audio = random_dit().blocks[0].cross_attn, torch.randn(1, 1, 3, 5, 24)
     q, mask = torch.randn(1, 3 * 16, 2, 48), torch.ones(1, 1, 3, 16)
-    before = attn._listen(q, attn.audio(audio), mask)
+    before = listen(q, attn.audio(audio), mask)
     audio[:, :, 2] += 1
-    after = attn._listen(q, attn.audio(audio), mask)
+    after = listen(q, attn.audio(audio), mask)
     assert torch.equal(before[:, :32], after[:, :32]) and not torch.equal(before[:, 32:], after[:, 32:])
 
 
@@ -214,6 +215,37 @@ def test_every_layer_comes_from_the_injected_operations() -> None:
     assert leaves and all(type(m).__name__.startswith("Host") for m in leaves)
 
 
-def test_an_audio_kind_that_is_not_built_says_so() -> None:
-    with pytest.raises(ValueError, match="own_q_kv_proj"):
-        TalkingDiT(replace(SMALL, audio_kind="own_q_kv_proj"))
+def test_a_layer_of_its_own_for_sound_has_multitalks_names() -> None:
+    names = set(TalkingDiT(replace(SMALL, audio_kind="own_q_kv_proj")).state_dict())
+    new = {n.removeprefix("blocks.1.") for n in names - set(TalkingDiT(replace(SMALL, audio_kind="none")).state_dict()) if "blocks.1." in n}
+    layers = [f"audio_cross_attn.{layer}" for layer in ("q_linear", "kv_linear", "proj")]
+    assert new == {f"{layer}.{part}" for layer in [*layers, "norm_x"] for part in ("weight", "bias")}
+
+
+@torch.no_grad()
+def test_a_layer_of_its_own_streams_as_it_runs_whole() -> None:
+    dit, data, sigma = random_dit(replace(SMALL, audio_kind="own_q_kv_proj")), inputs(9), torch.tensor([0.7])
+    valid = torch.ones(1, 9, 5, dtype=torch.bool)
+    valid[:, :2, 3:] = False
+    whole = dit.forward_x0(sigma=sigma, chunk_latents=3, audio_valid=valid, **data)
+    conditions, cache, parts = dit.conditions(data["text"]), dit.allocate_cache(1, 3, (8, 8)), []
+    for t in range(3):
+        own = slice(3 * t, 3 * t + 3)
+        audio = dit.audio(data["audio"][:, own], valid[:, own])
+        parts.append(dit.chunk_x0(
+            data["x"][:, :, own], sigma, reference=data["reference"][:, :, own], conditions=conditions, audio=audio,
+            face_mask=data["face_mask"], cache=cache, chunk=t))
+    assert (torch.cat(parts, 2) - whole).abs().max() <= 1e-4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["shared_q_kv", "own_q_kv_proj"])
+def test_padding_is_attended_by_nobody_and_a_zero_mask_hears_nothing(kind: AudioKind) -> None:
+    dit, data, sigma = random_dit(replace(SMALL, audio_kind=kind)), inputs(3), torch.tensor([0.5])
+    valid = torch.ones(1, 3, 5, dtype=torch.bool)
+    valid[..., 3:] = False
+    padded = dit(sigma=sigma, audio_valid=valid, **data)
+    assert (padded - dit(sigma=sigma, **{**data, "audio": data["audio"][:, :, :3]})).abs().max() <= 1e-5
+    assert (padded - dit(sigma=sigma, **data)).abs().max() > 1e-3
+    nobody = {**data, "face_mask": torch.zeros(1, 16)}
+    assert torch.equal(dit(sigma=sigma, **nobody), dit(sigma=sigma, **{**data, "audio": None}))

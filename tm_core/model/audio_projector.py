@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import AudioProjectorConfig
+from .talking import Heard
 
 
 class _Residual(nn.Module):
@@ -69,3 +70,7 @@ class AudioProjector(nn.Module):
     def forward(self, windows: Tensor) -> Tensor:
         """See the class."""
         return self.embed(self.trunk(windows.flatten(0, 1)).unflatten(0, windows.shape[:2]))
+
+    def listen(self, windows: Tensor, speaking: Tensor, like: Tensor) -> Heard:
+        """Windows (F, W, M); silence is the zero embedding (paper section 3)."""
+        return Heard(self(windows[None].to(like))[0] * speaking.to(like)[:, None, None])

@@ -1,8 +1,9 @@
 """Transformer blocks of Wan2.1 with audio cross-attention; module names are Wan's state-dict names.
 
-Every layer is built from injected `operations`. Audio cross-attention is of kind `shared_q_kv`: new keys
-and values per block, the text query reused, summed before the output layer (paper section 3; the key names
-are FantasyTalking's).
+Every layer is built from injected `operations`. Audio cross-attention is of one of two kinds. `shared_q_kv`: new
+keys and values per block, the text query reused, summed before the output layer (paper section 3; the key names are
+FantasyTalking's). `own_q_kv_proj`: a layer of its own after text and image, with its own norm, query, keys, values
+and output (MultiTalk's names; InfiniteTalk, SoulX-FlashTalk and SoulX-LiveAct share them).
 
 Shapes: B batch, F latents, S tokens of a latent, L = F S, D width, H heads, E head width, N audio tokens,
 P speakers.
@@ -10,6 +11,8 @@ P speakers.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -38,6 +41,7 @@ class AudioKV(NamedTuple):
 
     key: Tensor
     value: Tensor
+    valid: Tensor | None = None  # (B, P, F, N) bool: False is padding, attended by nobody
 
 
 class Given(NamedTuple):
@@ -47,6 +51,7 @@ class Given(NamedTuple):
     image: Tensor | None  # embedded (B, 257, D)
     audio: Tensor | None  # (B, P, F, N, audio_dim)
     mask: Tensor | None  # (B, P, F, S)
+    valid: Tensor | None = None  # of the audio tokens (B, P, F, N)
 
 
 class TokenShare(Protocol):
@@ -68,14 +73,17 @@ class TokenShare(Protocol):
         """(B, L, D / n) of own heads -> (B, l, D) of own tokens."""
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Scaled dot-product attention (B, L, H, E) -> (B, L, H E)."""
+def attention(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention (B, L, H, E) -> (B, L, H E); `valid` (B, N) bool: which keys count."""
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    mask = None if valid is None else valid[:, None, None]
     if k.shape[2] <= FEW_KEYS and k.device.type == "cpu":
         score = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
+        if mask is not None:
+            score = score.masked_fill(~mask, -math.inf)
         out: Tensor = score.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
     else:
-        out = F.scaled_dot_product_attention(q, k, v)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return out.transpose(1, 2).flatten(2)
 
 
@@ -92,9 +100,18 @@ def masked_attention(q: Tensor, k: Tensor, v: Tensor, num_chunks: int | None) ->
 
 
 def normalised(norm: Any, x: Tensor) -> Tensor:
-    """x through an affine norm in the type of the norm's weights: mixed types would leave the fused kernel."""
-    out: Tensor = norm(x.to(norm.weight.dtype))
+    """x through an affine norm in the type of the norm's weights: mixed types would leave the fused kernel.
+
+    Weights stored in fp8 are cast by their own layer (the host's).
+    """
+    out: Tensor = norm(x.to(norm.weight.dtype) if norm.weight.itemsize > 1 else x)
     return out
+
+
+def modulation(rows: int, cfg: DiTConfig, factory: dict[str, Any]) -> nn.Parameter:
+    """Wan's learned shifts, scales and gates (1, rows, D) at their initial values; no type as small as fp8 can draw them."""
+    drawn = torch.randn(1, rows, cfg.dim, device=factory.get("device")) / cfg.dim**0.5
+    return nn.Parameter(drawn.to(factory.get("dtype") or torch.get_default_dtype()))
 
 
 class SelfAttention(nn.Module):
@@ -177,24 +194,51 @@ class CrossAttention(nn.Module):
         if ctx.image_key is not None and ctx.image_value is not None:
             out = out + attention(q, ctx.image_key, ctx.image_value)
         if audio is not None:
-            out = out + self._listen(q, audio, mask_BPFS)
+            out = out + listen(q, audio, mask_BPFS)
         summed: Tensor = self.o(out)
         return summed
 
-    @staticmethod
-    def _listen(q_BLHE: Tensor, audio: AudioKV, mask_BPFS: Tensor | None) -> Tensor:
-        """Each latent's tokens attend that latent's sound; (B, L, D)."""
-        speakers, latents = audio.key.shape[1:3]
-        q = q_BLHE.unflatten(1, (latents, -1)).flatten(0, 1)
-        total: Tensor | None = None
-        for p in range(speakers):
-            heard = attention(q, audio.key[:, p].flatten(0, 1), audio.value[:, p].flatten(0, 1))
-            heard = heard.unflatten(0, (-1, latents))
-            if mask_BPFS is not None:
-                heard = heard * mask_BPFS[:, p, :, :, None].to(heard.dtype)
-            total = heard if total is None else total + heard
-        assert total is not None
-        return total.flatten(1, 2)
+
+def listen(q_BLHE: Tensor, audio: AudioKV, mask_BPFS: Tensor | None, leave: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """Each latent's tokens attend that latent's sound, all speakers summed; (B, L, D).
+
+    `leave`: a layer each speaker's output passes before the mask weighs it (one with a bias would speak outside).
+    """
+    speakers, latents = audio.key.shape[1:3]
+    q = q_BLHE.unflatten(1, (latents, -1)).flatten(0, 1)
+    total: Tensor | None = None
+    for p in range(speakers):
+        valid = None if audio.valid is None else audio.valid[:, p].flatten(0, 1)
+        heard = attention(q, audio.key[:, p].flatten(0, 1), audio.value[:, p].flatten(0, 1), valid)
+        heard = (heard if leave is None else leave(heard)).unflatten(0, (-1, latents))
+        if mask_BPFS is not None:
+            heard = heard * mask_BPFS[:, p, :, :, None].to(heard.dtype)
+        total = heard if total is None else total + heard
+    assert total is not None
+    return total.flatten(1, 2)
+
+
+class AudioCrossAttention(nn.Module):
+    """Sound with a query and an output of its own (MultiTalk's `audio_cross_attn`); neither is normalised.
+
+    Zero tokens are not silent here, the biases speak: a face is kept still by its mask or by silence that was heard.
+    """
+
+    def __init__(self, cfg: DiTConfig, operations: Any, factory: dict[str, Any]) -> None:
+        super().__init__()
+        self.heads = cfg.num_heads
+        self.q_linear = operations.Linear(cfg.dim, cfg.dim, **factory)
+        self.kv_linear = operations.Linear(cfg.audio_dim, 2 * cfg.dim, **factory)
+        self.proj = operations.Linear(cfg.dim, cfg.dim, **factory)
+
+    def audio(self, tokens_BPFND: Tensor) -> AudioKV:
+        """Keys and values of audio tokens."""
+        key, value = self.kv_linear(tokens_BPFND).unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        return AudioKV(key, value)
+
+    def forward(self, x_BLD: Tensor, audio: AudioKV, mask_BPFS: Tensor | None) -> Tensor:
+        """What the sound adds (B, L, D)."""
+        return listen(self.q_linear(x_BLD).unflatten(-1, (self.heads, -1)), audio, mask_BPFS, self.proj)
 
 
 class Block(nn.Module):
@@ -211,7 +255,16 @@ class Block(nn.Module):
             operations.Linear(cfg.dim, cfg.ffn_dim, **factory), nn.GELU(approximate="tanh"),
             operations.Linear(cfg.ffn_dim, cfg.dim, **factory),
         )
-        self.modulation = nn.Parameter(torch.randn(1, 6, cfg.dim, **factory) / cfg.dim**0.5)
+        self.modulation = modulation(6, cfg, factory)
+        self.norm_x: Any = None
+        self.audio_cross_attn: AudioCrossAttention | None = None
+        if cfg.audio_kind == "own_q_kv_proj":
+            self.norm_x = operations.LayerNorm(cfg.dim, eps=cfg.eps, elementwise_affine=True, **factory)
+            self.audio_cross_attn = AudioCrossAttention(cfg, operations, factory)
+
+    def audio(self, tokens_BPFND: Tensor, valid_BPFN: Tensor | None = None) -> AudioKV:
+        """Keys and values of audio tokens, of whichever kind."""
+        return (self.audio_cross_attn or self.cross_attn).audio(tokens_BPFND)._replace(valid=valid_BPFN)
 
     def forward(
         self, x_BLD: Tensor, time_B6D: Tensor, given: Given, table: Tensor, num_chunks: int | None, share: TokenShare | None = None,
@@ -222,7 +275,7 @@ class Block(nn.Module):
         this call.
         """
         ctx = self.cross_attn.context(given.text, given.image)
-        audio = None if given.audio is None else self.cross_attn.audio(given.audio)
+        audio = None if given.audio is None else self.audio(given.audio, given.valid)
         e = self._modulated(time_B6D)
         y = self.self_attn(self._enter(x_BLD, e, ctx), table, num_chunks, share)
         return self._leave(x_BLD, y, e, ctx, audio, given.mask)
@@ -254,7 +307,10 @@ class Block(nn.Module):
         dtype = ctx.text_value.dtype
         x_BLD = x_BLD + y * e[2]
         y = normalised(self.norm3, x_BLD).to(dtype)
-        x_BLD = x_BLD + self.cross_attn(y, ctx, audio, mask)
+        own = self.audio_cross_attn
+        x_BLD = x_BLD + self.cross_attn(y, ctx, None if own is not None else audio, mask)
+        if own is not None and audio is not None:
+            x_BLD = x_BLD + own(normalised(self.norm_x, x_BLD).to(dtype), audio, mask)
         y = self.ffn((self.norm2(x_BLD) * (1 + e[4]) + e[3]).to(dtype))
         out: Tensor = x_BLD + y * e[5]
         return out
@@ -268,7 +324,7 @@ class Head(nn.Module):
         patch = cfg.patch_size[0] * cfg.patch_size[1] * cfg.patch_size[2]
         self.norm = operations.LayerNorm(cfg.dim, eps=cfg.eps, elementwise_affine=False, **factory)
         self.head = operations.Linear(cfg.dim, patch * cfg.out_dim, **factory)
-        self.modulation = nn.Parameter(torch.randn(1, 2, cfg.dim, **factory) / cfg.dim**0.5)
+        self.modulation = modulation(2, cfg, factory)
 
     def forward(self, x_BLD: Tensor, time_BD: Tensor, dtype: torch.dtype) -> Tensor:
         """(B, L, patch out_dim); the output layer computes in `dtype`."""

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 
 from ..config import DiTConfig
-from ..errors import InputError
 from .blocks import AudioKV, Block, ContextKV, Given, Head, ImageProjection, TokenShare
 from .cache import StepCache
 from .rope import rope_table, stream_positions
@@ -62,8 +61,6 @@ class TalkingDiT(nn.Module):
 
     def __init__(self, cfg: DiTConfig, *, operations: Any = nn, device: Any = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        if cfg.audio_kind == "own_q_kv_proj":
-            raise InputError("audio_kind", cfg.audio_kind, "not built yet", "use a checkpoint of kind shared_q_kv")
         self.cfg = cfg
         make: dict[str, Any] = {"device": device, "dtype": dtype}
         ops, dim = operations, cfg.dim
@@ -77,6 +74,8 @@ class TalkingDiT(nn.Module):
         self.head = Head(cfg, ops, make)
         self.img_emb = ImageProjection(cfg, ops, make) if cfg.image_dim is not None else None
         self.sequence: SequenceGroup | None = None  # where this process stands, no part of the model: training sets it
+        self.cast_to: torch.dtype | None = None  # type and place that layers compute in, where a host stores weights otherwise
+        self.run_on: torch.device | None = None
 
     def init_weights(self) -> None:
         """Wan's initialisation, for training from scratch: the output starts at zero."""
@@ -93,6 +92,16 @@ class TalkingDiT(nn.Module):
     # -- shared parts -----------------------------------------------------------------------------------
 
     @property
+    def compute_dtype(self) -> torch.dtype:
+        """What the layers compute in."""
+        return self.cast_to or self.patch_embedding.weight.dtype
+
+    @property
+    def compute_device(self) -> torch.device:
+        """Where the layers compute."""
+        return self.run_on or self.patch_embedding.weight.device
+
+    @property
     def _blocks(self) -> tuple[Block, ...]:
         return cast("tuple[Block, ...]", tuple(self.blocks))
 
@@ -107,13 +116,14 @@ class TalkingDiT(nn.Module):
 
     def time(self, sigma_B: Tensor) -> tuple[Tensor, Tensor]:
         """Timestep embedding (B, D) and its projection (B, 6, D)."""
-        e = self.time_embedding(timestep_embedding(sigma_B * 1000, self.cfg.freq_dim).to(self.patch_embedding.weight.dtype))
+        e = self.time_embedding(timestep_embedding(sigma_B * 1000, self.cfg.freq_dim).to(self.compute_dtype))
         return e.float(), self.time_projection(e).unflatten(1, (6, self.cfg.dim)).float()
 
-    def audio(self, tokens: Tensor | None) -> list[AudioKV | None]:
-        """Keys and values of audio tokens (B, F, N, D) or (B, P, F, N, D), one entry a block."""
+    def audio(self, tokens: Tensor | None, valid: Tensor | None = None) -> list[AudioKV | None]:
+        """Keys and values of audio tokens (B, F, N, D) or (B, P, F, N, D), one entry a block; valid (B, [P,] F, N) bool."""
         heard = self._heard(tokens)
-        return [None if heard is None else b.cross_attn.audio(heard) for b in self._blocks]
+        valid = valid[:, None] if valid is not None and valid.dim() == 3 else valid
+        return [None if heard is None else b.audio(heard, valid) for b in self._blocks]
 
     def _heard(self, tokens: Tensor | None) -> Tensor | None:
         """Audio tokens (B, P, F, N, D); None for a model that does not hear."""
@@ -126,7 +136,7 @@ class TalkingDiT(nn.Module):
             still = reference[:, -self.cfg.out_dim :]
             x = x - (1 - sigma_B.to(x)).view(-1, 1, 1, 1, 1) * still
             reference = torch.cat([reference[:, : -self.cfg.out_dim], still / self.cfg.reference_scale], 1)
-        patches = self.patch_embedding(torch.cat([x, reference], 1).to(self.patch_embedding.weight.dtype))
+        patches = self.patch_embedding(torch.cat([x, reference], 1).to(self.compute_dtype))
         return patches.flatten(2).transpose(1, 2), (patches.shape[2], patches.shape[3], patches.shape[4])
 
     def _unpatch(self, tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
@@ -145,7 +155,7 @@ class TalkingDiT(nn.Module):
 
     def network(
         self, x: Tensor, sigma: Tensor, *, reference: Tensor, text: Tensor, image: Tensor | None = None,
-        audio: Tensor | None = None, face_mask: Tensor | None = None,
+        audio: Tensor | None = None, audio_valid: Tensor | None = None, face_mask: Tensor | None = None,
         positions: Sequence[int | float] | Tensor | None = None, chunk_latents: int | None = None,
     ) -> Tensor:
         """The raw output (B, C, F, h, w), which `prediction` gives its meaning; arguments as for `forward`."""
@@ -154,7 +164,8 @@ class TalkingDiT(nn.Module):
         table = rope_table([float(t) for t in times], grid[1:], self.cfg.head_dim, tokens.device)
         e, e6 = self.time(sigma)
         words, picture = self._read(text, image)
-        given = Given(words, picture, self._heard(audio), spread_mask(face_mask, grid[0]))
+        valid = audio_valid[:, None] if audio_valid is not None and audio_valid.dim() == 3 else audio_valid
+        given = Given(words, picture, self._heard(audio), spread_mask(face_mask, grid[0]), valid)
         chunks = count_chunks(grid[0], chunk_latents) if chunk_latents else None
         share = self.sequence.share(grid[0], grid[1] * grid[2], self.cfg.num_heads) if self.sequence is not None else None
         if share is not None:
@@ -172,9 +183,9 @@ class TalkingDiT(nn.Module):
         """Velocity noise - x0 (B, C, F, h, w).
 
         x (B, C, F, h, w); sigma (B,) in 0..1; reference (B, 20, F, h, w): mask and latent channels; text (B, L,
-        text_dim); image (B, 257, image_dim) or None; audio (B, [P,] F, N, audio_dim) or None; face_mask (B, S), (B,
-        P, S) or (B, P, F, S); positions: temporal RoPE index of each latent; chunk_latents: None for full
-        attention, else latents per chunk under the sparse causal mask.
+        text_dim); image (B, 257, image_dim) or None; audio (B, [P,] F, N, audio_dim) or None; audio_valid (B, [P,] F, N)
+        bool, False for padding; face_mask (B, S), (B, P, S) or (B, P, F, S); positions: temporal RoPE index of each
+        latent; chunk_latents: None for full attention, else latents per chunk under the sparse causal mask.
         """
         if self.cfg.prediction == "velocity":
             return self.network(x, sigma, reference=reference, **kwargs).float()
@@ -187,8 +198,8 @@ class TalkingDiT(nn.Module):
         """A cache for one denoising step of a stream."""
         tokens = chunk_latents * (latent_hw[0] // self.cfg.patch_size[1]) * (latent_hw[1] // self.cfg.patch_size[2])
         return StepCache.allocate(
-            len(self.blocks), batch, tokens, self.cfg.num_heads, self.cfg.head_dim, self.patch_embedding.weight
-        )
+            len(self.blocks), batch, tokens, self.cfg.num_heads, self.cfg.head_dim,
+            torch.empty(0, dtype=self.compute_dtype, device=self.compute_device))
 
     def chunk_x0(
         self, x: Tensor, sigma: Tensor, *, reference: Tensor, conditions: Conditions, audio: list[AudioKV | None],

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
 
 from ..config import ModelConfig
 from ..vae.base import StreamingVAE
-from .audio_projector import AudioProjector
 from .dit import TalkingDiT
+
+
+class Heard(NamedTuple):
+    """What latents hear: tokens (F, N, D) and which of them are no padding (F, N) bool, None: all."""
+
+    tokens: Tensor
+    valid: Tensor | None = None
+
+
+class Listener(Protocol):
+    """An audio projector: it knows its family's windows and what silence was in its training."""
+
+    def listen(self, windows: Any, speaking: Tensor, like: Tensor) -> Heard:
+        """What these latents hear, silence where speaking (F,) is False; computed in the type and place of `like`."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,5 +33,5 @@ class TalkingModel:
 
     config: ModelConfig
     dit: TalkingDiT
-    projector: AudioProjector | None
+    projector: Listener | None
     vae: StreamingVAE

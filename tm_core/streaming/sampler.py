@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ SEED_STRIDE = 1_000_003  # chunks and steps draw from seeds that do not meet
 class Speaker:
     """One voice and where in the picture it speaks; latents are absolute indices."""
 
-    windows: Callable[[range], Tensor]  # -> (F, W, M) log-mel
+    windows: Callable[[range], Any]  # -> what the model's projector hears: (F, W, M) log-mel for ours
     mask: Tensor  # (S,) 0..1
     speaking: Callable[[range], Tensor]  # -> (F,) bool; False is the zero embedding
 
@@ -103,7 +104,7 @@ class ChunkedSampler:
     def open(self, scene: Scene, seed: int) -> SamplerState:
         """State before chunk 0; InputError for a mask that does not fit the picture."""
         dit, cfg = self._model.dit, self._model.config
-        weight = dit.patch_embedding.weight
+        weight = torch.empty(0, dtype=dit.compute_dtype, device=dit.compute_device)
         text = scene.text if scene.text is not None else torch.zeros(1, cfg.dit.text_len, cfg.dit.text_dim)
         with torch.inference_mode():
             conditions = dit.conditions(text.to(weight), None if scene.image is None else scene.image.to(weight))
@@ -146,9 +147,9 @@ class ChunkedSampler:
         """The current chunk with all that does not change between its steps."""
         n = self._cfg.chunk_latents
         latents = range(state.chunk * n, (state.chunk + 1) * n)
-        device = self._model.dit.patch_embedding.weight.device
+        device = self._model.dit.compute_device
         reference = make_reference(state.scene.reference[None].to(device), list(latents))
-        return _Evaluation(self._model.dit, state, reference, self._model.dit.audio(self._listen(state.scene, latents)))
+        return _Evaluation(self._model.dit, state, reference, self._model.dit.audio(*self._listen(state.scene, latents)))
 
     def _masks(self, scene: Scene, tokens: int) -> Tensor | None:
         """(1, P, S) of all speakers."""
@@ -158,18 +159,16 @@ class ChunkedSampler:
                 raise InputError(f"speakers[{i}].mask", tuple(speaker.mask.shape), rule, "make the mask with the model that animates")
         if not scene.speakers:
             return None
-        return torch.stack([s.mask for s in scene.speakers])[None].to(self._model.dit.patch_embedding.weight.device)
+        return torch.stack([s.mask for s in scene.speakers])[None].to(self._model.dit.compute_device)
 
-    def _listen(self, scene: Scene, latents: range) -> Tensor | None:
-        """Audio tokens (1, P, F, N, D), zero where a speaker is silent."""
+    def _listen(self, scene: Scene, latents: range) -> tuple[Tensor | None, Tensor | None]:
+        """Audio tokens (1, P, F, N, D), silence where a speaker is silent, and which are no padding (1, P, F, N) or None."""
         if not scene.speakers or self._model.projector is None:
-            return None
-        weight = self._model.projector.place
-        tokens = []
-        for speaker in scene.speakers:
-            heard = self._model.projector(speaker.windows(latents)[None].to(weight))
-            tokens.append(heard * speaker.speaking(latents).to(weight)[None, :, None, None])
-        return torch.stack(tokens, 1)
+            return None, None
+        like = torch.empty(0, dtype=self._model.dit.compute_dtype, device=self._model.dit.compute_device)
+        heard = [self._model.projector.listen(s.windows(latents), s.speaking(latents), like) for s in scene.speakers]
+        valid = [h.valid for h in heard if h.valid is not None]
+        return torch.stack([h.tokens for h in heard])[None], torch.stack(valid)[None] if valid else None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from ..model.audio_projector import AudioProjector
 from ..model.dit import TalkingDiT
 from .clips import Batch
 
+AUDIO_LAYERS = (".k_proj.", ".v_proj.", ".audio_cross_attn.", ".norm_x.")  # of both kinds
+
 
 class Denoiser(nn.Module):
     """A student, a teacher or a critic; the projector's trunk stays as it was pre-trained."""
@@ -23,7 +25,7 @@ class Denoiser(nn.Module):
     def train_only(self, part: str) -> None:
         """What learns: `all` layers, or the new `audio` layers alone (paper section 4.1, stage 2)."""
         for name, parameter in self.named_parameters():
-            new = name.startswith("projector.") or ".k_proj." in name or ".v_proj." in name
+            new = name.startswith("projector.") or any(part in name for part in AUDIO_LAYERS)
             parameter.requires_grad_((part == "all" or new) and not name.startswith("projector.trunk."))
 
     def tokens(self, batch: Batch, *, silent: bool = False) -> Tensor | None:

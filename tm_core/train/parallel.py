@@ -109,13 +109,13 @@ class UlyssesShare:
 
     def own_given(self, given: Given) -> Given:
         """Sound (B, P, F, N, D) and mask (B, P, F, S) of the own tokens; text and image are for all."""
-        audio, mask = given.audio, given.mask
-        if audio is not None and self.runs == 1:
-            audio = audio.chunk(self.degree, 2)[self.rank]
+        audio, mask, valid = given.audio, given.mask, given.valid
+        if self.runs == 1:
+            audio, valid = (None if t is None else t.chunk(self.degree, 2)[self.rank] for t in (audio, valid))
         if mask is not None:
             latents = mask.shape[2] // self.degree if self.runs == 1 else mask.shape[2]
             mask = self.own(mask.flatten(2), 2).unflatten(2, (latents, -1))
-        return given._replace(audio=audio, mask=mask)
+        return given._replace(audio=audio, mask=mask, valid=valid)
 
     def to_heads(self, *parts: Tensor) -> tuple[Tensor, ...]:
         """Each (B, l, H, E) -> (B, L, H / n, E), in one exchange."""

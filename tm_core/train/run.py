@@ -124,7 +124,7 @@ class Workshop:
         start = shipped(cfg) if self.resume else None
         return train_listener(
             cfg, self.inputs("train").speech, self.inputs("held").speech, self.checkpoint("tiny_listener"), minutes=minutes,
-            device=self.device, resume=self.resume, report=teller("tiny_listener"), start=start.projector if start else None,
+            device=self.device, resume=self.resume, report=teller("tiny_listener"), start=cast(AudioProjector, start.projector) if start else None,
             most_steps=most_steps)
 
     def trunk(self, cfg: ModelConfig) -> dict[str, Tensor]:
@@ -158,7 +158,7 @@ class Workshop:
         if self.resume and (whole := shipped(cfg)) is not None:
             model.dit.load_state_dict(whole.dit.state_dict())
             if model.projector is not None and whole.projector is not None:
-                model.projector.load_state_dict(whole.projector.state_dict())
+                model.projector.load_state_dict(cast(AudioProjector, whole.projector).state_dict())
             return model.to(self.device), True
         model.dit.init_weights()
         if model.projector is not None:

@@ -1,0 +1,113 @@
+"""Open checkpoints as ordinary ComfyUI models: our transformer inside the host's own model class and patcher.
+
+So LoRA, fp8 and scaled fp8, offloading, `ModelSamplingSD3`, `TorchCompileModel` and KSampler work as on any model. The
+host reads the files, chooses types and casts; weights keep Wan's names. Sound reaches KSampler through
+`transformer_options[SOUND]`. Non-goal: streaming (tm_core.streaming).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import comfy.model_base
+import comfy.model_detection
+import comfy.model_management
+import comfy.model_patcher
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ..tm_core.errors import InputError
+from ..tm_core.model.dit import TalkingDiT
+from ..tm_core.weights.families import HEAD_DIM, Family, Identified, canonical, identify
+from ..tm_core.weights.open_models import build_projector
+
+SOUND = "tm_sound"
+TYPES = {"default": None, "fp8_e4m3fn": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sound:
+    """What a model hears in KSampler: audio tokens (F, N, D), which of them count (F, N), where they speak (S,)."""
+
+    tokens: Tensor
+    valid: Tensor | None = None
+    mask: Tensor | None = None
+
+
+class HostedDiT(TalkingDiT):
+    """TalkingDiT as the host calls a diffusion model, the audio projector beside it under its published name."""
+
+    def __init__(self, *, found: Identified, operations: Any, device: Any = None, dtype: torch.dtype | None = None, **_: Any) -> None:
+        super().__init__(found.dit, operations=operations, device=device, dtype=dtype)
+        self.dtype, self.family = dtype, found.family
+        projector = build_projector(found, operations, device=device, dtype=dtype)
+        if projector is not None:
+            self.add_module("proj_model" if found.family.layout == "fantasytalking" else "audio_proj", projector)
+
+    @property
+    def projector(self) -> Any:
+        """The family's audio projector, None for a model that does not hear."""
+        return getattr(self, "proj_model", None) or getattr(self, "audio_proj", None)
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, timestep: Tensor, context: Tensor, clip_fea: Tensor | None = None,
+        transformer_options: dict[str, Any] | None = None, **_: Any,
+    ) -> Tensor:
+        """Velocity (B, 16, F, h, w) of x (B, 36, F, h, w), noise and reference; timestep (B,) in 0..1000."""
+        channels = self.cfg.out_dim
+        sound: Sound | None = (transformer_options or {}).get(SOUND)
+        heard = {} if sound is None else _spread(sound, len(x), x.device, self.compute_dtype)
+        return self.network(x[:, :channels], timestep / 1000, reference=x[:, channels:], text=context, image=clip_fea, **heard)
+
+
+def _spread(sound: Sound, batch: int, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The arguments of TalkingDiT for a batch that all hear the same."""
+    parts = {"audio": sound.tokens.to(dtype), "audio_valid": sound.valid, "face_mask": sound.mask}
+    return {k: v.to(device).expand(batch, *v.shape) for k, v in parts.items() if v is not None}
+
+
+class TalkingWan(comfy.model_base.WAN21):
+    """The host's Wan with our transformer in it; conditioning, latent format and sampling stay the host's."""
+
+    def __init__(self, model_config: Any, found: Identified, device: Any = None) -> None:
+        comfy.model_base.BaseModel.__init__(
+            self, model_config, comfy.model_base.ModelType.FLOW, device=device, unet_model=partial(HostedDiT, found=found))
+        self.image_to_video = True
+        self.diffusion_model.cast_to = self.manual_cast_dtype
+
+
+def load(files: Sequence[Path], *, preset: str | None = None, weight_type: str = "default", head_dim: int = HEAD_DIM) -> Any:
+    """A host MODEL (ModelPatcher) of a base and its adapter, or of one checkpoint; InputError for files that are not one."""
+    merged: dict[str, Tensor] = {}
+    shapes = []
+    for file in files:
+        state, _ = comfy.utils.load_torch_file(str(file), safe_load=True, return_metadata=True)
+        shapes.append({k: tuple(v.shape) for k, v in state.items()})
+        merged |= {canonical(k): v for k, v in state.items()}
+    found = identify(shapes, preset=preset, head_dim=head_dim)
+    config = _configured(merged, found.family, TYPES[weight_type])
+    model = TalkingWan(config, found, device=None)
+    offload = comfy.model_management.unet_offload_device()
+    model = model.to(offload)
+    model.load_model_weights(merged, "")
+    return comfy.model_patcher.ModelPatcher(model, load_device=comfy.model_management.get_torch_device(), offload_device=offload)
+
+
+def _configured(state: dict[str, Tensor], family: Family, dtype: torch.dtype | None) -> Any:
+    """The host's configuration of this Wan: detection, types and casting are its own."""
+    config = comfy.model_detection.model_config_from_unet(state, "")
+    if config is None or config.unet_config.get("model_type") not in ("i2v", "t2v"):
+        raise InputError("checkpoint", family.title, "this ComfyUI does not know it as Wan", "update ComfyUI")
+    management = comfy.model_management
+    scaled = getattr(config, "scaled_fp8", None) is not None
+    stored = None if scaled else comfy.utils.weight_dtype(state)
+    chosen = dtype or management.unet_dtype(
+        model_params=comfy.utils.calculate_parameters(state), supported_dtypes=list(config.supported_inference_dtypes), weight_dtype=stored)
+    cast = management.unet_manual_cast(chosen, management.get_torch_device(), config.supported_inference_dtypes)
+    config.set_inference_dtype(chosen, cast)
+    return config

@@ -1,0 +1,52 @@
+"""Open checkpoints as the host's MODEL: its KSampler, LoRA, fp8, shift, interrupt and unloading work on them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXACT = 1e-4  # of the latents' spread
+FAMILIES = ("fantasytalking", "infinitetalk")
+
+
+@pytest.fixture(scope="module")
+def found(host_installation: Any) -> dict[str, Any]:
+    """One process of the host's Python measures everything."""
+    command = [str(host_installation.python), str(ROOT / "benchmarks" / "_host_models.py"), str(host_installation.path), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=host_installation.path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def test_ksampler_paints_what_it_paints_with_the_hosts_own_wan(found: dict[str, Any]) -> None:
+    assert found["native KSampler, host's own Wan"] <= EXACT
+
+
+def test_a_lora_changes_as_it_does_on_the_hosts_own_wan_and_leaves_nothing(found: dict[str, Any]) -> None:
+    assert found["LoRA changes"] > 0.05 and found["LoRA, host's own Wan"] <= EXACT and found["LoRA removed"] == 0
+
+
+def test_fp8_files_load_as_on_the_hosts_own_wan(found: dict[str, Any]) -> None:
+    assert found["scaled fp8 file, host's own Wan"] <= EXACT
+    assert 0 < found["scaled fp8 file"] < 0.5 and 0 < found["fp8 weights"] < 0.5
+
+
+def test_the_shift_node_shifts(found: dict[str, Any]) -> None:
+    assert found["shift changes"] > 0.05
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sound_reaches_ksampler_and_only_the_face(found: dict[str, Any], family: str) -> None:
+    assert found[f"{family}: sound changes"] > 0.05
+    assert found[f"{family}: silent"] == 0 and found[f"{family}: zero mask"] == 0
+
+
+def test_models_live_side_by_side_stop_and_leave(found: dict[str, Any]) -> None:
+    assert found["two models, first again"] == 0 and found["interrupted"]
+    assert found["freed"] < 30  # MB that twenty models leave behind

@@ -1,0 +1,240 @@
+"""Families of open checkpoints: what their keys say, and how each was made to be used.
+
+`identify` reads names and shapes alone (a safetensors header), so it costs nothing however large the file. What keys
+cannot tell (MultiTalk, InfiniteTalk and SoulX-FlashTalk share theirs) is a preset the user names. Sources of the
+figures: reference/checkpoints.md of the project, commits in docs/adapters.md.
+
+Non-goals: loading tensors (open_models.py), running them (streaming/).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Literal
+
+from ..config import AudioKind, DiTConfig
+from ..errors import InputError
+
+Shapes = Mapping[str, tuple[int, ...]]
+Layout = Literal["wan", "fantasytalking", "multitalk", "liveact"]
+Mode = Literal["bidirectional", "sparse_causal"]
+Silence = Literal["zero_tokens", "zero_features"]
+
+HEAD_DIM = 128  # of every published Wan
+WRAPPERS = ("model.diffusion_model.", "diffusion_model.")
+QUANTISED = re.compile(r"(^|\.)(scaled_fp8|scale_weight|scale_input|weight_scale|input_scale|comfy_quant)$")  # beside the weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guidance:
+    """Classifier-free guidance; 1 is off. With both on there are three evaluations a step."""
+
+    text: float = 1.0
+    audio: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """How checkpoints of one kind were trained to be used."""
+
+    name: str
+    title: str
+    layout: Layout
+    mode: Mode
+    fps: Fraction
+    steps: int
+    shift: float  # of the flow's timesteps
+    clip_frames: int  # bidirectional: sampled at once;  causal: one chunk's, the first one's a frame shorter per Wan
+    motion_frames: int = 0  # of a clip that repeat the one before
+    guidance: Guidance = field(default_factory=Guidance)
+    timesteps: tuple[float, ...] | None = None  # of a distilled model, 1000 first, already shifted or not as `shift` says
+    silence: Silence = "zero_features"  # what its null sound was in training
+    speech: str | None = None  # name in audio.families; None: does not hear
+    licence: str = "Apache-2.0"
+    source: str = ""
+
+
+FAMILIES: dict[str, Family] = {
+    f.name: f
+    for f in (
+        Family(
+            name="wan_i2v", title="Wan2.1 I2V", layout="wan", mode="bidirectional", fps=Fraction(16), steps=40, shift=3.0, clip_frames=81,
+            guidance=Guidance(text=5.0), source="Wan-Video/Wan2.1"),
+        Family(
+            name="fantasytalking", title="FantasyTalking", layout="fantasytalking", mode="bidirectional", fps=Fraction(23), steps=30,
+            shift=5.0, clip_frames=81, guidance=Guidance(text=5.0, audio=5.0), speech="fantasytalking",
+            source="Fantasy-AMAP/fantasy-talking"),
+        Family(
+            name="multitalk", title="MultiTalk", layout="multitalk", mode="bidirectional", fps=Fraction(25), steps=40, shift=7.0,
+            clip_frames=81, motion_frames=25, guidance=Guidance(text=5.0, audio=4.0), speech="multitalk", source="MeiGen-AI/MultiTalk"),
+        Family(
+            name="infinitetalk", title="InfiniteTalk", layout="multitalk", mode="bidirectional", fps=Fraction(25), steps=40, shift=7.0,
+            clip_frames=81, motion_frames=9, guidance=Guidance(text=5.0, audio=4.0), speech="infinitetalk",
+            source="MeiGen-AI/InfiniteTalk"),
+        Family(
+            name="flashtalk", title="SoulX-FlashTalk", layout="multitalk", mode="bidirectional", fps=Fraction(25), steps=4, shift=5.0,
+            clip_frames=33, motion_frames=5, timesteps=(1000.0, 750.0, 500.0, 250.0), speech="flashtalk",
+            source="Soul-AILab/SoulX-FlashTalk"),
+        Family(
+            name="liveact", title="SoulX-LiveAct", layout="liveact", mode="sparse_causal", fps=Fraction(24), steps=3, shift=1.0,
+            clip_frames=32, timesteps=(1000.0, 937.5, 2500 / 3), speech="liveact", licence="none stated by its authors",
+            source="Soul-AILab/SoulX-LiveAct"),
+    )
+}
+DEFAULTS: dict[Layout, str] = {"wan": "wan_i2v", "fantasytalking": "fantasytalking", "multitalk": "infinitetalk", "liveact": "liveact"}
+AUDIO_KINDS: dict[Layout, AudioKind] = {
+    "wan": "none", "fantasytalking": "shared_q_kv", "multitalk": "own_q_kv_proj", "liveact": "own_q_kv_proj"}
+PROJECTOR_PREFIXES = ("proj_model.", "audio_proj.")
+
+# part of a name that only this family has -> why it does not run here
+OTHERS = (
+    ("casual_audio_encoder", "Wan2.2 S2V (LiveAvatar's base)", "its sound enters by an encoder and 12 injectors of its own"),
+    ("audio_proj.audio_proj_glob_1", "HuMo", "its sound is read by Whisper"),
+    ("vace_blocks", "Wan VACE", "it is steered by video"),
+    ("face_adapter", "Wan Animate", "it is driven by a face video"),
+    ("control_adapter", "Wan Fun Camera", "it is steered by a camera"),
+    ("img_emb.emb_pos", "Wan2.1 first-and-last-frame", "it wants two pictures"),
+    ("audio_cond_projs", "OmniAvatar", "its sound is added to the tokens"),
+    ("vocal_projector", "StableAvatar", "its sound depends on the noise level"),
+    ("double_blocks", "Hunyuan or Flux", "it is no Wan"),
+    ("transformer_blocks", "a model in Diffusers' names", "its names are Diffusers'"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identified:
+    """A checkpoint, or a base and its adapter: family, sizes, and where each of our tensors is in the files."""
+
+    family: Family
+    dit: DiTConfig
+    names: dict[str, str]  # ours -> the file's
+    projector: dict[str, tuple[int, ...]]  # shapes of the audio projector's tensors, without their prefix
+
+
+def identify(files: Iterable[Shapes], *, preset: str | None = None, head_dim: int = HEAD_DIM) -> Identified:
+    """What these files are together (a base model and its adapter, in any order; one whole checkpoint).
+
+    `preset` names a family of FAMILIES where keys leave a choice. InputError for what is unknown, incomplete, or has
+    tensors that nothing here uses: it names the family the keys look most like and the first of them.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    names: dict[str, str] = {}
+    for shapes in files:
+        for key, shape in shapes.items():
+            if not QUANTISED.search(key):
+                found[canonical(key)] = tuple(shape)
+                names[canonical(key)] = key
+    layout = layout_of(found)
+    family = _preset(layout, preset)
+    cfg = sizes(found, layout, head_dim)
+    _check(found, cfg, family)
+    projector = {k.removeprefix(p): v for k, v in found.items() for p in PROJECTOR_PREFIXES if k.startswith(p)}
+    return Identified(family=family, dit=cfg, names=names, projector=projector)
+
+
+def canonical(key: str) -> str:
+    """A file's name for a tensor in ours: wrappers and FantasyTalking's two spellings removed."""
+    for wrapper in WRAPPERS:
+        key = key.removeprefix(wrapper)
+    key = key.removeprefix("audio_processor.")
+    return key.replace(".cross_attn.processor.", ".cross_attn.")
+
+
+def layout_of(keys: Iterable[str]) -> Layout:
+    """Which layout these (canonical) names are; InputError for another model's, and for an adapter without its base."""
+    keys = list(keys)
+    for part, title, why in OTHERS:
+        if any(part in key for key in keys):
+            raise InputError("checkpoint", title, f"cannot be run: {why}", "docs/adapters.md lists what can")
+    layout: Layout = "wan"
+    if any(".memory_proj_" in k for k in keys):
+        layout = "liveact"
+    elif any(".audio_cross_attn." in k or k.startswith("audio_proj.") for k in keys):
+        layout = "multitalk"
+    elif any(".cross_attn.k_proj." in k or k.startswith("proj_model.") for k in keys):
+        layout = "fantasytalking"
+    if "patch_embedding.weight" not in keys:
+        if layout == "wan":
+            raise InputError("checkpoint", f"{len(keys)} tensors", "none is of a Wan model", "docs/adapters.md lists what can be run")
+        title = FAMILIES[DEFAULTS[layout]].title
+        raise InputError("checkpoint", f"{title} adapter", "is no model by itself", "choose Wan2.1 I2V 14B as the base beside it")
+    return layout
+
+
+def _preset(layout: Layout, preset: str | None) -> Family:
+    if preset is None:
+        return FAMILIES[DEFAULTS[layout]]
+    if preset not in FAMILIES:
+        raise InputError("family", preset, "is not known", f"choose one of {', '.join(FAMILIES)}")
+    family = FAMILIES[preset]
+    if family.layout != layout:
+        fitting = ", ".join(f.name for f in FAMILIES.values() if f.layout == layout)
+        raise InputError("family", preset, f"the file's keys are those of {FAMILIES[DEFAULTS[layout]].title}", f"choose {fitting}")
+    return family
+
+
+def sizes(found: Shapes, layout: Layout, head_dim: int = HEAD_DIM) -> DiTConfig:
+    """The transformer's sizes from canonical names and shapes; InputError for a model that takes no picture."""
+    def shape(name: str) -> tuple[int, ...]:
+        if name not in found:
+            title = FAMILIES[DEFAULTS[layout]].title
+            raise InputError("checkpoint", title, f"has no {name}", "fetch the whole file again")
+        return found[name]
+
+    dim, in_dim, *patch = shape("patch_embedding.weight")
+    out_dim = shape("head.head.weight")[0] // (patch[0] * patch[1] * patch[2])
+    if in_dim != out_dim + 20:
+        rule = f"takes {in_dim} channels, a portrait needs {out_dim} of noise, 4 of mask and 16 of picture"
+        raise InputError("checkpoint", "Wan", rule, "choose an image-to-video (I2V) model")
+    audio_dim = {
+        "wan": 0, "fantasytalking": found.get("blocks.0.cross_attn.k_proj.weight", (0, 2048))[-1],
+        "multitalk": found.get("blocks.0.audio_cross_attn.kv_linear.weight", (0, 768))[-1],
+        "liveact": found.get("blocks.0.audio_cross_attn.kv_linear.weight", (0, 768))[-1]}[layout]
+    image = found.get("img_emb.proj.1.weight")
+    return DiTConfig(
+        dim=dim, ffn_dim=shape("blocks.0.ffn.0.weight")[0], num_heads=max(1, dim // head_dim), num_layers=count_layers(found),
+        in_dim=in_dim, out_dim=out_dim, text_dim=shape("text_embedding.0.weight")[1], freq_dim=shape("time_embedding.0.weight")[1],
+        image_dim=None if image is None else image[0], patch_size=(patch[0], patch[1], patch[2]), audio_kind=AUDIO_KINDS[layout],
+        audio_dim=audio_dim)
+
+
+def count_layers(keys: Iterable[str]) -> int:
+    """Blocks, by the highest index."""
+    return 1 + max(int(m[1]) for k in keys if (m := re.match(r"blocks\.(\d+)\.", k)))
+
+
+def expected(cfg: DiTConfig, layout: Layout) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of every tensor a checkpoint of this layout has (canonical)."""
+    import torch
+
+    from ..model.dit import TalkingDiT
+    from ..model.open_projectors import FantasyProjector, FantasyProjectorConfig, GroupedProjector, GroupedProjectorConfig
+
+    with torch.device("meta"):
+        parts: dict[str, torch.nn.Module] = {"": TalkingDiT(cfg)}
+        if layout == "fantasytalking":
+            parts["proj_model."] = FantasyProjector(FantasyProjectorConfig(dim=cfg.audio_dim))
+        elif layout in ("multitalk", "liveact"):
+            parts["audio_proj."] = GroupedProjector(GroupedProjectorConfig(dim=cfg.audio_dim))
+    found = {prefix + k: tuple(v.shape) for prefix, part in parts.items() for k, v in part.state_dict().items()}
+    if layout == "liveact":
+        found |= {f"blocks.{i}.self_attn.memory_proj_{p}.weight": (cfg.dim, 1, 5) for i in range(cfg.num_layers) for p in "kv"}
+    return found
+
+
+def _check(found: Shapes, cfg: DiTConfig, family: Family) -> None:
+    wanted = expected(cfg, family.layout)
+    missing, surplus = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+    if missing:
+        rule = f"{len(missing)} of {len(wanted)} tensors are missing, first {missing[0]}"
+        remedy = "fetch the whole file again, or choose the adapter that belongs to the base"
+        raise InputError("checkpoint", family.title, rule, remedy)
+    if surplus:
+        rule = f"{len(surplus)} tensors are of no use to it, first {surplus[0]}"
+        raise InputError("checkpoint", family.title, rule, "name the family it is, or choose another file")
+    sized = (k for k in wanted if found[k] != wanted[k] and not k.startswith(PROJECTOR_PREFIXES))
+    if (wrong := next(sized, None)) is not None:
+        raise InputError("checkpoint", family.title, f"{wrong} is {found[wrong]}, not {wanted[wrong]}", "choose a file that fits the base")

@@ -1,0 +1,95 @@
+"""Records names, shapes and parameter counts that the official code of open checkpoints has: tests/data/layouts.json.
+
+Usage: python tools/record_layouts.py FANTASYTALKING INFINITETALK LIVEACT, three checkouts (commits below). Models are
+built without memory (meta device) at their published sizes; blocks are checked to be alike and written once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tools.record_open_models import _same, package, stand_in
+
+WAN = {"dim": 5120, "ffn_dim": 13824, "num_heads": 40, "num_layers": 40, "in_dim": 36}  # wan/configs/wan_i2v_14B.py
+COMMITS = {
+    "wan_i2v": ("Fantasy-AMAP/fantasy-talking", "8c2d0c9ce2441eb02b5cf1c10d23dbab5ce06677"),
+    "fantasytalking": ("Fantasy-AMAP/fantasy-talking", "8c2d0c9ce2441eb02b5cf1c10d23dbab5ce06677"),
+    "infinitetalk": ("MeiGen-AI/InfiniteTalk", "0107cd96421b3b1bef7728bde14447dbff7b2db2"),
+    "liveact": ("Soul-AILab/SoulX-LiveAct", "ac8579b907756f228e975922a5159765c93c6a34")}
+
+
+def described(name: str, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Blocks' tensors once, under `blocks.*.`."""
+    repository, commit = COMMITS[name]
+    pattern: dict[str, list[int]] = {}
+    for key, value in tensors.items():
+        general = re.sub(r"^blocks\.\d+\.", "blocks.*.", key)
+        assert pattern.setdefault(general, list(value.shape)) == list(value.shape), key
+    blocks = 1 + max(int(m[1]) for k in tensors if (m := re.match(r"blocks\.(\d+)\.", k)))
+    assert len(tensors) == sum(blocks if k.startswith("blocks.*.") else 1 for k in pattern)
+    count = sum(v.numel() for v in tensors.values())
+    return {"repository": f"https://github.com/{repository}", "commit": commit, "blocks": blocks, "parameters": count, "tensors": pattern}
+
+
+def fantasytalking(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """The base alone and with its adapter, by the names of its published file."""
+    package("diffsynth", folder / "diffsynth")
+    package("diffsynth.models", folder / "diffsynth/models")
+    dit: Any = importlib.import_module("diffsynth.models.wan_video_dit")
+    sys.path.insert(0, str(folder))
+    official: Any = importlib.import_module("model")
+    dit.WanModel.init_weights = lambda self: None
+    model = dit.WanModel(model_type="i2v", cross_attn_norm=True, **WAN)
+    base = dict(model.state_dict())
+    talking = official.FantasyTalkingAudioConditionModel(model, 768, 2048)
+    projection = {f"proj_model.{k}": v for k, v in talking.proj_model.state_dict().items()}
+    return {"wan_i2v": base, "fantasytalking": {**model.state_dict(), **projection}}
+
+
+def multitalk_like(folder: Path, module: str) -> dict[str, torch.Tensor]:
+    """A whole model of InfiniteTalk or LiveAct."""
+    for name in [n for n in sys.modules if n.split(".")[0] in ("wan", "model_liveact")]:
+        del sys.modules[name]
+    top = module.split(".")[0]
+    for name in (top, *([f"{top}.modules", f"{top}.utils"] if top == "wan" else [])):
+        package(name, folder / name.replace(".", "/"))
+    official: Any = importlib.import_module(module)
+    return dict(official.WanModel(weight_init=False, **WAN).state_dict())
+
+
+def main(fantasy: str, infinite: str, liveact: str) -> None:
+    """Write the file."""
+    stand_in("diffusers", ModelMixin=nn.Module)
+    stand_in("diffusers.configuration_utils", ConfigMixin=type("ConfigMixin", (), {}), register_to_config=_same)
+    stand_in("diffusers.loaders", PeftAdapterMixin=type("PeftAdapterMixin", (), {}))
+    stand_in("xfuser.core.distributed", get_sequence_parallel_rank=None, get_sequence_parallel_world_size=None, get_sp_group=None)
+    stand_in("xformers.ops")
+    for name in ("imageio", "soundfile", "torchvision"):
+        stand_in(name)
+    stand_in("skimage", color=None)
+    for name in ("fp8_gemm", "fp4_gemm"):
+        stand_in(name, FP8Linear=nn.Linear, FP4Linear=nn.Linear)
+    torch.compile = _same  # type: ignore[assignment]
+    with torch.device("meta"):
+        found = fantasytalking(Path(fantasy))
+        found["infinitetalk"] = multitalk_like(Path(infinite), "wan.modules.multitalk_model")
+        found["liveact"] = multitalk_like(Path(liveact), "model_liveact.model_memory")
+    out = {name: described(name, tensors) for name, tensors in found.items()}
+    (Path(__file__).parents[1] / "tests" / "data" / "layouts.json").write_text(json.dumps(out, indent=1) + "\n")
+    for name, content in out.items():
+        logging.info("%s: %d parameters, %d kinds of tensor", name, content["parameters"], len(content["tensors"]))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    main(*sys.argv[1:4])

@@ -1,0 +1,132 @@
+"""Records what the official transformers of open checkpoints answer, at small size: tests/data/NAME_dit.safetensors.
+
+Usage: python tools/record_open_models.py infinitetalk|fantasytalking FOLDER COMMIT, FOLDER being a checkout of
+MeiGen-AI/InfiniteTalk or Fantasy-AMAP/fantasy-talking at that commit. Needs torch, einops and tqdm; their other
+dependencies are replaced by empty modules, their fused attention (half precision, CUDA only) by exact attention in
+float32. Weights and inputs come from golden_rule.py, so a file holds outputs alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tools.golden_rule import fill, numbers
+
+SIZES = {"dim": 96, "ffn_dim": 128, "num_heads": 2, "num_layers": 2, "text_dim": 32, "text_len": 12, "freq_dim": 64}
+LATENTS, SIDE, AUDIO_DIM, TOKENS, SIGMA = 4, 8, 24, 5, 0.7
+FANTASY_LENGTHS = (3, 5, 5, 4)  # audio tokens that count, by latent
+DATA = Path(__file__).parents[1] / "tests" / "data"
+
+
+def inputs() -> dict[str, Tensor]:
+    """One picture; names are the arguments of TalkingDiT."""
+    shapes = {
+        "x": (1, 16, LATENTS, SIDE, SIDE), "reference": (1, 20, LATENTS, SIDE, SIDE), "text": (1, SIZES["text_len"], SIZES["text_dim"]),
+        "image": (1, 257, 1280)}
+    return {name: numbers(f"input.{name}", shape) for name, shape in shapes.items()}
+
+
+def exact_attention(q: Tensor, k: Tensor, v: Tensor, k_lens: Tensor | None = None, **_: Any) -> Tensor:
+    """What the fused kernels approximate; (B, L, H, E), `k_lens` (B,) keys that count."""
+    mask = None if k_lens is None else (torch.arange(k.shape[1]) < k_lens[:, None])[:, None, None]
+    out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
+    return out.transpose(1, 2)
+
+
+def stand_in(name: str, **content: Any) -> types.ModuleType:
+    """An importable module with nothing but `content`."""
+    module = types.ModuleType(name)
+    vars(module).update(content)
+    sys.modules[name] = module
+    if "." in name:
+        parent, child = name.rsplit(".", 1)
+        setattr(sys.modules.get(parent) or stand_in(parent), child, module)
+    return module
+
+
+def package(name: str, folder: Path) -> None:
+    """A package whose own __init__ is not run."""
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [str(folder)]
+
+
+def _same(thing: Any, *_: Any, **__: Any) -> Any:
+    return thing
+
+
+def infinitetalk(folder: Path) -> dict[str, Tensor]:
+    """One speaker, with the official window grouping and audio projector in front."""
+    stand_in("diffusers", ModelMixin=nn.Module)
+    stand_in("diffusers.configuration_utils", ConfigMixin=object, register_to_config=_same)
+    stand_in("xfuser.core.distributed", get_sequence_parallel_rank=None, get_sequence_parallel_world_size=None, get_sp_group=None)
+    stand_in("xformers.ops", memory_efficient_attention=lambda q, k, v, attn_bias=None, op=None: exact_attention(q, k, v))
+    for name in ("imageio", "soundfile", "torchvision"):
+        stand_in(name)
+    stand_in("skimage", color=None)
+    torch.compile = _same  # type: ignore[assignment]
+    for name in ("wan", "wan.modules", "wan.utils"):
+        package(name, folder / name.replace(".", "/"))
+    official: Any = importlib.import_module("wan.modules.multitalk_model")
+    official.flash_attention = exact_attention
+    importlib.import_module("wan.utils.multitalk_utils").torch_gc = lambda: None  # type: ignore[attr-defined]
+    model = official.WanModel(in_dim=36, **SIZES, intermediate_dim=16, output_dim=AUDIO_DIM, context_tokens=TOKENS)
+    fill(model)
+    model.enable_teacache = False
+    data, frames = inputs(), 4 * LATENTS - 3
+    heard = numbers("input.audio_windows", (1, frames, 5, 12, 768))
+    kept: dict[str, Tensor] = {}
+    model.audio_proj.register_forward_hook(lambda _, __, out: kept.update(tokens=out))
+    velocity = model(
+        list(data["x"]), torch.tensor([1000 * SIGMA]), list(data["text"]), LATENTS * SIDE * SIDE // 4, data["image"],
+        list(data["reference"]), heard, torch.ones(3, 8 * SIDE, 8 * SIDE))
+    return {"tokens": kept["tokens"], "velocity": velocity}
+
+
+def fantasytalking(folder: Path) -> dict[str, Tensor]:
+    """Audio tokens of unequal number; scale 1, and 0 (no sound)."""
+    package("diffsynth", folder / "diffsynth")
+    package("diffsynth.models", folder / "diffsynth/models")
+    dit: Any = importlib.import_module("diffsynth.models.wan_video_dit")
+    sys.path.insert(0, str(folder))
+    official: Any = importlib.import_module("model")
+    model = dit.WanModel(model_type="i2v", in_dim=36, cross_attn_norm=True, **SIZES)
+    official.FantasyTalkingAudioConditionModel(model, 768, AUDIO_DIM)
+    fill(model)
+    dit.flash_attention = official.flash_attention = official.attention = exact_attention
+    data, found = inputs(), {}
+    for name, scale in (("velocity", 1.0), ("velocity_silent", 0.0)):
+        made = model(
+            list(data["x"]), torch.tensor([1000 * SIGMA]), list(data["text"]), LATENTS * SIDE * SIDE // 4, data["image"],
+            list(data["reference"]), audio_proj=numbers("input.audio", (1, LATENTS, TOKENS, AUDIO_DIM)),
+            audio_context_lens=torch.tensor(FANTASY_LENGTHS), latents_num_frames=LATENTS, audio_scale=scale)
+        found[name] = made if isinstance(made, Tensor) else torch.stack(list(made))
+    return found
+
+
+@torch.inference_mode()
+def main(name: str, folder: str, commit: str) -> None:
+    """Write one file."""
+    repository = {"infinitetalk": "MeiGen-AI/InfiniteTalk", "fantasytalking": "Fantasy-AMAP/fantasy-talking"}[name]
+    recorded = {"infinitetalk": infinitetalk, "fantasytalking": fantasytalking}[name](Path(folder))
+    DATA.mkdir(exist_ok=True)
+    metadata = {"repository": f"https://github.com/{repository}", "commit": commit, "recorded by": "tools/record_open_models.py",
+                "sizes": json.dumps(SIZES)}
+    save_file({k: v.float().contiguous() for k, v in recorded.items()}, str(DATA / f"{name}_dit.safetensors"), metadata)
+    logging.info({k: (tuple(v.shape), round(v.square().mean().sqrt().item(), 3)) for k, v in recorded.items()})
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    main(*sys.argv[1:4])

@@ -154,7 +154,8 @@ def _write(clip: Clip, path: Path) -> None:
 
 
 def _fingerprint(vae: nn.Module, cfg: ModelConfig, identities: tuple[str, ...], motion: float, seed: int) -> str:
-    digest = hashlib.sha256(repr((cfg.height, cfg.fps, cfg.sampler.chunk_latents, CHUNKS, (MOUTH, EYES), identities, motion, seed)).encode())
+    shapes = (cfg.height, cfg.fps, cfg.sampler.chunk_latents, CHUNKS)
+    digest = hashlib.sha256(repr((*shapes, (MOUTH, EYES), identities, motion, seed)).encode())
     for value in vae.state_dict().values():
         digest.update(value.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()[:12]

@@ -124,7 +124,8 @@ class Workshop:
         start = shipped(cfg) if self.resume else None
         return train_listener(
             cfg, self.inputs("train").speech, self.inputs("held").speech, self.checkpoint("tiny_listener"), minutes=minutes,
-            device=self.device, resume=self.resume, report=teller("tiny_listener"), start=cast(AudioProjector, start.projector) if start else None,
+            device=self.device, resume=self.resume, report=teller("tiny_listener"),
+            start=cast(AudioProjector, start.projector) if start else None,
             most_steps=most_steps)
 
     def trunk(self, cfg: ModelConfig) -> dict[str, Tensor]:

@@ -1,0 +1,39 @@
+"""Guidance: the two families' rules, their evaluations, and their samplers' noise levels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tm_core.streaming.guidance import BOTH, NEITHER, NO_AUDIO, NO_TEXT, Guidance, Rule, noise_levels
+
+MADE = {p: torch.tensor([v]) for p, v in ((BOTH, 7.0), (NO_TEXT, 5.0), (NO_AUDIO, 3.0), (NEITHER, 2.0))}
+
+
+@pytest.mark.parametrize(("guidance", "passes", "value"), [
+    (Guidance(), 1, 7.0),
+    (Guidance(audio=4.0), 2, 3 + 4 * (7 - 3)),
+    (Guidance(text=5.0, audio=4.0), 3, 2 + 5 * (7 - 5) + 4 * (5 - 2)),
+    (Guidance(text=5.0, audio=4.0, rule="fantasytalking"), 3, 2 + 5 * (3 - 2) + 4 * (7 - 3)),
+    (Guidance(audio=4.0, rule="fantasytalking"), 2, 3 + 4 * (7 - 3)),
+    (Guidance(text=5.0, rule="fantasytalking"), 2, 5 + 5 * (7 - 5)),
+], ids=str)
+def test_outputs_are_joined_as_the_family_does(guidance: Guidance, passes: int, value: float) -> None:
+    assert len(guidance.passes) == passes and guidance.passes[0] == BOTH
+    assert guidance.join({p: MADE[p] for p in guidance.passes}).item() == pytest.approx(value)
+
+
+@pytest.mark.parametrize("rule", ["fantasytalking", "multitalk"])
+def test_scales_of_one_are_no_guidance(rule: Rule) -> None:
+    nearly = Guidance(text=1 + 1e-9, audio=1 + 1e-9, rule=rule)
+    assert nearly.join({p: MADE[p] for p in nearly.passes}).item() == pytest.approx(7.0)
+
+
+def test_levels_are_the_official_samplers() -> None:
+    """Evaluated by hand from multitalk.py (linspace 1000..1, shift 7) and flow_match.py (extra step, shift 5)."""
+    even = np.linspace(1000, 1, 40) / 1000
+    assert noise_levels(40, 7.0, last=0.001) == pytest.approx(7 * even / (1 + 6 * even))
+    even = np.linspace(1, 0, 31)[:-1]
+    assert noise_levels(30, 5.0) == pytest.approx(5 * even / (1 + 4 * even))
+    assert noise_levels(1, 5.0) == (1.0,)

@@ -19,6 +19,7 @@ AudioKind = Literal["none", "shared_q_kv", "own_q_kv_proj"]
 # noisy latents minus their share of the reference -> clean minus reference
 Prediction = Literal["velocity", "x0_residual", "residual"]
 CacheMode = Literal["per_step", "clean_rerun", "recompute"]
+GuidanceRule = Literal["fantasytalking", "multitalk"]
 
 
 class _Serialisable:
@@ -102,18 +103,38 @@ class VAEConfig(_Serialisable):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Guidance(_Serialisable):
+    """Classifier-free guidance for text and sound apart; 1 is off, both on is three evaluations a step.
+
+    `rule`: how a family joins them (streaming/guidance.py).
+    """
+
+    text: float = 1.0
+    audio: float = 1.0
+    rule: GuidanceRule = "multitalk"
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplerConfig(_Serialisable):
     """Rectified-flow sampling of chunks: every chunk of a stream runs the same timesteps."""
 
     chunk_latents: int = 3
     sigmas: tuple[float, ...] = (1.0, 0.75)  # noise level at each step, first 1.0, descending; x0 after the last
+    renoise: bool = True  # between steps: noise anew (distilled students); False: an Euler step of the probability flow
+    guidance: Guidance = field(default_factory=Guidance)
     cache_mode: CacheMode = "per_step"
     articulation: float = 1.0  # scales what departs from the portrait: a mean moves too little, guidance makes it too much
 
     @property
     def num_steps(self) -> int:
-        """Network evaluations per chunk."""
+        """Denoising steps per chunk; each is one evaluation of the network, more with guidance."""
         return len(self.sigmas)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        guidance = values.get("guidance")
+        return super().from_dict(values | ({"guidance": Guidance.from_dict(guidance)} if isinstance(guidance, dict) else {}))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from tm_core.streaming.guidance import BOTH, NEITHER, NO_AUDIO, NO_TEXT, Guidance, Rule, noise_levels
+from tm_core.config import Guidance, GuidanceRule
+from tm_core.streaming.guidance import BOTH, NEITHER, NO_AUDIO, NO_TEXT, join, noise_levels, passes
 
 MADE = {p: torch.tensor([v]) for p, v in ((BOTH, 7.0), (NO_TEXT, 5.0), (NO_AUDIO, 3.0), (NEITHER, 2.0))}
 
 
-@pytest.mark.parametrize(("guidance", "passes", "value"), [
+@pytest.mark.parametrize(("guidance", "count", "value"), [
     (Guidance(), 1, 7.0),
     (Guidance(audio=4.0), 2, 3 + 4 * (7 - 3)),
     (Guidance(text=5.0, audio=4.0), 3, 2 + 5 * (7 - 5) + 4 * (5 - 2)),
@@ -19,15 +20,15 @@ MADE = {p: torch.tensor([v]) for p, v in ((BOTH, 7.0), (NO_TEXT, 5.0), (NO_AUDIO
     (Guidance(audio=4.0, rule="fantasytalking"), 2, 3 + 4 * (7 - 3)),
     (Guidance(text=5.0, rule="fantasytalking"), 2, 5 + 5 * (7 - 5)),
 ], ids=str)
-def test_outputs_are_joined_as_the_family_does(guidance: Guidance, passes: int, value: float) -> None:
-    assert len(guidance.passes) == passes and guidance.passes[0] == BOTH
-    assert guidance.join({p: MADE[p] for p in guidance.passes}).item() == pytest.approx(value)
+def test_outputs_are_joined_as_the_family_does(guidance: Guidance, count: int, value: float) -> None:
+    assert len(passes(guidance)) == count and passes(guidance)[0] == BOTH
+    assert join(guidance, {p: MADE[p] for p in passes(guidance)}).item() == pytest.approx(value)
 
 
 @pytest.mark.parametrize("rule", ["fantasytalking", "multitalk"])
-def test_scales_of_one_are_no_guidance(rule: Rule) -> None:
+def test_scales_of_one_are_no_guidance(rule: GuidanceRule) -> None:
     nearly = Guidance(text=1 + 1e-9, audio=1 + 1e-9, rule=rule)
-    assert nearly.join({p: MADE[p] for p in nearly.passes}).item() == pytest.approx(7.0)
+    assert join(nearly, {p: MADE[p] for p in passes(nearly)}).item() == pytest.approx(7.0)
 
 
 def test_levels_are_the_official_samplers() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ import torch
 
 from tm_core.audio.features import log_mel
 from tm_core.audio.windows import rows_needed, windows
-from tm_core.config import CacheMode, DiTConfig, ModelConfig, SamplerConfig, tiny
+from tm_core.config import CacheMode, DiTConfig, Guidance, ModelConfig, SamplerConfig, tiny
 from tm_core.errors import Cancelled, InputError
 from tm_core.model.audio_projector import AudioProjector
 from tm_core.model.conditioning import make_reference
@@ -98,7 +98,7 @@ def test_sound_beyond_the_look_ahead_changes_nothing(model: TalkingModel) -> Non
 
 def places(state: SamplerState) -> list[tuple[int, int]]:
     """Where each buffer lies and how large it is."""
-    tensors = [t for c in state.buffers.caches for layer in c.layers for t in (layer.keys, layer.values)]
+    tensors = [t for step in state.buffers.caches for c in step for layer in c.layers for t in (layer.keys, layer.values)]
     return [(t.data_ptr(), t.numel()) for t in tensors]
 
 
@@ -254,3 +254,49 @@ def test_articulation_scales_what_departs_from_the_portrait(model: TalkingModel)
     a, b = (stream(s, s.open(subject, 0), 3)[0] for s in (plain, wide))
     still = subject.reference[None, :, None]
     assert torch.allclose(b - still, 2 * (a - still), atol=1e-5)
+
+
+def test_guidance_of_the_sound_steps_away_from_silence(model: TalkingModel) -> None:
+    """From pure noise: silent + 2 (heard - silent), over chunks whose keys each pass keeps for itself."""
+    one = replace(CONFIG.sampler, sigmas=(1.0,))
+    runs = {
+        "heard": (one, scene(features())), "silent": (one, scene(features(), speaking=False)),
+        "guided": (replace(one, guidance=Guidance(audio=2.0)), scene(features()))}
+    made = {}
+    for name, (cfg, shown) in runs.items():
+        sampler = ChunkedSampler(model, cfg)
+        made[name], _ = stream(sampler, sampler.open(shown, 5), 3)
+    assert (made["guided"] - (made["silent"] + 2 * (made["heard"] - made["silent"]))).abs().max() <= 1e-4
+    assert (made["heard"] - made["silent"]).abs().max() > 1e-3
+
+
+def test_guidance_of_both_evaluates_three_times(model: TalkingModel) -> None:
+    sampler, calls = ChunkedSampler(model, replace(CONFIG.sampler, guidance=Guidance(text=5.0, audio=4.0))), []
+    counter = model.dit.patch_embedding.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        state = sampler.open(scene(features()), 0)
+        stream(sampler, state, 2)
+    finally:
+        counter.remove()
+    assert len(calls) == 2 * 3 * CONFIG.sampler.num_steps
+    assert state.cache_bytes == 3 * ChunkedSampler(model, CONFIG.sampler).open(scene(features()), 0).cache_bytes
+
+
+def test_without_renoising_the_steps_follow_the_flow(model: TalkingModel) -> None:
+    """The second step looks at the first noise, scaled down: what an Euler step of rectified flow leaves."""
+    seen: list[torch.Tensor] = []
+    sampler = ChunkedSampler(model, replace(CONFIG.sampler, sigmas=(1.0, 0.5), renoise=False))
+    keep = model.dit.chunk_x0
+
+    def watched(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        seen.append(x)
+        seen.append(keep(x, *args, **kwargs))
+        return seen[-1]
+
+    model.dit.chunk_x0 = watched  # type: ignore[method-assign]
+    try:
+        sampler.step(sampler.open(scene(features()), 5))
+    finally:
+        del model.dit.chunk_x0
+    first, x0, second, _ = seen
+    assert torch.allclose(second, 0.5 * x0 + 0.5 * first, atol=1e-6)

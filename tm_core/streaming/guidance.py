@@ -8,12 +8,11 @@ scales is 1 both rules need fewer evaluations. Velocities or clean latents may b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
-Rule = Literal["fantasytalking", "multitalk"]
+from ..config import Guidance
 
 
 class Pass(NamedTuple):
@@ -26,42 +25,34 @@ class Pass(NamedTuple):
 BOTH, NO_TEXT, NO_AUDIO, NEITHER = Pass(True, True), Pass(False, True), Pass(True, False), Pass(False, False)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Guidance:
-    """Scales for text and sound; 1 is off.
+# sources of the rules: fantasytalking, `WanVideoPipeline.__call__` of Fantasy-AMAP/fantasy-talking 8c2d0c9; multitalk,
+# `generate_infinitetalk` of MeiGen-AI/InfiniteTalk 0107cd9
 
-    `rule`: fantasytalking, `WanVideoPipeline.__call__` of Fantasy-AMAP/fantasy-talking 8c2d0c9; multitalk,
-    `generate_infinitetalk` of MeiGen-AI/InfiniteTalk 0107cd9.
-    """
 
-    text: float = 1.0
-    audio: float = 1.0
-    rule: Rule = "multitalk"
+def passes(guidance: Guidance) -> tuple[Pass, ...]:
+    """The evaluations a step needs, the guided one first."""
+    if guidance.text == 1 and guidance.audio == 1:
+        return (BOTH,)
+    if guidance.text == 1:
+        return BOTH, NO_AUDIO
+    if guidance.rule == "fantasytalking":
+        return (BOTH, NO_TEXT) if guidance.audio == 1 else (BOTH, NO_AUDIO, NEITHER)
+    return BOTH, NO_TEXT, NEITHER
 
-    @property
-    def passes(self) -> tuple[Pass, ...]:
-        """The evaluations a step needs, the guided one first."""
-        if self.text == 1 and self.audio == 1:
-            return (BOTH,)
-        if self.text == 1:
-            return BOTH, NO_AUDIO
-        if self.rule == "fantasytalking" and self.audio == 1:
-            return BOTH, NO_TEXT
-        return (BOTH, NO_AUDIO, NEITHER) if self.rule == "fantasytalking" else (BOTH, NO_TEXT, NEITHER)
 
-    def join(self, made: Mapping[Pass, Tensor]) -> Tensor:
-        """The guided output of what each of `passes` gave."""
-        both = made[BOTH]
-        if self.passes == (BOTH,):
-            return both
-        if self.passes == (BOTH, NO_AUDIO):
-            return made[NO_AUDIO] + self.audio * (both - made[NO_AUDIO])
-        if self.passes == (BOTH, NO_TEXT):
-            return made[NO_TEXT] + self.text * (both - made[NO_TEXT])
-        neither = made[NEITHER]
-        if self.rule == "fantasytalking":
-            return neither + self.text * (made[NO_AUDIO] - neither) + self.audio * (both - made[NO_AUDIO])
-        return neither + self.text * (both - made[NO_TEXT]) + self.audio * (made[NO_TEXT] - neither)
+def join(guidance: Guidance, made: Mapping[Pass, Tensor]) -> Tensor:
+    """The guided output of what each of `passes` gave."""
+    both, needed = made[BOTH], passes(guidance)
+    if needed == (BOTH,):
+        return both
+    if needed == (BOTH, NO_AUDIO):
+        return made[NO_AUDIO] + guidance.audio * (both - made[NO_AUDIO])
+    if needed == (BOTH, NO_TEXT):
+        return made[NO_TEXT] + guidance.text * (both - made[NO_TEXT])
+    neither = made[NEITHER]
+    if guidance.rule == "fantasytalking":
+        return neither + guidance.text * (made[NO_AUDIO] - neither) + guidance.audio * (both - made[NO_AUDIO])
+    return neither + guidance.text * (both - made[NO_TEXT]) + guidance.audio * (made[NO_TEXT] - neither)
 
 
 def shifted(level: float, shift: float) -> float:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import SamplerConfig
+from ..config import Guidance, SamplerConfig
 from ..errors import InputError
 from ..model.blocks import AudioKV
 from ..model.cache import StepCache
@@ -30,6 +30,7 @@ from ..model.conditioning import make_reference
 from ..model.dit import Conditions, TalkingDiT
 from ..model.talking import TalkingModel
 from .cancel import CancelToken
+from .guidance import join, passes
 
 SEED_STRIDE = 1_000_003  # chunks and steps draw from seeds that do not meet
 
@@ -52,6 +53,7 @@ class Scene:
     frames: int
     image: Tensor | None = None  # (1, 257, image_dim) CLIP tokens
     text: Tensor | None = None  # (1, L, text_dim); None: an empty prompt of zeros
+    negative: Tensor | None = None  # the same for guidance of the text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ class SamplerState:
 
     scene: Scene
     seed: int
-    conditions: Conditions
+    conditions: dict[bool, Conditions]  # of the prompt, and of the negative one if guidance asks for it
     mask: Tensor | None  # (1, P, S)
     buffers: Buffers
     chunk: int = 0
@@ -76,14 +78,14 @@ class SamplerState:
     @property
     def cache_bytes(self) -> int:
         """Memory of the keys and values, constant in stream length."""
-        return sum(cache.nbytes for cache in self.buffers.caches)
+        return sum(cache.nbytes for caches in self.buffers.caches for cache in caches)
 
 
 @dataclass(kw_only=True)
 class Buffers:
     """What the states of one stream share, and which of them may still use it."""
 
-    caches: tuple[StepCache, ...]  # one per denoising step, or one for clean keys
+    caches: tuple[tuple[StepCache, ...], ...]  # per denoising step, or one for clean keys; in it, per pass of guidance
     chunk: int | None = 0  # the next one; None once a step was cut short
 
 
@@ -99,20 +101,27 @@ class ChunkedSampler:
     def __init__(self, model: TalkingModel, cfg: SamplerConfig) -> None:
         if not cfg.sigmas or cfg.sigmas[0] != 1.0 or any(a <= b for a, b in zip(cfg.sigmas, cfg.sigmas[1:], strict=False)):
             raise InputError("sigmas", cfg.sigmas, "noise levels start at 1 and fall", "use for example 1.0, 0.75")
-        self._model, self._cfg = model, cfg
+        self._model, self._cfg, self._passes = model, cfg, passes(cfg.guidance)
 
     def open(self, scene: Scene, seed: int) -> SamplerState:
         """State before chunk 0; InputError for a mask that does not fit the picture."""
-        dit, cfg = self._model.dit, self._model.config
+        dit = self._model.dit
         weight = torch.empty(0, dtype=dit.compute_dtype, device=dit.compute_device)
-        text = scene.text if scene.text is not None else torch.zeros(1, cfg.dit.text_len, cfg.dit.text_dim)
+        image = None if scene.image is None else scene.image.to(weight)
         with torch.inference_mode():
-            conditions = dit.conditions(text.to(weight), None if scene.image is None else scene.image.to(weight))
+            conditions = {
+                prompted: dit.conditions(self._text(scene.text if prompted else scene.negative).to(weight), image)
+                for prompted in {p.text for p in self._passes}}
         latent_hw = (scene.reference.shape[-2], scene.reference.shape[-1])
         count = self._cfg.num_steps if self._cfg.cache_mode == "per_step" else 1
-        caches = tuple(dit.allocate_cache(1, self._cfg.chunk_latents, latent_hw) for _ in range(count))
-        mask = self._masks(scene, caches[0].tokens // self._cfg.chunk_latents)
+        caches = tuple(
+            tuple(dit.allocate_cache(1, self._cfg.chunk_latents, latent_hw) for _ in self._passes) for _ in range(count))
+        mask = self._masks(scene, caches[0][0].tokens // self._cfg.chunk_latents)
         return SamplerState(scene=scene, seed=seed, conditions=conditions, mask=mask, buffers=Buffers(caches=caches))
+
+    def _text(self, text: Tensor | None) -> Tensor:
+        cfg = self._model.config.dit
+        return torch.zeros(1, cfg.text_len, cfg.text_dim) if text is None else text
 
     def step(self, state: SamplerState, cancel: CancelToken | None = None) -> tuple[LatentChunk, SamplerState]:
         """The next chunk and the state after it.
@@ -132,11 +141,15 @@ class ChunkedSampler:
         evaluate, caches = self._evaluation(state), state.buffers.caches
         per_step = self._cfg.cache_mode == "per_step"
         x = x0 = evaluate.noise(0)
+        before = 1.0
         for i, sigma in enumerate(self._cfg.sigmas):
             token.check()
-            if i:
+            if i and self._cfg.renoise:
                 x = (1 - sigma) * x0 + sigma * evaluate.noise(i)
+            elif i:
+                x = x0 + (x - x0) * (sigma / before)
             x0 = evaluate(x, sigma, caches[i if per_step else 0], write=per_step)
+            before = sigma
         if not per_step:
             token.check()
             evaluate(x0, 0.0, caches[0], write=True, past=1 if self._cfg.cache_mode == "recompute" else 2)
@@ -149,7 +162,9 @@ class ChunkedSampler:
         latents = range(state.chunk * n, (state.chunk + 1) * n)
         device = self._model.dit.compute_device
         reference = make_reference(state.scene.reference[None].to(device), list(latents))
-        return _Evaluation(self._model.dit, state, reference, self._model.dit.audio(*self._listen(state.scene, latents)))
+        dit = self._model.dit
+        audio = {on: dit.audio(*self._listen(state.scene, latents, silent=not on)) for on in {p.audio for p in self._passes}}
+        return _Evaluation(dit, state, reference, audio, self._cfg.guidance)
 
     def _masks(self, scene: Scene, tokens: int) -> Tensor | None:
         """(1, P, S) of all speakers."""
@@ -161,12 +176,16 @@ class ChunkedSampler:
             return None
         return torch.stack([s.mask for s in scene.speakers])[None].to(self._model.dit.compute_device)
 
-    def _listen(self, scene: Scene, latents: range) -> tuple[Tensor | None, Tensor | None]:
-        """Audio tokens (1, P, F, N, D), silence where a speaker is silent, and which are no padding (1, P, F, N) or None."""
+    def _listen(self, scene: Scene, latents: range, *, silent: bool) -> tuple[Tensor | None, Tensor | None]:
+        """Audio tokens (1, P, F, N, D), silence where a speaker is silent, and which are no padding (1, P, F, N) or None.
+
+        `silent`: everybody is, which guidance of the sound steps away from.
+        """
         if not scene.speakers or self._model.projector is None:
             return None, None
         like = torch.empty(0, dtype=self._model.dit.compute_dtype, device=self._model.dit.compute_device)
-        heard = [self._model.projector.listen(s.windows(latents), s.speaking(latents), like) for s in scene.speakers]
+        heard = [
+            self._model.projector.listen(s.windows(latents), s.speaking(latents) & (not silent), like) for s in scene.speakers]
         valid = [h.valid for h in heard if h.valid is not None]
         return torch.stack([h.tokens for h in heard])[None], torch.stack(valid)[None] if valid else None
 
@@ -178,16 +197,19 @@ class _Evaluation:
     dit: TalkingDiT
     state: SamplerState
     reference: Tensor
-    audio: list[AudioKV | None]
+    audio: dict[bool, list[AudioKV | None]]  # heard, and silent if guidance asks for it
+    guidance: Guidance
 
     def noise(self, step: int) -> Tensor:
         """What is added before denoising step `step`."""
         shape = (1, self.dit.cfg.out_dim, *self.reference.shape[2:])
         return chunk_noise(self.state.seed, self.state.chunk, step, shape).to(self.reference.device)
 
-    def __call__(self, x: Tensor, sigma: float, cache: StepCache, *, write: bool, past: int = 2) -> Tensor:
+    def __call__(self, x: Tensor, sigma: float, caches: tuple[StepCache, ...], *, write: bool, past: int = 2) -> Tensor:
         level = torch.full((len(x),), sigma, device=x.device)
-        return self.dit.chunk_x0(
-            x, level, reference=self.reference, conditions=self.state.conditions, audio=self.audio,
-            face_mask=self.state.mask, cache=cache, chunk=self.state.chunk, write=write, past=past,
-        )
+        made = {
+            p: self.dit.chunk_x0(
+                x, level, reference=self.reference, conditions=self.state.conditions[p.text], audio=self.audio[p.audio],
+                face_mask=self.state.mask, cache=cache, chunk=self.state.chunk, write=write, past=past)
+            for p, cache in zip(passes(self.guidance), caches, strict=True)}
+        return join(self.guidance, made)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
 
-from ..config import AudioKind, DiTConfig
+from ..config import AudioKind, DiTConfig, Guidance
 from ..errors import InputError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -26,14 +26,6 @@ Silence = Literal["zero_tokens", "zero_features"]
 HEAD_DIM = 128  # of every published Wan
 WRAPPERS = ("model.diffusion_model.", "diffusion_model.")
 QUANTISED = re.compile(r"(^|\.)(scaled_fp8|scale_weight|scale_input|weight_scale|input_scale|comfy_quant)$")  # beside the weights
-
-
-@dataclass(frozen=True, kw_only=True)
-class Guidance:
-    """Classifier-free guidance; 1 is off. With both on there are three evaluations a step."""
-
-    text: float = 1.0
-    audio: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +57,7 @@ FAMILIES: dict[str, Family] = {
             guidance=Guidance(text=5.0), source="Wan-Video/Wan2.1"),
         Family(
             name="fantasytalking", title="FantasyTalking", layout="fantasytalking", mode="bidirectional", fps=Fraction(23), steps=30,
-            shift=5.0, clip_frames=81, guidance=Guidance(text=5.0, audio=5.0), speech="fantasytalking",
+            shift=5.0, clip_frames=81, guidance=Guidance(text=5.0, audio=5.0, rule="fantasytalking"), speech="fantasytalking",
             source="Fantasy-AMAP/fantasy-talking"),
         Family(
             name="multitalk", title="MultiTalk", layout="multitalk", mode="bidirectional", fps=Fraction(25), steps=40, shift=7.0,

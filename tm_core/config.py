@@ -115,6 +115,14 @@ class Guidance(_Serialisable):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClipConfig(_Serialisable):
+    """Clips sampled at once under full attention, each beginning with the last frames of the one before."""
+
+    latents: int = 9
+    motion_latents: int = 2  # of these, the repeated ones: 1 + 4 (n - 1) frames
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplerConfig(_Serialisable):
     """Rectified-flow sampling of chunks: every chunk of a stream runs the same timesteps."""
 
@@ -122,6 +130,7 @@ class SamplerConfig(_Serialisable):
     sigmas: tuple[float, ...] = (1.0, 0.75)  # noise level at each step, first 1.0, descending; x0 after the last
     renoise: bool = True  # between steps: noise anew (distilled students); False: an Euler step of the probability flow
     guidance: Guidance = field(default_factory=Guidance)
+    clip: ClipConfig | None = None  # None: sparse causal chunks with a cache (the paper)
     cache_mode: CacheMode = "per_step"
     articulation: float = 1.0  # scales what departs from the portrait: a mean moves too little, guidance makes it too much
 
@@ -133,8 +142,8 @@ class SamplerConfig(_Serialisable):
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_dict`."""
-        guidance = values.get("guidance")
-        return super().from_dict(values | ({"guidance": Guidance.from_dict(guidance)} if isinstance(guidance, dict) else {}))
+        parts: dict[str, type[_Serialisable]] = {"guidance": Guidance, "clip": ClipConfig}
+        return super().from_dict({k: parts[k].from_dict(v) if k in parts and isinstance(v, dict) else v for k, v in values.items()})
 
 
 @dataclass(frozen=True, kw_only=True)

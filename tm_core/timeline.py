@@ -1,7 +1,7 @@
 """Time is data: the one place that knows how frames, latents, chunks and sound relate.
 
 Latent 0 is one frame, every later latent `stride` frames; chunk 0 of n latents is 1 + stride (n - 1)
-frames, later chunks stride n. Frame f shows the sound of [f, f + 1) / fps.
+frames, later chunks stride n; some families' first chunk is longer. Frame f shows the sound of [f, f + 1) / fps.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ class Timeline:
     fps: Fraction
     chunk_latents: int = 3
     stride: int = 4
+    first_latents: int | None = None  # of chunk 0, where it is longer
 
     def num_frames(self, duration_s: float) -> int:
         """Frames of a sound: nearest whole number, at least one."""
@@ -29,7 +30,8 @@ class Timeline:
 
     def num_chunks(self, frames: int) -> int:
         """Chunks that cover `frames` frames; the last one is trimmed to the sound."""
-        return math.ceil(self.num_latents(frames) / self.chunk_latents)
+        rest = self.num_latents(frames) - (self.first_latents or self.chunk_latents)
+        return 1 + max(0, math.ceil(rest / self.chunk_latents))
 
     def frames_of_latent(self, i: int) -> range:
         """Video frames latent i decodes to."""
@@ -37,7 +39,8 @@ class Timeline:
 
     def latents_of_chunk(self, t: int) -> range:
         """Latent indices of chunk t."""
-        return range(t * self.chunk_latents, (t + 1) * self.chunk_latents)
+        lead = self.first_latents or self.chunk_latents
+        return range(lead + (t - 1) * self.chunk_latents, lead + t * self.chunk_latents) if t else range(lead)
 
     def frames_of_chunk(self, t: int) -> range:
         """Video frames chunk t decodes to."""

@@ -68,10 +68,15 @@ class StreamMeta:
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderInput:
-    """What turns these latents into pictures: the autoencoder they belong to and the portrait (3, H, W) in 0..1."""
+    """What turns these latents into pictures: the autoencoder they belong to and the portrait (3, H, W) in 0..1.
+
+    `motion_frames`: of clips that are decoded each on its own, the first frames of all but the first clip, which the
+    clip before has shown already. None: one decoder runs through the stream.
+    """
 
     vae: StreamingVAE
     reference: Tensor
+    motion_frames: int | None = None
 
 
 class ChunkSource(Protocol):
@@ -261,17 +266,19 @@ class FrameStream:
 
 
 class _ChunkDecoder:
-    """One run of the decoder: holds its state and trims the last chunk."""
+    """One run of the decoder: holds its state, drops what was shown before and trims the last chunk."""
 
     def __init__(self, meta: StreamMeta, decoder: DecoderInput) -> None:
-        self._meta, self._vae, self._reference = meta, decoder.vae, decoder.reference
+        self._meta, self._vae, self._reference, self._motion = meta, decoder.vae, decoder.reference, decoder.motion_frames
         self._state: Any = None
 
     def __call__(self, chunk: LatentChunk) -> FrameChunk:
-        if self._state is None:
+        if self._state is None or self._motion is not None:
             self._state = self._vae.open_decoder(self._reference)
         latents = to_worker(chunk.latents, self._reference.device, self._reference.dtype)
         frames, self._state = self._vae.decode(latents, self._state)
+        if self._motion and chunk.index:
+            frames = frames[self._motion :]
         first = self._meta.timeline.frames_of_chunk(chunk.index).start
         kept = to_uint8(frames[: self._meta.num_frames - first])
         return FrameChunk(index=chunk.index, frames=kept, pts=first, time_base=1 / self._meta.fps)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import Guidance, SamplerConfig
+from ..config import DiTConfig, Guidance, SamplerConfig
 from ..errors import InputError
 from ..model.blocks import AudioKV
 from ..model.cache import StepCache
@@ -54,6 +54,12 @@ class Scene:
     image: Tensor | None = None  # (1, 257, image_dim) CLIP tokens
     text: Tensor | None = None  # (1, L, text_dim); None: an empty prompt of zeros
     negative: Tensor | None = None  # the same for guidance of the text
+    picture: Tensor | None = None  # (3, H, W) in 0..1, for autoencoders that redraw it
+
+    def prompt(self, positive: bool, cfg: DiTConfig) -> Tensor:
+        """The prompt (1, L, text_dim), or the negative one."""
+        text = self.text if positive else self.negative
+        return torch.zeros(1, cfg.text_len, cfg.text_dim) if text is None else text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,18 +116,14 @@ class ChunkedSampler:
         image = None if scene.image is None else scene.image.to(weight)
         with torch.inference_mode():
             conditions = {
-                prompted: dit.conditions(self._text(scene.text if prompted else scene.negative).to(weight), image)
+                prompted: dit.conditions(scene.prompt(prompted, dit.cfg).to(weight), image)
                 for prompted in {p.text for p in self._passes}}
         latent_hw = (scene.reference.shape[-2], scene.reference.shape[-1])
         count = self._cfg.num_steps if self._cfg.cache_mode == "per_step" else 1
         caches = tuple(
             tuple(dit.allocate_cache(1, self._cfg.chunk_latents, latent_hw) for _ in self._passes) for _ in range(count))
-        mask = self._masks(scene, caches[0][0].tokens // self._cfg.chunk_latents)
+        mask = stack_masks(scene, caches[0][0].tokens // self._cfg.chunk_latents, dit.compute_device)
         return SamplerState(scene=scene, seed=seed, conditions=conditions, mask=mask, buffers=Buffers(caches=caches))
-
-    def _text(self, text: Tensor | None) -> Tensor:
-        cfg = self._model.config.dit
-        return torch.zeros(1, cfg.text_len, cfg.text_dim) if text is None else text
 
     def step(self, state: SamplerState, cancel: CancelToken | None = None) -> tuple[LatentChunk, SamplerState]:
         """The next chunk and the state after it.
@@ -163,31 +165,32 @@ class ChunkedSampler:
         device = self._model.dit.compute_device
         reference = make_reference(state.scene.reference[None].to(device), list(latents))
         dit = self._model.dit
-        audio = {on: dit.audio(*self._listen(state.scene, latents, silent=not on)) for on in {p.audio for p in self._passes}}
+        audio = {on: dit.audio(*listen(self._model, state.scene, latents, silent=not on)) for on in {p.audio for p in self._passes}}
         return _Evaluation(dit, state, reference, audio, self._cfg.guidance)
 
-    def _masks(self, scene: Scene, tokens: int) -> Tensor | None:
-        """(1, P, S) of all speakers."""
-        for i, speaker in enumerate(scene.speakers):
-            if speaker.mask.shape != (tokens,):
-                rule = f"the picture has {tokens} tokens a latent"
-                raise InputError(f"speakers[{i}].mask", tuple(speaker.mask.shape), rule, "make the mask with the model that animates")
-        if not scene.speakers:
-            return None
-        return torch.stack([s.mask for s in scene.speakers])[None].to(self._model.dit.compute_device)
 
-    def _listen(self, scene: Scene, latents: range, *, silent: bool) -> tuple[Tensor | None, Tensor | None]:
-        """Audio tokens (1, P, F, N, D), silence where a speaker is silent, and which are no padding (1, P, F, N) or None.
+def stack_masks(scene: Scene, tokens: int, device: torch.device) -> Tensor | None:
+    """(1, P, S) of all speakers; InputError for one that does not fit the picture."""
+    for i, speaker in enumerate(scene.speakers):
+        if speaker.mask.shape != (tokens,):
+            rule = f"the picture has {tokens} tokens a latent"
+            raise InputError(f"speakers[{i}].mask", tuple(speaker.mask.shape), rule, "make the mask with the model that animates")
+    if not scene.speakers:
+        return None
+    return torch.stack([s.mask for s in scene.speakers])[None].to(device)
 
-        `silent`: everybody is, which guidance of the sound steps away from.
-        """
-        if not scene.speakers or self._model.projector is None:
-            return None, None
-        like = torch.empty(0, dtype=self._model.dit.compute_dtype, device=self._model.dit.compute_device)
-        heard = [
-            self._model.projector.listen(s.windows(latents), s.speaking(latents) & (not silent), like) for s in scene.speakers]
-        valid = [h.valid for h in heard if h.valid is not None]
-        return torch.stack([h.tokens for h in heard])[None], torch.stack(valid)[None] if valid else None
+
+def listen(model: TalkingModel, scene: Scene, latents: range, *, silent: bool) -> tuple[Tensor | None, Tensor | None]:
+    """Audio tokens (1, P, F, N, D), silence where a speaker is silent, and which are no padding (1, P, F, N) or None.
+
+    `silent`: everybody is, which guidance of the sound steps away from.
+    """
+    if not scene.speakers or model.projector is None:
+        return None, None
+    like = torch.empty(0, dtype=model.dit.compute_dtype, device=model.dit.compute_device)
+    heard = [model.projector.listen(s.windows(latents), s.speaking(latents) & (not silent), like) for s in scene.speakers]
+    valid = [h.valid for h in heard if h.valid is not None]
+    return torch.stack([h.tokens for h in heard])[None], torch.stack(valid)[None] if valid else None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,53 @@
+"""The size of a cache is known before it is allocated, and a run that cannot fit says what would."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.streaming.test_sampler import CONFIG, features, random_model, scene
+from tm_core.config import CacheMode, ClipConfig, Guidance, SamplerConfig, wan_i2v_14b
+from tm_core.errors import InputError
+from tm_core.streaming.memory import GIB, cache_size, check_fits
+from tm_core.streaming.sampler import ChunkedSampler
+
+WAN = wan_i2v_14b().dit
+TWO = SamplerConfig(sigmas=(1.0, 0.75))
+
+
+@pytest.mark.parametrize("mode", ["per_step", "clean_rerun"])
+@pytest.mark.parametrize("guidance", [Guidance(), Guidance(text=5.0, audio=4.0)], ids=["plain", "guided"])
+def test_the_prediction_is_what_is_allocated(mode: CacheMode, guidance: Guidance) -> None:
+    sampler = replace(CONFIG.sampler, cache_mode=mode, guidance=guidance)
+    state = ChunkedSampler(random_model(CONFIG), sampler).open(scene(features()), 0)
+    predicted = cache_size(CONFIG.dit, sampler, 64, 64, torch.float32)
+    context = [t for c in state.conditions.values() for block in c.context for t in block if t is not None]
+    assert predicted.chunks == state.cache_bytes
+    assert predicted.context == sum(t.numel() * t.element_size() for t in context)
+
+
+def test_the_14b_model_at_512_keeps_ten_gib() -> None:
+    """reference/checkpoints.md section 2: 0.82 MB a token, 2.5 GB a chunk, 10 GB at two steps, 0.63 GB of text and picture."""
+    size = cache_size(WAN, TWO, 512, 512, torch.bfloat16)
+    assert size.chunks == pytest.approx(10e9, rel=0.01) and size.context == pytest.approx(0.63e9, rel=0.01)
+
+
+def test_clips_keep_nothing() -> None:
+    assert cache_size(WAN, replace(TWO, clip=ClipConfig()), 512, 512, torch.bfloat16).total == 0
+
+
+def test_what_does_not_fit_says_what_would() -> None:
+    assert check_fits(WAN, TWO, 512, 512, torch.bfloat16, 12 * GIB).total < 12 * GIB
+    with pytest.raises(InputError, match="clean_rerun"):
+        check_fits(WAN, TWO, 512, 512, torch.bfloat16, 8 * GIB)
+    with pytest.raises(InputError, match=r"use \d+ x \d+ or less") as caught:
+        check_fits(WAN, TWO, 832, 480, torch.bfloat16, 3 * GIB)
+    found = re.search(r"use (\d+) x (\d+)", str(caught.value))
+    assert found is not None
+    width, height = int(found[1]), int(found[2])
+    assert check_fits(WAN, TWO, width, height, torch.bfloat16, 3 * GIB).total > 2 * GIB and width > height
+    with pytest.raises(InputError, match="not even the smallest"):
+        check_fits(WAN, TWO, 512, 512, torch.bfloat16, 2**20)

@@ -1,0 +1,67 @@
+"""What a stream's cache will take, known before anything is allocated, and the refusal of a run that cannot fit.
+
+Keys and values of the anchor and of the chunk before, for every block, denoising step and pass of guidance (paper
+section 4.3), and those of text and picture, which are kept for the whole stream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..config import CacheMode, DiTConfig, SamplerConfig
+from ..errors import InputError
+from .guidance import passes
+
+SLOTS, KEY_AND_VALUE = 2, 2
+IMAGE_TOKENS = 257
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheSize:
+    """Bytes of a stream's keys and values."""
+
+    chunks: int  # of the anchor and the chunk before
+    context: int  # of text and picture
+
+    @property
+    def total(self) -> int:
+        """Both."""
+        return self.chunks + self.context
+
+
+def cache_size(dit: DiTConfig, sampler: SamplerConfig, width: int, height: int, dtype: torch.dtype) -> CacheSize:
+    """Prediction for a stream of this size in pixels; nothing is kept between clips sampled at once."""
+    of_token = KEY_AND_VALUE * dit.num_layers * dit.dim * dtype.itemsize
+    texts = len({p.text for p in passes(sampler.guidance)})
+    image = IMAGE_TOKENS if dit.image_dim is not None else 0
+    if sampler.clip is not None:
+        return CacheSize(chunks=0, context=0)
+    tokens = sampler.chunk_latents * (height // 8 // dit.patch_size[1]) * (width // 8 // dit.patch_size[2])
+    kept = sampler.num_steps if sampler.cache_mode == "per_step" else 1
+    return CacheSize(
+        chunks=SLOTS * tokens * of_token * kept * len(passes(sampler.guidance)), context=texts * (dit.text_len + image) * of_token)
+
+
+def check_fits(dit: DiTConfig, sampler: SamplerConfig, width: int, height: int, dtype: torch.dtype, free: int) -> CacheSize:
+    """The size of a cache that fits into `free` bytes; InputError that says what would fit otherwise."""
+    size = cache_size(dit, sampler, width, height, dtype)
+    if size.total <= free:
+        return size
+    rule = f"its cache of {size.total / GIB:.1f} GiB does not fit into the {free / GIB:.1f} GiB that are free"
+    raise InputError("size", f"{width} x {height}", rule, _remedy(dit, sampler, width, height, dtype, free))
+
+
+def _remedy(dit: DiTConfig, sampler: SamplerConfig, width: int, height: int, dtype: torch.dtype, free: int) -> str:
+    clean: CacheMode = "clean_rerun"
+    fewer = replace(sampler, cache_mode=clean)
+    if cache_size(dit, fewer, width, height, dtype).total <= free:
+        return "use cache mode clean_rerun, which keeps one cache for all steps"
+    for sides in range(min(width, height) // 32 - 1, 0, -1):
+        scale = 32 * sides / min(width, height)
+        w, h = (max(16, round(n * scale / 16) * 16) for n in (width, height))
+        if cache_size(dit, sampler, w, h, dtype).total <= free:
+            return f"use {w} x {h} or less"
+    return "free some memory: not even the smallest picture fits"

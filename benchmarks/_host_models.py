@@ -37,11 +37,11 @@ def write_files(folder: Path) -> dict[str, Path]:
     """A base, an adapter of each kind and a LoRA, random weights under true names."""
     config, dit = (importlib.import_module(f"tm_pack.tm_core.{m}") for m in ("config", "model.dit"))
     projectors = importlib.import_module("tm_pack.tm_core.model.open_projectors")
-    golden, save = importlib.import_module("tools.golden_rule"), importlib.import_module("safetensors.torch").save_file
+    golden, save = importlib.import_module("benchmarks._seeded"), importlib.import_module("safetensors.torch").save_file
 
     def tensors(kind: str) -> dict[str, torch.Tensor]:
         model = dit.TalkingDiT(config.DiTConfig(**SIZES, audio_kind=kind))
-        golden.fill(model)
+        golden.fill_module(model)
         return dict(model.state_dict())
 
     base = tensors("none")
@@ -52,7 +52,7 @@ def write_files(folder: Path) -> dict[str, Path]:
         "infinitetalk": ("own_q_kv_proj", "audio_proj.", projectors.GroupedProjector(projectors.GroupedProjectorConfig(
             audio_dim=2, hidden=8, dim=24, tokens=3)))}
     for name, (kind, prefix, projector) in sound.items():
-        golden.fill(projector)
+        golden.fill_module(projector)
         files[name] = {k: v for k, v in tensors(kind).items() if k not in base}
         files[name] |= {prefix + k: v for k, v in projector.state_dict().items()}
     target = "diffusion_model.blocks.0.self_attn.q"
@@ -78,7 +78,7 @@ def scaled(base: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def condition() -> list[Any]:
     """Text, picture and CLIP tokens as the host's nodes hand them on."""
-    numbers = importlib.import_module("tools.golden_rule").numbers
+    numbers = importlib.import_module("benchmarks._seeded").numbers
 
     class ClipVision:
         penultimate_hidden_states = numbers("clip", (1, 257, 1280))
@@ -105,7 +105,7 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def with_sound(model: Any, hosted: Any, mask: torch.Tensor | None = None) -> Any:
     """A clone that hears."""
-    numbers, heard = importlib.import_module("tools.golden_rule").numbers, model.clone()
+    numbers, heard = importlib.import_module("benchmarks._seeded").numbers, model.clone()
     options = heard.model_options["transformer_options"] = dict(heard.model_options.get("transformer_options", {}))
     options[hosted.SOUND] = hosted.Sound(tokens=numbers("heard", (LATENTS, 3, 24)), mask=mask)
     return heard

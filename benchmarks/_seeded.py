@@ -1,17 +1,22 @@
 """Weights and sounds from a formula, so recorded numbers need neither files nor a library's random generator.
 
 Value i of a tensor is the fractional part of 43758.5453 sin(12.9898 (i + 1) + 78233 crc32(name) / 2^32), spread evenly over
--sqrt(3) ... sqrt(3) (unit variance), in float64. Same rule in tools/record_speech_goldens.py, in tests and inside the host.
+-sqrt(3) ... sqrt(3) (unit variance), in float64. Same rule in tools/record_*.py, in tests and inside the host.
 """
 
 from __future__ import annotations
 
+import json
 import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from safetensors import safe_open
+from torch import Tensor, nn
 
 
 def noise(name: str, count: int) -> NDArray[np.float64]:
@@ -31,6 +36,20 @@ def fill(name: str, shape: tuple[int, ...]) -> Tensor:
     return (scale * values).float()
 
 
+def numbers(name: str, shape: tuple[int, ...]) -> Tensor:
+    """An input of unit variance, float32."""
+    return torch.from_numpy(noise(name, int(np.prod(shape)))).reshape(shape).float()
+
+
+def fill_module(module: nn.Module, rename: Mapping[str, str] | None = None) -> None:
+    """Every parameter from its own name, parts of it renamed; Wan's modulation is no matrix: its rows are 0.3 wide."""
+    for name, parameter in module.named_parameters():
+        for old, new in (rename or {}).items():
+            name = name.replace(old, new)
+        shape = tuple(parameter.shape)
+        parameter.data = 0.3 * numbers(name, shape) if "modulation" in name else fill(name, shape)
+
+
 def fill_state(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """All weights of a module by name."""
     return {name: fill(name, tuple(shape)) for name, shape in shapes.items()}
@@ -42,3 +61,9 @@ def sound(count: int, *, level: float = 0.1, sample_rate: int = 16000) -> NDArra
     voice = sum(np.sin(2 * np.pi * k * (120 * t + 4 * np.sin(3 * t))) / k for k in range(1, 12))
     syllables = np.clip(np.sin(2 * np.pi * 3.1 * t), 0, 1) * (np.sin(2 * np.pi * 0.35 * t) > -0.4)
     return np.asarray(level * (syllables * voice + 0.02 * noise("sound", count)), np.float32)
+
+
+def recorded(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What official code answered, tests/data/NAME.safetensors: tensors, and repository, commit and sizes of their source."""
+    with safe_open(str(Path(__file__).parents[1] / "tests" / "data" / f"{name}.safetensors"), "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["source"])  # noqa: SIM118 - not a dict

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from benchmarks._common import ROOT
-from benchmarks._seeded import fill, fill_state, sound
+from benchmarks._seeded import fill, fill_state, recorded, sound
 from tm_core.audio.families import FAMILIES, encode_speech
 from tm_core.audio.loudness import integrated_loudness
 from tm_core.audio.speech_windows import FrameWindows, TokenWindows
 from tm_core.audio.wav2vec2 import build_wav2vec2
-from tm_core.model.open_projectors import build_fantasy_projector, build_grouped_projector
-
-
-def recorded(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and source of tests/data/NAME.safetensors."""
-    with safe_open(str(ROOT / "tests" / "data" / f"{name}.safetensors"), "pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["source"])  # noqa: SIM118
+from tm_core.model.open_projectors import FantasyProjector, FantasyProjectorConfig, GroupedProjector, GroupedProjectorConfig
 
 
 def differences() -> dict[str, float]:
@@ -58,7 +48,9 @@ def _fantasytalking() -> dict[str, float]:
     rule = TokenWindows.of_clip(len(said["tokens"]), source["frames"])
     windows = rule.windows(said["tokens"], range((source["frames"] - 1) // 4 + 1)).tokens
     count, width = source["features"]
-    projector = build_fantasy_projector(fill_state({k: tuple(v) for k, v in source["shapes"].items()}))
+    shapes = {k: tuple(v) for k, v in source["shapes"].items()}
+    projector = FantasyProjector(FantasyProjectorConfig.of(shapes))
+    projector.load_state_dict(fill_state(shapes))
     tokens = projector(fill("features", (1, count, width))[0] * 5)
     return {"FantasyTalking's windows": _gap(windows, said["windows"]), "FantasyTalking's projection": _gap(tokens, said["tokens"])}
 
@@ -70,7 +62,9 @@ def _multitalk() -> dict[str, float]:
         latents = range(start // 4, start // 4 + (frames - 1) // 4 + 1)
         made = FrameWindows().windows(fill("features", (count, *source["feature"])), latents, clip_start=start // 4)
         worst = max(worst, _gap(made.first, said[f"clip{clip}_first"]), _gap(made.later, said[f"clip{clip}_later"]))
-    model = build_grouped_projector(fill_state({k: tuple(v) for k, v in source["shapes"].items()}), layers=source["projector"]["blocks"])
-    cfg = model.cfg
+    shapes = {k: tuple(v) for k, v in source["shapes"].items()}
+    cfg = GroupedProjectorConfig.of(shapes, layers=source["projector"]["blocks"])
+    model = GroupedProjector(cfg)
+    model.load_state_dict(fill_state(shapes))
     first, later = (fill(f"window{n}", (2, f, n, cfg.layers, cfg.audio_dim)) * 10 for f, n in ((1, 5), (3, 8)))
     return {"MultiTalk's windows": worst, "MultiTalk's projection": _gap(model(first, later), said["tokens"])}

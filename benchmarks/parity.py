@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks import _open_parity, _speech_parity
 from benchmarks._common import ROOT, Result, demo_portrait, load, result, say, speech_of
-from benchmarks._speech_parity import differences
 from tm_core import app
 from tm_core.audio.features import StreamingLogMel
 from tm_core.audio.windows import rows_needed, windows
@@ -39,7 +39,7 @@ def run(*, weights: Path | None = None) -> list[Result]:
     """Every equality, with the largest difference found."""
     model = load(weights, "cpu")
     with torch.inference_mode():
-        return [*host_results(), *speech_results(), *sampler_results(model), *decoder_results(model), *audio_results(model.config)]
+        return [*host_results(), *recorded_results(), *sampler_results(model), *decoder_results(model), *audio_results(model.config)]
 
 
 def _equal(what: str, difference: float, bar: float = BAR) -> Result:
@@ -60,9 +60,9 @@ def find_host() -> tuple[Path, Path] | None:
     return found if all(p.exists() for p in found) else None
 
 
-def compare_with_host(path: Path, python: Path) -> dict[str, Any]:
-    """What `_host_parity.py` finds inside the host's own Python."""
-    command = [str(python), str(ROOT / "benchmarks" / "_host_parity.py"), str(path), str(ROOT)]
+def compare_with_host(path: Path, python: Path, script: str = "_host_parity.py") -> dict[str, Any]:
+    """What `_host_parity.py`, or `_host_models.py`, finds inside the host's own Python."""
+    command = [str(python), str(ROOT / "benchmarks" / script), str(path), str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=path)
     if done.returncode:
         raise RuntimeError(f"the comparison inside the host failed:\n{done.stderr[-2000:]}")
@@ -81,7 +81,22 @@ def host_results(host: tuple[Path, Path] | None = None) -> list[Result]:
     rows += [_equal(f"ComfyUI {found['version']} wav2vec2, {name}", c["difference"]) for name, c in found["wav2vec2"].items()]
     rms = next(iter(found["compared"].values()))["rms"]
     rows += [result("size of what is compared", rms, "rms"), result("state-dict names in common", found["keys"], "tensors")]
-    return rows + vae_rows(found["version"], found["vae"])
+    say("open checkpoints as the host's MODEL")
+    return [*rows, *vae_rows(found["version"], found["vae"]), *model_rows(compare_with_host(*host, "_host_models.py"))]
+
+
+def model_rows(found: dict[str, Any]) -> list[Result]:
+    """Shares of the latents' spread, after the host's own KSampler (benchmarks/_host_models.py)."""
+    rows = []
+    for name, value in found.items():
+        same = name.endswith(("host's own Wan", "silent", "zero mask", "removed", "again"))
+        if same:
+            rows.append(result(f"MODEL: {name}", f"{value:.2g}", "of the latents' spread", f"<= {BAR:g}", value <= BAR))
+        elif isinstance(value, float) and name != "freed":
+            rows.append(result(f"MODEL: {name}", value, "of the latents' spread"))
+    return [
+        *rows, result("MODEL: stops when interrupted", found["interrupted"], "", "True", found["interrupted"]),
+        result("MODEL: stays after twenty were loaded, used and dropped", found["freed"], "MB", "< 30", found["freed"] < 30)]
 
 
 def vae_rows(version: str, found: dict[str, Any]) -> list[Result]:
@@ -95,10 +110,11 @@ def vae_rows(version: str, found: dict[str, Any]) -> list[Result]:
     ]
 
 
-def speech_results() -> list[Result]:
-    """How the open checkpoints hear, against their own code's recorded numbers."""
-    say("speech features, windows and projections of the open checkpoints")
-    return [_equal(f"recorded: {name}", difference, bar=1e-3 if "LUFS" in name else BAR) for name, difference in differences().items()]
+def recorded_results() -> list[Result]:
+    """Open checkpoints' sound, transformers and sampler against their own code's recorded numbers."""
+    say("recorded answers of the official code")
+    found = {**_speech_parity.differences(), **_open_parity.differences()}
+    return [_equal(f"recorded: {name}", difference, bar=1e-3 if "LUFS" in name else BAR) for name, difference in found.items()]
 
 
 # -- chunked equals whole -----------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ Test folders have no `__init__.py` (importlib mode), so what several folders nee
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,8 @@ os.environ.setdefault("COLUMNS", "200")
 
 import pytest
 import torch
-from safetensors import safe_open
+
+from benchmarks._seeded import recorded
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -47,12 +47,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], tuple[dict[str, torch.Tensor], dict[str, Any]]]:
     """Numbers recorded from other people's code (tests/data/NAME.safetensors) and what is known of their source."""
-
-    def read(name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        with safe_open(str(ROOT / "tests" / "data" / f"{name}.safetensors"), "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["source"])  # noqa: SIM118
-
-    return read
+    return recorded
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 Usage: python tools/record_open_models.py infinitetalk|fantasytalking FOLDER COMMIT, FOLDER being a checkout of
 MeiGen-AI/InfiniteTalk or Fantasy-AMAP/fantasy-talking at that commit. Needs torch, einops and tqdm; their other
 dependencies are replaced by empty modules, their fused attention (half precision, CUDA only) by exact attention in
-float32. Weights and inputs come from golden_rule.py, so a file holds outputs alone.
+float32. Weights and inputs come from benchmarks/_seeded.py, so a file holds outputs alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tools.golden_rule import fill, numbers
+from benchmarks._seeded import fill_module, numbers
 
 SIZES = {"dim": 96, "ffn_dim": 128, "num_heads": 2, "num_layers": 2, "text_dim": 32, "text_len": 12, "freq_dim": 64}
 LATENTS, SIDE, AUDIO_DIM, TOKENS, SIGMA = 4, 8, 24, 5, 0.7
@@ -82,7 +82,7 @@ def infinitetalk(folder: Path) -> dict[str, Tensor]:
     official.flash_attention = exact_attention
     importlib.import_module("wan.utils.multitalk_utils").torch_gc = lambda: None  # type: ignore[attr-defined]
     model = official.WanModel(in_dim=36, **SIZES, intermediate_dim=16, output_dim=AUDIO_DIM, context_tokens=TOKENS)
-    fill(model)
+    fill_module(model)
     model.enable_teacache = False
     data, frames = inputs(), 4 * LATENTS - 3
     heard = numbers("input.audio_windows", (1, frames, 5, 12, 768))
@@ -103,7 +103,7 @@ def fantasytalking(folder: Path) -> dict[str, Tensor]:
     official: Any = importlib.import_module("model")
     model = dit.WanModel(model_type="i2v", in_dim=36, cross_attn_norm=True, **SIZES)
     official.FantasyTalkingAudioConditionModel(model, 768, AUDIO_DIM)
-    fill(model)
+    fill_module(model)
     dit.flash_attention = official.flash_attention = official.attention = exact_attention
     data, found = inputs(), {}
     for name, scale in (("velocity", 1.0), ("velocity_silent", 0.0)):
@@ -121,9 +121,9 @@ def main(name: str, folder: str, commit: str) -> None:
     repository = {"infinitetalk": "MeiGen-AI/InfiniteTalk", "fantasytalking": "Fantasy-AMAP/fantasy-talking"}[name]
     recorded = {"infinitetalk": infinitetalk, "fantasytalking": fantasytalking}[name](Path(folder))
     DATA.mkdir(exist_ok=True)
-    metadata = {"repository": f"https://github.com/{repository}", "commit": commit, "recorded by": "tools/record_open_models.py",
-                "sizes": json.dumps(SIZES)}
-    save_file({k: v.float().contiguous() for k, v in recorded.items()}, str(DATA / f"{name}_dit.safetensors"), metadata)
+    source = {"repository": f"https://github.com/{repository}", "commit": commit, "sizes": SIZES}
+    tensors = {k: v.float().contiguous() for k, v in recorded.items()}
+    save_file(tensors, str(DATA / f"{name}_dit.safetensors"), {"source": json.dumps(source)})
     logging.info({k: (tuple(v.shape), round(v.square().mean().sqrt().item(), 3)) for k, v in recorded.items()})
 
 

@@ -8,6 +8,7 @@ recorded too, since its generator is not ours. tests/streaming/test_clips.py run
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import sys
 import types
@@ -21,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tools.golden_rule import numbers
+from benchmarks._seeded import numbers
 from tools.record_open_models import package, stand_in
 
 LATENTS, MOTION, SIDE = 9, 2, 4
@@ -97,9 +98,10 @@ def flashtalk(folder: Path) -> dict[str, Tensor]:
 
 def main(folder: str, commit: str) -> None:
     """Write the file."""
-    metadata = {"repository": "https://github.com/Soul-AILab/SoulX-FlashTalk", "commit": commit, "recorded by": "tools/record_samplers.py"}
+    source = {"repository": "https://github.com/Soul-AILab/SoulX-FlashTalk", "commit": commit}
     recorded = flashtalk(Path(folder))
-    save_file({k: v.float().contiguous() for k, v in recorded.items()}, str(DATA / "flashtalk_sampler.safetensors"), metadata)
+    tensors = {k: v.float().contiguous() for k, v in recorded.items()}
+    save_file(tensors, str(DATA / "flashtalk_sampler.safetensors"), {"source": json.dumps(source)})
     for name, value in recorded.items():
         logging.info("%s %s", name, tuple(value.shape))
 

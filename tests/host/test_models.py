@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-EXACT = 1e-4  # of the latents' spread
+from benchmarks.parity import BAR, compare_with_host
+
+EXACT = BAR  # of the latents' spread
 FAMILIES = ("fantasytalking", "infinitetalk")
 
 
 @pytest.fixture(scope="module")
 def found(host_installation: Any) -> dict[str, Any]:
     """One process of the host's Python measures everything."""
-    command = [str(host_installation.python), str(ROOT / "benchmarks" / "_host_models.py"), str(host_installation.path), str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=host_installation.path)
-    assert done.returncode == 0, done.stderr[-2000:]
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    return compare_with_host(host_installation.path, host_installation.python, "_host_models.py")
 
 
 def test_ksampler_paints_what_it_paints_with_the_hosts_own_wan(found: dict[str, Any]) -> None:

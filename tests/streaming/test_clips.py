@@ -5,27 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 
+from benchmarks._open_parity import FLASHTALK, flashtalk_sampler
+from benchmarks._seeded import recorded
+from benchmarks.parity import BAR
 from tests.streaming.test_sampler import CONFIG, features, random_model, scene
-from tm_core.config import ClipConfig, DiTConfig, Guidance, SamplerConfig
+from tm_core.config import ClipConfig, Guidance, SamplerConfig
 from tm_core.errors import Cancelled, InputError
 from tm_core.model.conditioning import make_reference
-from tm_core.model.talking import Heard, TalkingModel
+from tm_core.model.talking import TalkingModel
 from tm_core.streaming.cancel import CancelToken
 from tm_core.streaming.clips import ClipSampler, ClipState, clip_of
-from tm_core.streaming.guidance import shifted
 from tm_core.streaming.handles import DecoderInput, FrameStream, LatentStream, StreamMeta
 from tm_core.streaming.pipeline import WorkerConfig
-from tm_core.streaming.sampler import LatentChunk, Scene, Speaker, chunk_noise
+from tm_core.streaming.sampler import LatentChunk, Scene, chunk_noise
 from tm_core.timeline import Timeline
-from tools.golden_rule import numbers
-from tools.record_samplers import decode, encode, velocity
 
 CLIP = ClipConfig(latents=4, motion_latents=2)  # 13 frames, 5 of them the clip before's
 SAMPLER = replace(CONFIG.sampler, clip=CLIP, sigmas=(1.0, 0.6))
@@ -138,55 +135,8 @@ def test_sampler_settings_survive_being_written_down() -> None:
     assert SamplerConfig.from_dict(cfg.to_dict()) == cfg
 
 
-class StandInNetwork:
-    """What ClipSampler asks of a transformer, round the stand-in that the official pipeline was recorded with."""
-
-    cfg = DiTConfig(dim=96, ffn_dim=96, num_heads=2, num_layers=1, text_dim=4, text_len=1)
-    compute_device, compute_dtype = torch.device("cpu"), torch.float32
-
-    def forward_x0(self, x: torch.Tensor, level: torch.Tensor, *, audio: torch.Tensor, **_: Any) -> torch.Tensor:
-        return x - level.view(-1, 1, 1, 1, 1) * velocity(x, 1000 * level, audio.flatten())
-
-
-class StandInAutoencoder(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.place = torch.nn.Parameter(torch.zeros(1))
-
-    def open_decoder(self, reference: torch.Tensor | None) -> None: ...
-
-    def open_encoder(self) -> None: ...
-
-    def decode(self, latents: torch.Tensor, state: None) -> tuple[torch.Tensor, None]:
-        return decode(latents[0])[0].transpose(0, 1), None
-
-    def encode(self, frames: torch.Tensor, state: None) -> tuple[torch.Tensor, None]:
-        return encode(frames.transpose(0, 1)[None])[None], None
-
-
-class StandInListener:
-    def listen(self, windows: torch.Tensor, speaking: torch.Tensor, like: torch.Tensor) -> Heard:
-        return Heard(windows[:, None, None])
-
-
-@pytest.mark.parametrize("times", [(1000, 750, 500, 250), (1000, 500)], ids=["4 steps", "2 steps"])
-def test_two_clips_are_the_official_flashtalk_pipelines(times: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Motion latents, shifted levels and renoising; it discards the first frames of its first clip as well."""
-    with safe_open(str(Path(__file__).parents[1] / "data" / "flashtalk_sampler.safetensors"), "pt") as f:
-        golden = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
-    steps = len(times)
-    noises = golden[f"{steps} steps, noises"]
-    monkeypatch.setattr("tm_core.streaming.clips.chunk_noise", lambda seed, clip, step, shape: noises[clip * (steps + 1) + step][None])
-    network: Any = StandInNetwork()
-    vae: Any = StandInAutoencoder()
-    model = TalkingModel(config=replace(CONFIG, dit=network.cfg), dit=network, projector=StandInListener(), vae=vae)
-    speaker = Speaker(
-        windows=lambda latents: numbers(f"sound {latents[0] // 7}", (9,)), mask=torch.ones(4),
-        speaking=lambda latents: torch.ones(9, dtype=torch.bool))
-    place = Scene(reference=numbers("portrait", (16, 1, 4, 4))[:, 0], speakers=(speaker,), frames=61)
-    sampler = ClipSampler(model, SamplerConfig(sigmas=tuple(shifted(t / 1000, 5.0) for t in times), clip=clip_of(33, 5)))
-    state = sampler.open(place, 0)
-    for clip in range(2):
-        chunk, state = sampler.step(state)
-        frames = decode(chunk.latents[0])[0][:, 5:]
-        assert (frames - golden[f"{steps} steps, clip {clip}"]).abs().max() <= 1e-4
+@pytest.mark.parametrize("steps", FLASHTALK)
+def test_two_clips_are_the_official_flashtalk_pipelines(steps: int) -> None:
+    """Motion latents, shifted levels and renoising."""
+    assert flashtalk_sampler(steps) <= BAR
+    assert recorded("flashtalk_sampler")[0][f"{steps} steps, clip 1"].std() > 0.1

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from tm_core.errors import InputError
 from tm_core.vae.taehv import TAEHV
 from tm_core.vae.wan import WanVAE
-from tm_core.weights import autoencoders
+from tm_core.weights import files
 from tm_core.weights.autoencoders import load_autoencoder
 
 
@@ -64,7 +64,7 @@ def test_tensors_are_read_one_at_a_time(wan: Path, monkeypatch: pytest.MonkeyPat
     """The file's copy of a tensor in another type is gone when the next is read."""
     alive: list[Any] = []
     most = 0
-    real = autoencoders.safe_open
+    real = files.safe_open
 
     class Watched:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -87,7 +87,7 @@ def test_tensors_are_read_one_at_a_time(wan: Path, monkeypatch: pytest.MonkeyPat
             most = max(most, sum(r() is not None for r in alive))
             return tensor
 
-    monkeypatch.setattr(autoencoders, "safe_open", Watched)
+    monkeypatch.setattr(files, "safe_open", Watched)
     load_autoencoder(wan, dtype=torch.bfloat16)
     assert len(alive) == 194 and most == 1
 

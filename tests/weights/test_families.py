@@ -63,6 +63,13 @@ def test_the_two_spellings_of_fantasytalking_are_one() -> None:
     assert first.dit == second.dit and set(first.names) == set(second.names)
 
 
+def test_a_wrapped_whole_checkpoint_is_the_same_model() -> None:
+    plain = identify([published("infinitetalk")])
+    wrapped = identify([{f"model.diffusion_model.{k}": v for k, v in published("infinitetalk").items()}])
+    assert (wrapped.dit, wrapped.projector, set(wrapped.names)) == (plain.dit, plain.projector, set(plain.names))
+    assert set(plain.projector) == {f"{n}.{p}" for n in ("proj1", "proj1_vf", "proj2", "proj3", "norm") for p in ("weight", "bias")}
+
+
 def test_scales_of_fp8_files_are_no_surplus() -> None:
     base = published("wan_i2v")
     scales = {k.replace(".weight", ".scale_weight"): (1,) for k in base if k.endswith(".q.weight")}
@@ -103,6 +110,7 @@ def changed(name: str, **edits: Any) -> Shapes:
     ([changed("wan_i2v", without=["blocks.7.ffn.2.bias"])], "Wan2.1 I2V.*1 of 1[0-9]* tensors are missing, first blocks.7.ffn.2.bias"),
     ([changed("wan_i2v", extra={"blocks.0.odd.weight": (3,)})], "1 tensors are of no use to it, first blocks.0.odd.weight"),
     ([changed("wan_i2v", patch=(5120, 16, 1, 2, 2))], "choose an image-to-video"),
+    ([changed("infinitetalk", without=["audio_proj.proj1_vf.bias"])], "InfiniteTalk.*1 of .*first audio_proj.proj1_vf.bias"),
     ([changed("infinitetalk", without=["blocks.3.norm_x.bias"])], "InfiniteTalk.*first blocks.3.norm_x.bias"),
     ([adapter_of("fantasytalking")], "FantasyTalking adapter.*no model by itself"),
     ([adapter_of("infinitetalk")], "InfiniteTalk adapter.*no model by itself"),
@@ -111,8 +119,8 @@ def changed(name: str, **edits: Any) -> Shapes:
     ([{"transformer_blocks.0.x": (1,)}], "Diffusers"),
     ([{"something": (1,)}], "none is of a Wan model"),
     ([changed("wan_i2v", without=["text_embedding.0.weight"])], "has no text_embedding.0.weight"),
-], ids=["partial", "surplus", "text to video", "partial adapter", "fantasy alone", "infinite alone", "s2v", "vace", "diffusers", "foreign",
-        "no text"])
+], ids=["partial", "surplus", "text to video", "partial projector", "partial adapter", "fantasy alone", "infinite alone", "s2v", "vace",
+        "diffusers", "foreign", "no text"])
 def test_what_cannot_run_says_what_it_is(files: list[Shapes], message: str) -> None:
     with pytest.raises(InputError, match=message):
         identify(files)

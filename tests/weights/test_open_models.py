@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from benchmarks._seeded import fill_module, numbers
 from tm_core.config import AudioKind, DiTConfig
 from tm_core.errors import InputError
 from tm_core.model.dit import TalkingDiT
 from tm_core.model.open_projectors import FantasyProjector, FantasyProjectorConfig, GroupedProjector, GroupedProjectorConfig
 from tm_core.weights.open_models import load_open_model
-from tools.golden_rule import fill, numbers
 
 SMALL = DiTConfig(dim=96, ffn_dim=128, num_heads=2, num_layers=2, text_dim=32, text_len=4, freq_dim=64, audio_kind="none", audio_dim=24)
 
@@ -27,7 +27,7 @@ SMALL = DiTConfig(dim=96, ffn_dim=128, num_heads=2, num_layers=2, text_dim=32, t
 def parts(kind: AudioKind) -> dict[str, Tensor]:
     """A whole small checkpoint by our names."""
     dit = TalkingDiT(replace(SMALL, audio_kind=kind))
-    fill(dit)
+    fill_module(dit)
     tensors = dict(dit.state_dict())
     if kind == "shared_q_kv":
         projector: Any = FantasyProjector(FantasyProjectorConfig(audio_dim=16, dim=24))
@@ -35,7 +35,7 @@ def parts(kind: AudioKind) -> dict[str, Tensor]:
         projector = GroupedProjector(GroupedProjectorConfig(audio_dim=2, hidden=8, dim=24, tokens=3))
     else:
         return tensors
-    fill(projector)
+    fill_module(projector)
     prefix = "proj_model." if kind == "shared_q_kv" else "audio_proj."
     return tensors | {prefix + k: v for k, v in projector.state_dict().items()}
 
@@ -56,7 +56,7 @@ def test_two_files_are_the_model_that_was_saved(tmp_path: Path, kind: AudioKind,
     loaded = dict(model.dit.state_dict()) | {k: v for k, v in tensors.items() if k.startswith(("proj_model.", "audio_proj."))}
     assert all(torch.equal(loaded[k], v) for k, v in tensors.items())
     whole = TalkingDiT(replace(SMALL, audio_kind=kind)).eval()
-    fill(whole)
+    fill_module(whole)
     data = {
         "x": numbers("x", (1, 16, 3, 4, 4)), "sigma": torch.tensor([0.5]), "reference": numbers("r", (1, 20, 3, 4, 4)),
         "text": numbers("t", (1, 4, 32)), "image": numbers("i", (1, 257, 1280)), "audio": numbers("a", (1, 3, 5, 24))}

@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..audio.speech_windows import GroupedWindows, PaddedWindows
-from ..errors import InputError
 from .talking import Heard
 
 EPS = 1e-5
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,12 @@ class FantasyProjectorConfig:
 
     audio_dim: int = 768
     dim: int = 2048
+
+    @classmethod
+    def of(cls, shapes: Shapes) -> FantasyProjectorConfig:
+        """The sizes of a checkpoint's projection."""
+        dim, audio_dim = shapes["proj.weight"]
+        return cls(audio_dim=audio_dim, dim=dim)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,16 @@ class GroupedProjectorConfig:
     hidden: int = 512
     dim: int = 768
     tokens: int = 32
+
+    @classmethod
+    def of(cls, shapes: Shapes, *, layers: int = 12) -> GroupedProjectorConfig:
+        """The sizes of a checkpoint's projection; `layers` of the encoder cannot be told from them."""
+        hidden, first = shapes["proj1.weight"]
+        dim, later = shapes["norm.weight"][0], shapes["proj1_vf.weight"][1]
+        of_frame = (later - first) // 3  # windows of 5 and of 8 frames
+        return cls(
+            first_window=first // of_frame, later_window=later // of_frame, layers=layers, audio_dim=of_frame // layers, hidden=hidden,
+            dim=dim, tokens=shapes["proj3.weight"][0] // dim)
 
 
 class FantasyProjector(nn.Module):
@@ -94,51 +110,3 @@ class GroupedProjector(nn.Module):
         """Windows of features, `first` (0 or 1, 5, L, C) and `later` (F', 8, L, C); silence is that of zero features, as in training."""
         loud = speaking.to(like)[:, None, None, None].split([len(windows.first), len(windows.later)])
         return Heard(self(*((part.to(like) * on)[None] for part, on in zip(windows, loud, strict=True)))[0])
-
-
-PREFIXES = {"fantasy": ("proj_model.", ""), "grouped": ("audio_proj.", "")}
-WRAPPERS = ("model.diffusion_model.", "diffusion_model.", "")
-LAYERS = {"fantasy": ("proj", "norm"), "grouped": ("proj1", "proj1_vf", "proj2", "proj3", "norm")}
-
-
-def projector_weights(state: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
-    """The projection's tensors of a checkpoint, without their prefix; `kind` is "fantasy" or "grouped".
-
-    Takes the official names, a wrapper's `diffusion_model.` before them, and bare ones; everything else of the file
-    (blocks, `audio_processor.`) is left alone. Raises InputError naming the first tensor that is missing.
-    """
-    wanted = [f"{name}.{part}" for name in LAYERS[kind] for part in ("weight", "bias") if (name, part) != ("proj", "bias")]
-    heads = [wrapper + prefix for wrapper in WRAPPERS for prefix in PREFIXES[kind]]
-    head = max(heads, key=lambda h: sum(h + name in state for name in wanted))
-    if missing := [name for name in wanted if head + name not in state]:
-        raise InputError(
-            "checkpoint", f"no {PREFIXES[kind][0]}{missing[0]}", f"its audio projection must have {len(wanted)} tensors",
-            "choose the family's own file as .safetensors")
-    return {name: state[head + name] for name in wanted}
-
-
-def build_fantasy_projector(
-    state: Mapping[str, Tensor], *, operations: Any = nn, device: Any = None, dtype: torch.dtype | None = None,
-) -> FantasyProjector:
-    """FantasyTalking's projection of a checkpoint, sizes from its tensors."""
-    weights = projector_weights(state, "fantasy")
-    dim, audio_dim = weights["proj.weight"].shape
-    model = FantasyProjector(FantasyProjectorConfig(audio_dim=audio_dim, dim=dim), operations=operations, device=device, dtype=dtype)
-    model.load_state_dict(weights)
-    return model
-
-
-def build_grouped_projector(
-    state: Mapping[str, Tensor], *, layers: int = 12, operations: Any = nn, device: Any = None, dtype: torch.dtype | None = None,
-) -> GroupedProjector:
-    """MultiTalk's projection of a checkpoint, sizes from its tensors; `layers` of the encoder cannot be told from them."""
-    weights = projector_weights(state, "grouped")
-    hidden, first = weights["proj1.weight"].shape
-    dim, later = weights["norm.weight"].shape[0], weights["proj1_vf.weight"].shape[1]
-    of_frame = (later - first) // 3  # windows of 5 and of 8 frames
-    cfg = GroupedProjectorConfig(
-        first_window=first // of_frame, later_window=later // of_frame, layers=layers, audio_dim=of_frame // layers, hidden=hidden, dim=dim,
-        tokens=weights["proj3.weight"].shape[0] // dim)
-    model = GroupedProjector(cfg, operations=operations, device=device, dtype=dtype)
-    model.load_state_dict(weights)
-    return model

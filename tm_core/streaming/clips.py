@@ -20,11 +20,12 @@ from ..config import ClipConfig, SamplerConfig
 from ..errors import InputError
 from ..model.conditioning import make_reference
 from ..model.talking import TalkingModel
+from ..timeline import Timeline
 from .cancel import CancelToken
 from .guidance import Pass, join, passes
 from .sampler import LatentChunk, Scene, chunk_noise, listen, stack_masks
 
-STRIDE = 4  # video frames of a latent
+STRIDE = Timeline.stride  # video frames of a latent
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,10 @@ Non-goals: our own models (loading.py), which carry their autoencoder with them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..errors import InputError
@@ -21,11 +19,11 @@ from ..vae.base import StreamingVAE
 from ..vae.geometry import LATENT_CHANNELS
 from ..vae.taehv import TAEHV
 from ..vae.wan import WanVAE
+from .files import Shapes, fill, opened, shapes_in
 
 __all__ = ["load_autoencoder"]
 
 log = logging.getLogger(__name__)
-Shapes = Mapping[str, tuple[int, ...]]
 REMEDY = "choose wan_2.1_vae.safetensors, or taew2_1.safetensors for the fast one"
 WAN, WAN22, TINY = "decoder.middle.0.residual.0.gamma", "decoder.upsamples.0.upsamples.0.residual.2.weight", "decoder.22.bias"
 STRANGERS = (  # start of a key that only this has, most telling first
@@ -48,19 +46,12 @@ def load_autoencoder(
 ) -> StreamingVAE:
     """The autoencoder of a file, ready to use; InputError for a file that is not one of Wan2.1's latents."""
     path = Path(path)
-    if not path.is_file():
-        raise InputError("vae", path, "no such file", REMEDY)
-    if path.suffix != ".safetensors":
-        raise InputError("vae", path, "only .safetensors files are read (others can run code)", REMEDY)
-    try:
-        with safe_open(str(path), "pt", device=str(device)) as file:
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-            module = recognise(path, shapes, dtype, operations)
-            check_names(path, module, shapes)
-            fill(module, file)
-    except (SafetensorError, OSError) as error:
-        raise InputError("vae", path, f"damaged ({error})", "fetch the file again") from error
-    vae: StreamingVAE = module.eval().requires_grad_(False)
+    with opened(path, field="vae", remedy=REMEDY, device=str(device)) as file:
+        shapes = shapes_in(file)
+        module = recognise(path, shapes, dtype, operations)
+        check_names(path, module, shapes)
+        fill(module, lambda key: file.get_tensor(key).to(dtype))
+    vae: StreamingVAE = module
     return vae
 
 
@@ -91,15 +82,6 @@ def check_names(path: Path, module: nn.Module, shapes: Shapes) -> None:
     for key, shape in wanted.items():
         if shapes[key] != shape:
             raise InputError("vae", path, f"{key} is {shapes[key]}, in {kind} {shape}", REMEDY)
-
-
-def fill(module: nn.Module, file: Any) -> None:
-    """Put every tensor of an open file in its place, in the type the network was laid out in."""
-    for key, place in list(module.named_parameters()):
-        owner, _, name = key.rpartition(".")
-        # one at a time: the copy in the file's type goes before the next is read
-        value = nn.Parameter(file.get_tensor(key).to(place.dtype), requires_grad=False)
-        setattr(module.get_submodule(owner), name, value)
 
 
 def _refuse_other_latents(path: Path, shapes: Shapes) -> None:

@@ -2,7 +2,7 @@
 
 `identify` reads names and shapes alone (a safetensors header), so it costs nothing however large the file. What keys
 cannot tell (MultiTalk, InfiniteTalk and SoulX-FlashTalk share theirs) is a preset the user names. Sources of the
-figures: reference/checkpoints.md of the project, commits in docs/adapters.md.
+figures and commits: docs/adapters.md.
 
 Non-goals: loading tensors (open_models.py), running them (streaming/).
 """
@@ -10,20 +10,22 @@ Non-goals: loading tensors (open_models.py), running them (streaming/).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
 
+from ..audio.families import FAMILIES as SPEECH
+from ..audio.families import SpeechFamily
 from ..config import AudioKind, DiTConfig, Guidance
 from ..errors import InputError
+from .files import Shapes
 
-Shapes = Mapping[str, tuple[int, ...]]
 Layout = Literal["wan", "fantasytalking", "multitalk", "liveact"]
 Mode = Literal["bidirectional", "sparse_causal"]
-Silence = Literal["zero_tokens", "zero_features"]
 
 HEAD_DIM = 128  # of every published Wan
+SILENT_FPS = Fraction(16)  # Wan2.1's own
 WRAPPERS = ("model.diffusion_model.", "diffusion_model.")
 QUANTISED = re.compile(r"(^|\.)(scaled_fp8|scale_weight|scale_input|weight_scale|input_scale|comfy_quant)$")  # beside the weights
 
@@ -36,43 +38,47 @@ class Family:
     title: str
     layout: Layout
     mode: Mode
-    fps: Fraction
     steps: int
     shift: float  # of the flow's timesteps
     clip_frames: int  # bidirectional: sampled at once;  causal: one chunk's, the first one's a frame shorter per Wan
     motion_frames: int = 0  # of a clip that repeat the one before
     guidance: Guidance = field(default_factory=Guidance)
     timesteps: tuple[float, ...] | None = None  # of a distilled model, 1000 first, already shifted or not as `shift` says
-    silence: Silence = "zero_features"  # what its null sound was in training
-    speech: str | None = None  # name in audio.families; None: does not hear
+    speech: SpeechFamily | None = None  # None: does not hear
     licence: str = "Apache-2.0"
     source: str = ""
+
+    @property
+    def fps(self) -> Fraction:
+        """Video frames a second."""
+        return SILENT_FPS if self.speech is None else self.speech.fps
 
 
 FAMILIES: dict[str, Family] = {
     f.name: f
     for f in (
         Family(
-            name="wan_i2v", title="Wan2.1 I2V", layout="wan", mode="bidirectional", fps=Fraction(16), steps=40, shift=3.0, clip_frames=81,
+            name="wan_i2v", title="Wan2.1 I2V", layout="wan", mode="bidirectional", steps=40, shift=3.0, clip_frames=81,
             guidance=Guidance(text=5.0), source="Wan-Video/Wan2.1"),
         Family(
-            name="fantasytalking", title="FantasyTalking", layout="fantasytalking", mode="bidirectional", fps=Fraction(23), steps=30,
-            shift=5.0, clip_frames=81, guidance=Guidance(text=5.0, audio=5.0, rule="fantasytalking"), speech="fantasytalking",
+            name="fantasytalking", title="FantasyTalking", layout="fantasytalking", mode="bidirectional", steps=30,
+            shift=5.0, clip_frames=81, guidance=Guidance(text=5.0, audio=5.0, rule="fantasytalking"), speech=SPEECH["fantasytalking"],
             source="Fantasy-AMAP/fantasy-talking"),
         Family(
-            name="multitalk", title="MultiTalk", layout="multitalk", mode="bidirectional", fps=Fraction(25), steps=40, shift=7.0,
-            clip_frames=81, motion_frames=25, guidance=Guidance(text=5.0, audio=4.0), speech="multitalk", source="MeiGen-AI/MultiTalk"),
+            name="multitalk", title="MultiTalk", layout="multitalk", mode="bidirectional", steps=40, shift=7.0,
+            clip_frames=81, motion_frames=25, guidance=Guidance(text=5.0, audio=4.0), speech=SPEECH["multitalk"],
+            source="MeiGen-AI/MultiTalk"),
         Family(
-            name="infinitetalk", title="InfiniteTalk", layout="multitalk", mode="bidirectional", fps=Fraction(25), steps=40, shift=7.0,
-            clip_frames=81, motion_frames=9, guidance=Guidance(text=5.0, audio=4.0), speech="infinitetalk",
+            name="infinitetalk", title="InfiniteTalk", layout="multitalk", mode="bidirectional", steps=40, shift=7.0,
+            clip_frames=81, motion_frames=9, guidance=Guidance(text=5.0, audio=4.0), speech=SPEECH["infinitetalk"],
             source="MeiGen-AI/InfiniteTalk"),
         Family(
-            name="flashtalk", title="SoulX-FlashTalk", layout="multitalk", mode="bidirectional", fps=Fraction(25), steps=4, shift=5.0,
-            clip_frames=33, motion_frames=5, timesteps=(1000.0, 750.0, 500.0, 250.0), speech="flashtalk",
+            name="flashtalk", title="SoulX-FlashTalk", layout="multitalk", mode="bidirectional", steps=4, shift=5.0,
+            clip_frames=33, motion_frames=5, timesteps=(1000.0, 750.0, 500.0, 250.0), speech=SPEECH["flashtalk"],
             source="Soul-AILab/SoulX-FlashTalk"),
         Family(
-            name="liveact", title="SoulX-LiveAct", layout="liveact", mode="sparse_causal", fps=Fraction(24), steps=3, shift=1.0,
-            clip_frames=32, timesteps=(1000.0, 937.5, 2500 / 3), speech="liveact", licence="none stated by its authors",
+            name="liveact", title="SoulX-LiveAct", layout="liveact", mode="sparse_causal", steps=3, shift=1.0,
+            clip_frames=32, timesteps=(1000.0, 937.5, 2500 / 3), speech=SPEECH["liveact"], licence="none stated by its authors",
             source="Soul-AILab/SoulX-LiveAct"),
     )
 }
@@ -135,19 +141,33 @@ def canonical(key: str) -> str:
     return key.replace(".cross_attn.processor.", ".cross_attn.")
 
 
+def looks_like(keys: Iterable[str]) -> str | None:
+    """The families or the foreign model that these names are of, None for nothing known; an adapter counts as its family."""
+    keys = [canonical(key) for key in keys]
+    foreign = next((title for part, title, _ in OTHERS if any(part in key for key in keys)), None)
+    if foreign is not None:
+        return foreign
+    layout = _layout(keys)
+    if layout == "wan" and not any(key.startswith(("img_emb.proj.", "blocks.0.self_attn.", "patch_embedding.")) for key in keys):
+        return None
+    return " or ".join(f.title for f in FAMILIES.values() if f.layout == layout)
+
+
+def _layout(keys: Sequence[str]) -> Layout:
+    if any(".memory_proj_" in k for k in keys):
+        return "liveact"
+    if any(".audio_cross_attn." in k or k.startswith("audio_proj.") for k in keys):
+        return "multitalk"
+    return "fantasytalking" if any(".cross_attn.k_proj." in k or k.startswith("proj_model.") for k in keys) else "wan"
+
+
 def layout_of(keys: Iterable[str]) -> Layout:
     """Which layout these (canonical) names are; InputError for another model's, and for an adapter without its base."""
     keys = list(keys)
     for part, title, why in OTHERS:
         if any(part in key for key in keys):
             raise InputError("checkpoint", title, f"cannot be run: {why}", "docs/adapters.md lists what can")
-    layout: Layout = "wan"
-    if any(".memory_proj_" in k for k in keys):
-        layout = "liveact"
-    elif any(".audio_cross_attn." in k or k.startswith("audio_proj.") for k in keys):
-        layout = "multitalk"
-    elif any(".cross_attn.k_proj." in k or k.startswith("proj_model.") for k in keys):
-        layout = "fantasytalking"
+    layout = _layout(keys)
     if "patch_embedding.weight" not in keys:
         if layout == "wan":
             raise InputError("checkpoint", f"{len(keys)} tensors", "none is of a Wan model", "docs/adapters.md lists what can be run")

@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file (two if it is large), its metadata saying what it is.
 
 Metadata `talking_machines` is the JSON of a ModelConfig; keys begin with `dit.`, `projector.` and `vae.`.
-Only safetensors are read: a pickle can run code. Non-goals: other families' key names (a later issue).
+Only safetensors are read: a pickle can run code. Non-goals: open checkpoints (open_models.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -24,6 +24,8 @@ from ..model.audio_projector import AudioProjector
 from ..model.dit import TalkingDiT
 from ..model.talking import TalkingModel
 from ..vae.tiny import TinyVAE
+from .families import looks_like
+from .files import opened
 
 __all__ = ["TalkingModel", "default_weights", "load_model", "save_model"]
 
@@ -31,14 +33,6 @@ log = logging.getLogger(__name__)
 REMEDY = "choose another file, or leave the choice out for the bundled model"
 DESCRIPTION, SECOND = "talking_machines", "talking_machines_second_file"  # metadata keys
 MOST_BYTES = 16 * 2**20  # of a file we ship
-FAMILIES = (  # part of a key that only this family has, most telling first
-    ("memory_proj_k", "SoulX-LiveAct"),
-    ("audio_proj.proj1_vf", "MultiTalk or InfiniteTalk"),
-    ("casual_audio_encoder", "Wan2.2 S2V"),
-    ("proj_model.", "FantasyTalking"),
-    ("img_emb.proj", "Wan2.1 I2V"),
-    ("blocks.0.self_attn.q", "Wan"),
-)
 
 
 def default_weights() -> Path:
@@ -110,22 +104,14 @@ def _read(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
 
 def _open(path: Path) -> tuple[dict[str, str], list[str], dict[str, Tensor]]:
     """Metadata, keys and, of our own files, tensors."""
-    if not path.is_file():
-        raise InputError("weights", path, "no such file", REMEDY)
-    if path.suffix != ".safetensors":
-        raise InputError("weights", path, "only .safetensors files are read (others can run code)", "convert it to safetensors")
-    try:
-        with safe_open(str(path), "pt") as f:
-            metadata, keys = dict(f.metadata() or {}), list(f.keys())
-            return metadata, keys, {key: f.get_tensor(key) for key in keys if DESCRIPTION in metadata}
-    except (SafetensorError, OSError) as error:
-        raise InputError("weights", path, f"damaged ({error})", "fetch the file again, or reinstall the node pack") from error
+    with opened(path, remedy=REMEDY) as f:
+        metadata, keys = dict(f.metadata() or {}), list(f.keys())
+        return metadata, keys, {key: f.get_tensor(key) for key in keys if DESCRIPTION in metadata}
 
 
 def _family(keys: Sequence[str]) -> str:
     """What a foreign checkpoint looks like, for the message."""
-    known = (name for part, name in FAMILIES if any(part in key for key in keys))
-    name = next(known, None)
+    name = looks_like(keys)
     return "no configuration in it" if name is None else f"its keys are those of {name}"
 
 

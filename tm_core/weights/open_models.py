@@ -7,20 +7,19 @@ Non-goal: what the families are (families.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..errors import InputError
 from ..model.dit import TalkingDiT
 from ..model.open_projectors import FantasyProjector, FantasyProjectorConfig, GroupedProjector, GroupedProjectorConfig
 from .families import HEAD_DIM, Family, Identified, identify
+from .files import fill, opened, shapes_in
 
 PROJECTORS = {"fantasytalking": "proj_model.", "multitalk": "audio_proj.", "liveact": "audio_proj."}
 SCALES = (".scale_weight", ".weight_scale")  # beside a layer's fp8 weight: the host's two spellings
@@ -41,15 +40,16 @@ def load_open_model(
     operations: Any = nn, head_dim: int = HEAD_DIM,
 ) -> OpenModel:
     """The model of a base and its adapter, or of one whole checkpoint; InputError for files that are not one."""
-    with _opened(files) as opened:
-        shapes = [{k: tuple(f.get_slice(k).get_shape()) for k in f.keys()} for f in opened]  # noqa: SIM118 - not a dict
-        found = identify(shapes, preset=preset, head_dim=head_dim)
-        reader = Reader(opened, found, torch.device(device), dtype)
+    with ExitStack() as stack:
+        sources = [stack.enter_context(opened(path)) for path in files]
+        found = identify([shapes_in(f) for f in sources], preset=preset, head_dim=head_dim)
+        reader = Reader(sources, found, torch.device(device), dtype)
         with torch.device("meta"):
             dit, projector = TalkingDiT(found.dit, operations=operations), build_projector(found, operations)
-        _fill(dit, "", reader)
+        fill(dit, reader)
         if projector is not None:
-            _fill(projector, PROJECTORS[found.family.layout], reader)
+            prefix = PROJECTORS[found.family.layout]
+            fill(projector, lambda name: reader(prefix + name))
         memory = {k: reader(k) for k in found.names if ".memory_proj_" in k}
     return OpenModel(family=found.family, dit=dit, projector=projector, memory=memory)
 
@@ -58,26 +58,18 @@ def build_projector(
     found: Identified, operations: Any = nn, *, device: Any = None, dtype: torch.dtype | None = None,
 ) -> FantasyProjector | GroupedProjector | None:
     """The family's audio projector at the checkpoint's sizes, without weights."""
-    shapes, make = found.projector, {"operations": operations, "device": device, "dtype": dtype}
+    make: dict[str, Any] = {"operations": operations, "device": device, "dtype": dtype}
     if found.family.layout == "fantasytalking":
-        dim, audio_dim = shapes["proj.weight"]
-        return FantasyProjector(FantasyProjectorConfig(audio_dim=audio_dim, dim=dim), **make)
-    if found.family.layout == "wan":
-        return None
-    hidden, first = shapes["proj1.weight"]
-    dim, later = shapes["norm.weight"][0], shapes["proj1_vf.weight"][1]
-    of_frame, layers = (later - first) // 3, GroupedProjectorConfig.layers  # windows of 5 and of 8 frames
-    return GroupedProjector(GroupedProjectorConfig(
-        first_window=first // of_frame, later_window=later // of_frame, audio_dim=of_frame // layers, hidden=hidden, dim=dim,
-        tokens=shapes["proj3.weight"][0] // dim), **make)
+        return FantasyProjector(FantasyProjectorConfig.of(found.projector), **make)
+    return None if found.family.layout == "wan" else GroupedProjector(GroupedProjectorConfig.of(found.projector), **make)
 
 
 class Reader:
     """One tensor at a time by our name, on its device and in its type."""
 
-    def __init__(self, opened: Sequence[Any], found: Identified, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, sources: Sequence[Any], found: Identified, device: torch.device, dtype: torch.dtype) -> None:
         self._names, self._device, self._dtype = found.names, device, dtype
-        self._owner = {key: f for f in opened for key in f.keys()}  # noqa: SIM118 - not a dict
+        self._owner = {key: f for f in sources for key in f.keys()}  # noqa: SIM118 - not a dict
 
     def __call__(self, name: str) -> Tensor:
         """The tensor; fp8 multiplied by its layer's scale."""
@@ -94,27 +86,3 @@ class Reader:
             if scale in self._owner:
                 wide *= self._owner[scale].get_tensor(scale).to(self._device, torch.float32)
         return wide.to(self._dtype)
-
-
-def _fill(module: nn.Module, prefix: str, read: Reader) -> None:
-    """Replace each parameter of a module on the meta device; only one tensor is read at a time."""
-    for name, _ in list(module.named_parameters()):
-        owner = module.get_submodule(name.rpartition(".")[0])
-        setattr(owner, name.rpartition(".")[2], nn.Parameter(read(prefix + name), requires_grad=False))
-    module.eval()
-
-
-@contextmanager
-def _opened(files: Sequence[Path]) -> Iterator[list[Any]]:
-    with ExitStack() as stack:
-        opened = []
-        for path in files:
-            if not path.is_file():
-                raise InputError("weights", path, "no such file", "choose a file that is there")
-            if path.suffix != ".safetensors":
-                raise InputError("weights", path, "only .safetensors files are read (others can run code)", "convert it to safetensors")
-            try:
-                opened.append(stack.enter_context(safe_open(str(path), "pt")))
-            except (SafetensorError, OSError) as error:
-                raise InputError("weights", path, f"damaged ({error})", "fetch the file again") from error
-        yield opened

@@ -57,7 +57,8 @@ class ClipSampler:
         tokens = scene.reference.shape[-2] * scene.reference.shape[-1]
         patch = self._model.dit.cfg.patch_size
         mask = stack_masks(scene, tokens // (patch[1] * patch[2]), self._model.dit.compute_device)
-        return ClipState(scene=scene, seed=seed, mask=mask, motion=scene.reference[None, :, None].to(self._model.dit.compute_device))
+        motion = (scene.reference[:, None] if scene.reference.dim() == 3 else scene.reference[:, :1])[None]
+        return ClipState(scene=scene, seed=seed, mask=mask, motion=motion.to(self._model.dit.compute_device))
 
     def step(self, state: ClipState, cancel: CancelToken | None = None) -> tuple[LatentChunk, ClipState]:
         """The next clip and the state after it; raises Cancelled between denoising steps."""

@@ -46,7 +46,7 @@ class Speaker:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What a stream shows: the portrait's latent (C, h, w), who speaks, how many frames in all."""
+    """What a stream shows: the portrait's latent (C, h, w), or latents (C, N, h, w) as make_reference takes them; who speaks."""
 
     reference: Tensor
     speakers: tuple[Speaker, ...]

@@ -26,6 +26,7 @@ from tm_core import app
 from tm_core.cli.bench import commit, machine
 from tm_core.metrics.sync import opening_curve, sync_score
 from tm_core.metrics.syncnet import SyncNetScore
+from tm_core.settings import schedule
 from tm_core.streaming.metrics import StreamMetrics, percentile
 from tm_core.streaming.pipeline import to_uint8
 from tm_core.vae.tiny import TinyVAE
@@ -162,7 +163,7 @@ def _redrawn(model: TalkingModel, case: Case, fps: float, side: int) -> np.ndarr
 
 
 def _cell(model: TalkingModel, cases: list[Case], chunk: int, steps: int, true: Tally) -> Row:
-    sigmas = app.schedule(model.config.sampler, steps).sigmas
+    sigmas = schedule(model.config.sampler, steps).sigmas
     cell, clock = variant(model, chunk_latents=chunk, sigmas=sigmas), Clock()
 
     def generate(case: Case) -> np.ndarray:

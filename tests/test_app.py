@@ -16,6 +16,7 @@ from tm_core.media.audio_io import Waveform, read_audio
 from tm_core.media.image_io import open_image
 from tm_core.model.audio_projector import AudioProjector
 from tm_core.model.dit import TalkingDiT
+from tm_core.settings import schedule
 from tm_core.streaming.handles import FrameStream
 from tm_core.vae.tiny import TinyVAE
 from tm_core.weights.loading import TalkingModel
@@ -141,13 +142,13 @@ def test_meta_is_known_before_anything_is_sampled(model: TalkingModel, subject: 
 @pytest.mark.parametrize(
     ("steps", "sigmas"), [(None, (1.0, 0.75)), (2, (1.0, 0.75)), (1, (1.0,)), (4, (1.0, 0.875, 0.75, 0.375))], ids=str)
 def test_other_numbers_of_steps_follow_the_same_curve(steps: int | None, sigmas: tuple[float, ...]) -> None:
-    assert app.schedule(SamplerConfig(sigmas=(1.0, 0.75)), steps).sigmas == pytest.approx(sigmas)
+    assert schedule(SamplerConfig(sigmas=(1.0, 0.75)), steps).sigmas == pytest.approx(sigmas)
 
 
 @pytest.mark.parametrize("bad", [0, -3, 101])
 def test_unusable_numbers_of_steps_are_refused(bad: int) -> None:
     with pytest.raises(InputError, match="steps"):
-        app.schedule(SamplerConfig(), bad)
+        schedule(SamplerConfig(), bad)
 
 
 def test_no_sound_at_all_is_refused(model: TalkingModel) -> None:

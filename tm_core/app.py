@@ -11,46 +11,60 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .audio.families import SpeechFeatures
 from .audio.features import log_mel
 from .audio.silence import speaking_latents
-from .audio.windows import windows
+from .audio.windows import MelFeatures
 from .config import ModelConfig, SamplerConfig
 from .errors import InputError
-from .face.mask import crop_mask, face_mask, token_mask
+from .face.mask import DEFAULT_FEATHER, crop_mask, face_mask, token_mask
 from .face.mesh import FaceMesh
-from .face.portrait import Portrait, prepare_portrait
+from .face.portrait import Portrait, frame_picture, prepare_portrait
 from .media.audio_io import Waveform, read_audio
 from .media.image_io import open_image
+from .settings import Choices, check_steps, settings
 from .streaming.cancel import CancelToken
+from .streaming.clips import ClipSampler
 from .streaming.handles import DecoderInput, FrameStream, LatentStream, StreamMeta
+from .streaming.memory import cache_size
 from .streaming.pipeline import WorkerConfig
-from .streaming.sampler import ChunkedSampler, LatentChunk, SamplerState, Scene, Speaker
+from .streaming.sampler import ChunkedSampler, LatentChunk, Scene, Speaker
 from .timeline import Timeline
+from .vae.base import StreamingVAE
+from .weights.families import FAMILIES
 from .weights.loading import TalkingModel
 
 log = logging.getLogger(__name__)
 
 SpeakingMode = Literal["auto", "speaking", "listening"]
-MAX_SEED, MAX_STEPS = 2**63 - 1, 100
+MAX_SEED = 2**63 - 1
+WAN_LATENTS = 21  # that Wan was trained on at a time: what its picture of a still beginning covers
+
+
+class Features(Protocol):
+    """A sound as a model hears it."""
+
+    def windows(self, latents: range, *, each_clip: bool = False) -> Any:
+        """What the model's projector takes, for consecutive latents; `each_clip`: the first of them begins a clip."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Voice:
-    """A sound on the time axis of the video: features (rows, M), and the whole number of frames it fills."""
+    """A sound on the time axis of the video, what a model hears of it, and the whole number of frames it fills."""
 
     waveform: Waveform
-    features: np.ndarray
+    features: Features
     timeline: Timeline
-    config: ModelConfig
     source: Path | None = None  # the file it came from: a saved video carries that sound as it is
 
     @property
@@ -68,9 +82,9 @@ class Voice:
         """Duration of the sound."""
         return self.waveform.duration_s
 
-    def windows(self, latents: range) -> Tensor:
-        """Log-mel windows (F, W, M) of these latents, silence outside the sound."""
-        return torch.from_numpy(windows(self.features, latents, self.timeline, self.config.audio))
+    def windows(self, latents: range, *, each_clip: bool = False) -> Any:
+        """Windows of these latents as the model's projector takes them, silence outside the sound."""
+        return self.features.windows(latents, each_clip=each_clip)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,24 +120,37 @@ class BuiltScene:
     scene: Scene
     image: Tensor  # (3, H, W) in 0..1
     meta: StreamMeta
+    sampler: SamplerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """What open checkpoints are told besides the sound: text (1, L, text_dim), the negative one, CLIP tokens (1, 257, image_dim)."""
+
+    text: Tensor | None = None
+    negative: Tensor | None = None
+    image: Tensor | None = None
 
 
 def check_options(*, seed: int = 0, steps: int | None = None, speaking: str = "auto", queue_depth: int = 2) -> None:
     """InputError for options out of range: all that can be said before a model or a file is opened."""
     if not 0 <= seed <= MAX_SEED:
         raise InputError("seed", seed, "must be a whole number from 0 to 2^63 - 1", "use 0")
-    if steps is not None and not 1 <= steps <= MAX_STEPS:
-        raise InputError("steps", steps, f"must be 1 to {MAX_STEPS}", "leave it out for the number the model was made for")
+    check_steps(steps)
     if speaking not in get_args(SpeakingMode):
         raise InputError("speaking", speaking, "unknown mode", f"choose one of {', '.join(get_args(SpeakingMode))}")
     if queue_depth < 1:
         raise InputError("queue_depth", queue_depth, "at least one chunk must fit", "use 2")
 
 
-def timeline_of(config: ModelConfig) -> Timeline:
-    """The time axis of a model's streams."""
+def timeline_of(config: ModelConfig, sampler: SamplerConfig | None = None) -> Timeline:
+    """The time axis of a model's streams; `sampler` where it is not sampled as its configuration says."""
     stride = config.vae.temporal_stride if config.vae else 4
-    return Timeline(fps=config.frame_rate, chunk_latents=config.sampler.chunk_latents, stride=stride)
+    sampler = sampler or config.sampler
+    make = partial(Timeline, fps=config.frame_rate, stride=stride)
+    if sampler.clip is None:
+        return make(chunk_latents=sampler.chunk_latents)
+    return make(chunk_latents=sampler.clip.latents - sampler.clip.motion_latents, first_latents=sampler.clip.latents)
 
 
 @lru_cache(maxsize=1)
@@ -132,14 +159,32 @@ def face_mesh() -> FaceMesh:
     return FaceMesh()
 
 
-def encode_audio(waveform: Waveform, config: ModelConfig, source: Path | None = None) -> Voice:
-    """Features of a sound; `source` is the file it came from, if any."""
+def encode_audio(waveform: Waveform, config: ModelConfig, source: Path | None = None, speech: Tensor | None = None) -> Voice:
+    """Features of a sound; `source` is the file it came from, if any.
+
+    `speech`: what an open checkpoint's own encoder made of the sound (audio.families: encode_speech, from_host). InputError
+    where it is missing, or given to a model that hears log-mel.
+    """
     if len(waveform.samples) == 0:
         raise InputError("audio", source or "waveform", "holds no sound", "give at least one video frame of sound (0.04 s)")
-    return Voice(
-        waveform=waveform, features=log_mel(waveform.samples, config.audio), timeline=timeline_of(config), config=config,
-        source=source,
-    )
+    timeline = timeline_of(config)
+    if config.family is None:
+        features: Features = MelFeatures(rows=log_mel(waveform.samples, config.audio), timeline=timeline, cfg=config.audio)
+    else:
+        features = _speech_features(config.family, speech, timeline.num_frames(waveform.duration_s))
+    return Voice(waveform=waveform, features=features, timeline=timeline, source=source)
+
+
+def _speech_features(name: str, speech: Tensor | None, frames: int) -> SpeechFeatures:
+    """An open checkpoint's features; InputError for a family that does not hear, and for none at all."""
+    family = FAMILIES[name]
+    if family.speech is None:
+        raise InputError("audio", family.title, "does not hear", "load an adapter that does beside it, as InfiniteTalk's")
+    if speech is None:
+        raise InputError(
+            "audio_encoder", "nothing", f"{family.title} hears through {family.speech.encoder}",
+            "load it with AudioEncoderLoader and connect it")
+    return SpeechFeatures(values=speech, family=family.speech, frames=frames)
 
 
 def select_speaking(voice: Voice, mode: SpeakingMode = "auto", **thresholds: float) -> Speech:
@@ -155,84 +200,135 @@ def select_speaking(voice: Voice, mode: SpeakingMode = "auto", **thresholds: flo
 def prepare_subject(
     rgb: np.ndarray, config: ModelConfig, *, face_index: int | None = None, mask: np.ndarray | None = None,
 ) -> Subject:
-    """The face of a picture (H, W, 3) uint8, cropped to model size; `mask` (any size, 0..1) over the whole
-    picture replaces the face region that is found."""
+    """Whom to animate in a picture (H, W, 3) uint8, at model size.
+
+    Models of faces get a crop round the face and its region; open checkpoints the picture, and the whole of it as the region
+    unless it shows several faces. `mask` (any size, 0..1) over the whole picture replaces the region that is found.
+    """
+    if config.framing == "picture":
+        return _picture_subject(rgb, config, face_index, mask)
     portrait = prepare_portrait(rgb, config.width, face_mesh(), face_index)
-    if mask is None:
-        region = face_mask(portrait.landmarks, config.width)
-    else:
-        region = crop_mask(mask, portrait, rgb.shape[:2])
-        if float(region.max(initial=0.0)) <= 0.0:
-            raise InputError("mask", "empty", "marks nothing of the face", "paint the mouth region white, or leave the mask out")
+    region = face_mask(portrait.landmarks, config.width) if mask is None else _own_mask(mask, portrait, rgb)
     return Subject(portrait=portrait, mask=region)
 
 
-def build_scene(model: TalkingModel, subject: Subject, speech: Speech) -> BuiltScene:
-    """Portrait and voice as the sampler takes them."""
-    config = model.config
+def _own_mask(mask: np.ndarray, portrait: Portrait, rgb: np.ndarray) -> np.ndarray:
+    region = crop_mask(mask, portrait, rgb.shape[:2])
+    if float(region.max(initial=0.0)) <= 0.0:
+        raise InputError("mask", "empty", "marks nothing of the face", "paint the mouth region white, or leave the mask out")
+    return region
+
+
+def _picture_subject(rgb: np.ndarray, config: ModelConfig, face_index: int | None, mask: np.ndarray | None) -> Subject:
+    size = config.width, config.height
+    portrait, faces = frame_picture(rgb, size, face_mesh(), face_index)
+    if mask is not None:
+        return Subject(portrait=portrait, mask=_own_mask(mask, portrait, rgb))
+    if faces > 1:
+        face_mesh().face(rgb, face_index)  # says which ones there are, if none was chosen
+        extent = np.ptp(portrait.landmarks[:, 1]) / config.width
+        return Subject(portrait=portrait, mask=face_mask(portrait.landmarks, size, float(DEFAULT_FEATHER * extent)))
+    return Subject(portrait=portrait, mask=np.ones((config.height, config.width), np.float32))
+
+
+def build_scene(
+    model: TalkingModel, subject: Subject, speech: Speech, *, choices: Choices | None = None, prompt: Prompt | None = None,
+) -> BuiltScene:
+    """Portrait, voice and prompt as the sampler takes them; InputError for what does not fit this model."""
+    config, prompt = model.config, prompt or Prompt()
+    sampler = settings(config, choices or Choices())
     size = subject.portrait.image.shape[:2]
     if size != (config.height, config.width):
         raise InputError(
             "portrait", f"{size[1]}x{size[0]}", f"the model draws {config.width}x{config.height}",
             "prepare the portrait with the model that animates it")
-    device, dtype = device_of(model.vae), dtype_of(model.vae)
-    with torch.inference_mode():
-        reference = model.vae.encode_image(subject.image.to(device, dtype))
     voice = speech.voice
     speaker = Speaker(
-        windows=voice.windows, speaking=speech.speaking,
-        mask=torch.from_numpy(token_mask(subject.mask, config.token_hw)),
-    )
+        windows=partial(voice.windows, each_clip=sampler.clip is not None), speaking=speech.speaking,
+        mask=torch.from_numpy(token_mask(subject.mask, config.token_hw)))
     meta = StreamMeta(
-        width=config.width, height=config.height, num_frames=voice.num_frames, timeline=voice.timeline,
-        audio_s=voice.duration_s, audio=voice.source or voice.waveform,
-    )
-    return BuiltScene(scene=Scene(reference=reference, speakers=(speaker,), frames=voice.num_frames), image=subject.image, meta=meta)
+        width=config.width, height=config.height, num_frames=voice.num_frames, timeline=timeline_of(config, sampler),
+        audio_s=voice.duration_s, audio=voice.source or voice.waveform)
+    scene = Scene(
+        reference=encode_picture(model, subject.image, sampler), speakers=(speaker,), frames=voice.num_frames, picture=subject.image,
+        text=_needed(config, "positive", prompt.text, True), image=prompt.image,
+        negative=_needed(config, "negative", prompt.negative, sampler.guidance.text != 1))
+    return BuiltScene(scene=scene, image=subject.image, meta=meta, sampler=sampler)
+
+
+def _needed(config: ModelConfig, name: str, text: Tensor | None, needed: bool) -> Tensor | None:
+    """A prompt; InputError where an open checkpoint was trained with one and gets none."""
+    if text is None and needed and config.family is not None:
+        title = FAMILIES[config.family].title
+        raise InputError(name, "nothing", f"{title} was trained with a prompt", "connect CLIP Text Encode, even with little text")
+    return text
+
+
+def encode_picture(model: TalkingModel, image: Tensor, sampler: SamplerConfig) -> Tensor:
+    """The latent (C, h, w) of a picture (3, H, W) in 0..1 for models of faces; for Wan's, those (C, F, h, w) of the picture
+    and the empty video after it, which is what they were trained to continue."""
+    device, dtype, vae = device_of(model.vae), dtype_of(model.vae), model.vae
+    model.ready(vae, 0)
+    image = image.to(device, dtype)
+    with torch.inference_mode():
+        if model.config.framing == "face":
+            return vae.encode_image(image)
+        count = sampler.clip.latents if sampler.clip else WAN_LATENTS
+        empty = torch.full_like(image, 0.5).expand(4, *image.shape)  # one latent's frames at a time: memory stays small
+        first, state = vae.encode(image[None], vae.open_encoder())
+        parts = [first]
+        for _ in range(count - 1):
+            part, state = vae.encode(empty, state)
+            parts.append(part)
+        return torch.cat(parts, 2)[0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _SamplerSource:
     """A sampler, a scene and a seed as a LatentStream takes them."""
 
-    sampler: ChunkedSampler
+    sampler: ChunkedSampler | ClipSampler
     scene: Scene
     seed: int
 
-    def open(self) -> SamplerState:
+    def open(self) -> Any:
         return self.sampler.open(self.scene, self.seed)
 
-    def step(self, state: SamplerState, cancel: CancelToken) -> tuple[LatentChunk, SamplerState]:
+    def step(self, state: Any, cancel: CancelToken) -> tuple[LatentChunk, Any]:
         return self.sampler.step(state, cancel)
 
 
-def schedule(base: SamplerConfig, steps: int | None) -> SamplerConfig:
-    """`base` with another number of denoising steps: the same curve of noise levels, sampled at `steps` points."""
-    if steps is None or steps == base.num_steps:
-        return base
-    check_options(steps=steps)
-    curve = [*base.sigmas, 0.0]
-    at = np.linspace(0.0, base.num_steps, steps + 1)[:-1]
-    return replace(base, sigmas=tuple(float(s) for s in np.interp(at, range(len(curve)), curve)))
+def sample_stream(model: TalkingModel, built: BuiltScene, *, seed: int = 0) -> LatentStream:
+    """The latents of a scene, sampled when a sink pulls."""
+    check_options(seed=seed)
+    cfg, dit = built.sampler, model.dit
+    sampler = ChunkedSampler(model, cfg) if cfg.clip is None else ClipSampler(model, cfg)
+    decoder = DecoderInput(
+        vae=model.vae, reference=built.image, motion_frames=sampler.motion_frames if isinstance(sampler, ClipSampler) else None)
+    reserve = cache_size(dit.cfg, cfg, model.config.width, model.config.height, dit.compute_dtype).total
+    ready: Callable[[StreamingVAE], None] = partial(_ready, model, reserve)
+    return LatentStream(_SamplerSource(sampler=sampler, scene=built.scene, seed=seed), built.meta, decoder, ready)
 
 
-def sample_stream(model: TalkingModel, built: BuiltScene, *, seed: int = 0, steps: int | None = None) -> LatentStream:
-    """The latents of a scene, sampled when a sink pulls; `steps` None: as many as the model was made for."""
-    check_options(seed=seed, steps=steps)
-    sampler = ChunkedSampler(model, schedule(model.config.sampler, steps))
-    source = _SamplerSource(sampler=sampler, scene=built.scene, seed=seed)
-    return LatentStream(source, built.meta, DecoderInput(vae=model.vae, reference=built.image))
+def _ready(model: TalkingModel, reserve: int, autoencoder: StreamingVAE) -> None:
+    model.ready(autoencoder, reserve)
 
 
-def decode_stream(latents: LatentStream, *, device: str | torch.device | None = None, queue_depth: int = 2) -> FrameStream:
-    """The frames of sampled latents, decoded when a sink pulls; `device` None: where the model is."""
+def decode_stream(
+    latents: LatentStream, *, device: str | torch.device | None = None, queue_depth: int = 2, vae: StreamingVAE | None = None,
+) -> FrameStream:
+    """The frames of sampled latents, decoded when a sink pulls.
+
+    `device` None: where the model's autoencoder is; `vae`: another one of the same latents, as the fast TAEHV.
+    """
     if latents.decoder is None:
         raise InputError("latents", "stream", "carries no decoder", "connect the output of the sampler")
-    vae: Any = latents.decoder.vae
-    home = device_of(vae)
+    chosen = latents.decoder.vae if vae is None else vae
+    home = device_of(chosen)
     target = home if device is None else parse_device("decode-device", str(device))
     if target != home:
-        vae = copy.deepcopy(vae).to(target)
-    decoder = DecoderInput(vae=vae, reference=latents.decoder.reference.to(target, dtype_of(vae)))
+        chosen = copy.deepcopy(chosen).to(target)  # type: ignore[attr-defined]
+    decoder = replace(latents.decoder, vae=chosen, reference=latents.decoder.reference.to(target, dtype_of(chosen)))
     denoise_threads, decode_threads = share_cpu(home, target)
     return FrameStream(
         latents, decoder, queue_depth=queue_depth,
@@ -266,14 +362,14 @@ def parse_device(field: str, name: str) -> torch.device:
 
 
 def device_of(module: Any) -> torch.device:
-    """Where a module's weights are."""
-    device: torch.device = next(module.parameters()).device
+    """Where a module computes: it says so itself where a host keeps its weights elsewhere."""
+    device: torch.device = getattr(module, "compute_device", None) or next(module.parameters()).device
     return device
 
 
 def dtype_of(module: Any) -> torch.dtype:
-    """The precision of a module's weights."""
-    dtype: torch.dtype = next(module.parameters()).dtype
+    """The precision a module computes in."""
+    dtype: torch.dtype = getattr(module, "compute_dtype", None) or next(module.parameters()).dtype
     return dtype
 
 
@@ -296,5 +392,5 @@ def animate(
     region = None if mask is None else read_mask(mask)
     subject = prepare_subject(picture, model.config, face_index=face_index, mask=region)
     speech = select_speaking(encode_audio(sound, model.config, audio), speaking)
-    latents = sample_stream(model, build_scene(model, subject, speech), seed=seed, steps=steps)
+    latents = sample_stream(model, build_scene(model, subject, speech, choices=Choices(steps=steps)), seed=seed)
     return decode_stream(latents, device=decode_device, queue_depth=queue_depth)

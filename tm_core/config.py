@@ -20,6 +20,7 @@ AudioKind = Literal["none", "shared_q_kv", "own_q_kv_proj"]
 Prediction = Literal["velocity", "x0_residual", "residual"]
 CacheMode = Literal["per_step", "clean_rerun", "recompute"]
 GuidanceRule = Literal["fantasytalking", "multitalk"]
+Framing = Literal["face", "picture"]  # what a model is shown: a crop round one face, or the picture as it is
 
 
 class _Serialisable:
@@ -159,6 +160,9 @@ class ModelConfig:
     projector: AudioProjectorConfig | None = None
     vae: VAEConfig | None = None
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    framing: Framing = "face"
+    family: str | None = None  # of open checkpoints (weights/families.py): how it hears and is sampled
+    shift: float | None = None  # of its noise levels, where it is not the family's
 
     @property
     def frame_rate(self) -> Fraction:

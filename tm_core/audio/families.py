@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .loudness import normalise_loudness
-from .speech_windows import FrameWindows, TokenWindows
+from .speech_windows import FrameWindows, GroupedWindows, PaddedWindows, TokenWindows
 from .wav2vec2 import HOP, SAMPLE_RATE, Wav2Vec2, resample_vectors, vectors_of
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,22 @@ class SpeechFamily:
         if num_tokens and num_frames:
             return TokenWindows.of_clip(num_tokens, num_frames)
         return TokenWindows(tokens_per_frame=float(Fraction(SAMPLE_RATE, HOP) / self.fps))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechFeatures:
+    """A sound as an open checkpoint hears it: what `encode_speech` or `from_host` made of it, and the video's frames T."""
+
+    values: Tensor
+    family: SpeechFamily
+    frames: int
+
+    def windows(self, latents: range, *, each_clip: bool = False) -> PaddedWindows | GroupedWindows:
+        """Windows of consecutive latents. `each_clip`: their first one begins a clip that is sampled on its own."""
+        rule = self.family.windows(num_tokens=len(self.values), num_frames=self.frames)
+        if isinstance(rule, FrameWindows):
+            return rule.windows(self.values, latents, clip_start=latents[0] if each_clip else 0)
+        return rule.windows(self.values, latents)
 
 
 # fps and preparation: fantasy-talking 8c2d0c9 infer.py and utils.py; MultiTalk c1ad840 generate_multitalk.py

@@ -8,10 +8,13 @@ Shapes: R rows, F latents, W rows of a window, M mel bands.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..config import AudioConfig
 from ..timeline import Timeline
@@ -49,3 +52,16 @@ def windows(features: Floats, latents: range, timeline: Timeline, cfg: AudioConf
 def rows_needed(latents: range, timeline: Timeline, cfg: AudioConfig) -> int:
     """Feature rows that must exist before these latents' windows are final (a live stream waits for them)."""
     return max(0, window_rows(latents[-1], timeline, cfg).stop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MelFeatures:
+    """A sound as our own models hear it: log-mel rows (R, M) on the time axis of a video."""
+
+    rows: Floats
+    timeline: Timeline
+    cfg: AudioConfig
+
+    def windows(self, latents: range, *, each_clip: bool = False) -> Tensor:
+        """Windows (F, W, M) of consecutive latents; a window is the same wherever a clip begins."""
+        return torch.from_numpy(windows(self.rows, latents, self.timeline, self.cfg))

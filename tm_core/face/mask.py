@@ -20,12 +20,15 @@ SUPERSAMPLING = 4
 DEFAULT_FEATHER = 1 / 16  # of the size: half a token of the tiny model on each side
 
 
-def face_mask(landmarks: np.ndarray, size: int, feather: float = DEFAULT_FEATHER) -> np.ndarray:
-    """(size, size) float32 0..1 of landmarks (468, 3) in the crop's pixels; `feather`: soft edge, share of the size."""
+def face_mask(landmarks: np.ndarray, size: int | tuple[int, int], feather: float = DEFAULT_FEATHER) -> np.ndarray:
+    """(height, width) float32 0..1 of landmarks (468, 3) in the crop's pixels; size: (width, height) or both.
+
+    `feather`: soft edge, share of the width.
+    """
     oval, centre = landmarks[list(OVAL), :2], landmarks[list(OVAL), :2].mean(0)
     down = (landmarks[CHIN, :2] - landmarks[FOREHEAD, :2]) * JAW_DROP
     lower = ((oval - centre) @ down > 0)[:, None]
-    return _filled(centre + (oval - centre) * WIDER + lower * down, size, feather)
+    return _filled(centre + (oval - centre) * WIDER + lower * down, (size, size) if isinstance(size, int) else size, feather)
 
 
 def lips_mask(landmarks: np.ndarray, size: int, feather: float = DEFAULT_FEATHER / 2) -> np.ndarray:
@@ -33,7 +36,7 @@ def lips_mask(landmarks: np.ndarray, size: int, feather: float = DEFAULT_FEATHER
     lips, centre = landmarks[list(OUTER_LIPS), :2], landmarks[list(OUTER_LIPS), :2].mean(0)
     down = (landmarks[CHIN, :2] - landmarks[FOREHEAD, :2]) * JAW_DROP
     lower = ((lips - centre) @ down > 0)[:, None]
-    return _filled(centre + (lips - centre) * LIPS_WIDER + lower * down, size, feather)
+    return _filled(centre + (lips - centre) * LIPS_WIDER + lower * down, (size, size), feather)
 
 
 def token_mask(mask: np.ndarray, token_hw: tuple[int, int]) -> np.ndarray:
@@ -43,14 +46,14 @@ def token_mask(mask: np.ndarray, token_hw: tuple[int, int]) -> np.ndarray:
 
 
 def crop_mask(mask: np.ndarray, portrait: Portrait, picture_hw: tuple[int, int]) -> np.ndarray:
-    """A user's mask (h, w) 0..1 over the whole picture, of any size, in the crop's pixels (S, S) float32."""
+    """A user's mask (h, w) 0..1 over the whole picture, of any size, in the crop's pixels (H, W) float32."""
     if mask.ndim != 2:
         raise ValueError(f"expected a mask (h, w), got {mask.shape}")
     whole = np.clip(mask, 0, 1).astype(np.float32)
     height, width = picture_hw
     # the mask is laid over the whole picture, so the crop's box is stretched to its own pixel grid
     kx, ky = mask.shape[1] / width, mask.shape[0] / height
-    size = portrait.image.shape[0]
+    size = portrait.image.shape[1], portrait.image.shape[0]
     if kx != ky:
         whole = np.asarray(Image.fromarray(whole).resize((width, height), Image.Resampling.BOX if kx > 1 else Image.Resampling.BILINEAR))
         kx = ky = 1.0
@@ -59,13 +62,14 @@ def crop_mask(mask: np.ndarray, portrait: Portrait, picture_hw: tuple[int, int])
     return np.asarray(np.clip(cropped, 0, 1), np.float32)
 
 
-def _filled(polygon: np.ndarray, size: int, feather: float) -> np.ndarray:
+def _filled(polygon: np.ndarray, size: tuple[int, int], feather: float) -> np.ndarray:
     """A polygon (P, 2) in pixels, drawn finer and averaged, then blurred."""
-    large = Image.new("L", (size * SUPERSAMPLING, size * SUPERSAMPLING))
+    across, down = size
+    large = Image.new("L", (across * SUPERSAMPLING, down * SUPERSAMPLING))
     corners = [(float(x), float(y)) for x, y in (polygon + 0.5) * SUPERSAMPLING - 0.5]
     ImageDraw.Draw(large).polygon(corners, fill=255)
-    mask = np.asarray(large, np.float32).reshape(size, SUPERSAMPLING, size, SUPERSAMPLING).mean((1, 3)) / 255
-    width = 2 * round(size * feather / 2) + 1
+    mask = np.asarray(large, np.float32).reshape(down, SUPERSAMPLING, across, SUPERSAMPLING).mean((1, 3)) / 255
+    width = 2 * round(across * feather / 2) + 1
     if width > 1:  # two box filters: a soft ramp of exactly this reach
         mask = uniform_filter(uniform_filter(mask, width, mode="nearest"), width, mode="nearest")
     return np.asarray(np.clip(mask, 0, 1), np.float32)

@@ -1,4 +1,4 @@
-"""A picture becomes the square crop round its face that a model animates.
+"""A picture becomes what a model animates: a square crop round its face, or the picture itself at the model's size.
 
 The crop never leaves the picture unless the face itself fills it; then the picture's edge is mirrored.
 Deterministic: the same picture gives the same pixels. Non-goals: several speakers in one scene, pasting back.
@@ -25,7 +25,7 @@ SMALL, UNUSABLE = 64, 28  # pixels of the face in the picture
 
 @dataclass(frozen=True, kw_only=True)
 class Portrait:
-    """Square crop (S, S, 3) uint8, landmarks (468, 3) in its pixels, and where it lies in the picture.
+    """Crop (H, W, 3) uint8, landmarks (468, 3) in its pixels ((0, 3) where no face was found), and where it lies in the picture.
 
     `box` (x0, y0, x1, y1) counts the picture's pixel edges from its top left corner, so it may be fractional,
     and beyond the picture where that was extended.
@@ -48,6 +48,31 @@ def prepare_portrait(rgb: np.ndarray, size: int, mesh: FaceMesh, face_index: int
     return Portrait(image=image, landmarks=into_crop(face.landmarks, box, size), box=box)
 
 
+def frame_picture(rgb: np.ndarray, size: tuple[int, int], mesh: FaceMesh, face_index: int | None = None) -> tuple[Portrait, int]:
+    """As much of a picture (H, W, 3) uint8 as `size` (width, height) has the shape for, and how many faces it shows.
+
+    The face that is chosen, or all of them, stay as near to the middle as the picture allows; without a face its middle is kept.
+    InputError for a face that is not there.
+    """
+    faces = mesh.faces(rgb)
+    chosen = faces if face_index is None else [mesh.face(rgb, face_index)]
+    box = cover_box((rgb.shape[1], rgb.shape[0]), size, chosen)
+    landmarks = into_crop(chosen[0].landmarks, box, size[0]) if chosen else np.zeros((0, 3), np.float32)
+    return Portrait(image=resample(rgb, box, size), landmarks=landmarks, box=box), len(faces)
+
+
+def cover_box(extent: tuple[int, int], size: tuple[int, int], faces: list[Face]) -> Box:
+    """The largest box of the shape of `size` (width, height) in a picture of `extent`, its middle at the faces' where it can be."""
+    scale = min(extent[0] / size[0], extent[1] / size[1])
+    half = np.array(size) * scale / 2
+    middle = np.array(extent) / 2
+    if faces:
+        corners = np.array([face.box for face in faces])
+        middle = (corners[:, :2].min(0) + corners[:, 2:].max(0)) / 2 + 0.5
+    centre = np.clip(middle, half, np.array(extent) - half)
+    return float(centre[0] - half[0]), float(centre[1] - half[1]), float(centre[0] + half[0]), float(centre[1] + half[1])
+
+
 def crop_box(face: Face, extent: tuple[int, int]) -> Box:
     """Square (x0, y0, x1, y1) round a face in a picture of `extent` (width, height)."""
     x0, y0, x1, y1 = face.box
@@ -61,8 +86,11 @@ def crop_box(face: Face, extent: tuple[int, int]) -> Box:
     return float(centre[0] - half), float(centre[1] - half), float(centre[0] + half), float(centre[1] + half)
 
 
-def resample(picture: np.ndarray, box: Box, size: int) -> np.ndarray:
-    """(size, size, ...) of a picture's box (pixel edges), averaged when shrinking, mirrored beyond the edge."""
+def resample(picture: np.ndarray, box: Box, size: int | tuple[int, int]) -> np.ndarray:
+    """(height, width, ...) of a picture's box (pixel edges), averaged when shrinking, mirrored beyond the edge.
+
+    size: (width, height), or one number for both.
+    """
     # only what the box needs is copied: pictures may have a hundred megapixels
     left, top = max(0, int(box[0]) - 1), max(0, int(box[1]) - 1)
     picture = picture[top : max(top + 1, int(np.ceil(box[3])) + 1), left : max(left + 1, int(np.ceil(box[2])) + 1)]
@@ -77,12 +105,13 @@ def resample(picture: np.ndarray, box: Box, size: int) -> np.ndarray:
     limit = float(picture.shape[1]), float(picture.shape[0])
     inside = max(box[0], 0.0), max(box[1], 0.0), min(box[2], limit[0]), min(box[3], limit[1])
     source = Image.fromarray(np.ascontiguousarray(picture))
-    return np.asarray(source.resize((size, size), Image.Resampling.LANCZOS, box=inside, reducing_gap=3.0))
+    wanted = (size, size) if isinstance(size, int) else size
+    return np.asarray(source.resize(wanted, Image.Resampling.LANCZOS, box=inside, reducing_gap=3.0))
 
 
-def into_crop(landmarks: np.ndarray, box: Box, size: int) -> np.ndarray:
+def into_crop(landmarks: np.ndarray, box: Box, width: int) -> np.ndarray:
     """Landmarks (468, 3) of the picture in the pixels of its crop."""
-    k = size / (box[2] - box[0])
+    k = width / (box[2] - box[0])
     flat = (landmarks[:, :2] + 0.5 - np.array(box[:2])) * k - 0.5
     return np.concatenate([flat, landmarks[:, 2:] * k], 1).astype(np.float32)
 

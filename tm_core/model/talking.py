@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -27,11 +28,21 @@ class Listener(Protocol):
         ...
 
 
+def always_ready(autoencoder: StreamingVAE, reserve: int) -> None:
+    """Weights that stay where they are."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TalkingModel:
-    """Transformer, audio projector and autoencoder, and the configuration they were trained with."""
+    """Transformer, audio projector and autoencoder, and the configuration they were trained with.
+
+    `ready(autoencoder, reserve)` is called on the caller's thread before a stream runs, and before a picture is encoded: a
+    host that moves weights in and out of a device brings these and the autoencoder that will be used there, and leaves
+    `reserve` bytes for the stream.
+    """
 
     config: ModelConfig
     dit: TalkingDiT
     projector: Listener | None
     vae: StreamingVAE
+    ready: Callable[[StreamingVAE, int], None] = always_ready

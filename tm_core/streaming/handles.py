@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, BinaryIO, Protocol, cast
@@ -139,6 +139,10 @@ class _Spool:
         self._file, self.count = None, 0
 
 
+def _stay(autoencoder: StreamingVAE) -> None:
+    """Weights that need not be brought anywhere."""
+
+
 class LatentStream:
     """Sampled latents, chunk by chunk; iterate it as often as you like, from as many threads.
 
@@ -147,9 +151,14 @@ class LatentStream:
     sampling again up to that point, unseen, if the sampler's state was lost in the middle of a step).
     """
 
-    def __init__(self, source: ChunkSource, meta: StreamMeta, decoder: DecoderInput | None = None) -> None:
+    def __init__(
+        self, source: ChunkSource, meta: StreamMeta, decoder: DecoderInput | None = None,
+        ready: Callable[[StreamingVAE], None] | None = None,
+    ) -> None:
+        """`ready` brings weights to where they compute, those of the autoencoder that will decode as well (TalkingModel)."""
         self.meta = meta
         self.decoder = decoder
+        self.ready = ready or _stay
         self._source = source
         self._spool = _Spool()
         self._state: Any = None
@@ -258,6 +267,7 @@ class FrameStream:
         self, *, cancel: CancelToken | None = None, poll: Poll | None = None, metrics: StreamMetrics | None = None,
     ) -> Generator[FrameChunk, None, None]:
         """All chunks from the first; see `run_pipeline` for cancel, poll and errors."""
+        self.latents.ready(self._decoder.vae)
         return run_pipeline(
             self.latents.chunks, _ChunkDecoder(self.meta, self._decoder),
             denoise_on=self._denoise_on, decode_on=self._decode_on, queue_depth=self._queue_depth,

@@ -11,14 +11,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Literal
 
+import numpy as np
+
 from ..audio.families import FAMILIES as SPEECH
 from ..audio.families import SpeechFamily
-from ..config import AudioKind, DiTConfig, Guidance
+from ..config import AudioKind, DiTConfig, Guidance, ModelConfig, SamplerConfig
 from ..errors import InputError
+from ..streaming.clips import clip_of
+from ..streaming.guidance import noise_levels, shifted
 from .files import Shapes
 
 Layout = Literal["wan", "fantasytalking", "multitalk", "liveact"]
@@ -26,6 +30,8 @@ Mode = Literal["bidirectional", "sparse_causal"]
 
 HEAD_DIM = 128  # of every published Wan
 SILENT_FPS = Fraction(16)  # Wan2.1's own
+CHUNK_LATENTS = 3  # of the sparse causal mode (paper section 4.2)
+MULTITALK_LAST = 1 / 1000
 WRAPPERS = ("model.diffusion_model.", "diffusion_model.")
 QUANTISED = re.compile(r"(^|\.)(scaled_fp8|scale_weight|scale_input|weight_scale|input_scale|comfy_quant)$")  # beside the weights
 
@@ -44,6 +50,7 @@ class Family:
     motion_frames: int = 0  # of a clip that repeat the one before
     guidance: Guidance = field(default_factory=Guidance)
     timesteps: tuple[float, ...] | None = None  # of a distilled model, 1000 first, already shifted or not as `shift` says
+    last_level: float | None = None  # of the even levels before the shift (`noise_levels`)
     speech: SpeechFamily | None = None  # None: does not hear
     licence: str = "Apache-2.0"
     source: str = ""
@@ -52,6 +59,26 @@ class Family:
     def fps(self) -> Fraction:
         """Video frames a second."""
         return SILENT_FPS if self.speech is None else self.speech.fps
+
+    def levels(self, steps: int | None = None, shift: float | None = None) -> tuple[float, ...]:
+        """Noise level at each step; a distilled model's own ones, or another number of them from the same curve."""
+        steps, shift = steps or self.steps, self.shift if shift is None else shift
+        if self.timesteps is None:
+            return noise_levels(steps, shift, last=self.last_level)
+        curve = [*(t / 1000 for t in self.timesteps), 0.0]
+        at = np.linspace(0.0, len(self.timesteps), steps + 1)[:-1]
+        return tuple(shifted(float(level), shift) for level in np.interp(at, range(len(curve)), curve))
+
+    def sampler(
+        self, *, mode: Mode | None = None, steps: int | None = None, shift: float | None = None, text: float | None = None,
+        audio: float | None = None,
+    ) -> SamplerConfig:
+        """How it is sampled; None: as it was trained. InputError for a mode its weights were not made for at all."""
+        guidance = replace(
+            self.guidance, text=self.guidance.text if text is None else text, audio=self.guidance.audio if audio is None else audio)
+        clip = clip_of(self.clip_frames, max(1, self.motion_frames)) if (mode or self.mode) == "bidirectional" else None
+        return SamplerConfig(
+            sigmas=self.levels(steps, shift), renoise=self.timesteps is not None, guidance=guidance, clip=clip, chunk_latents=CHUNK_LATENTS)
 
 
 FAMILIES: dict[str, Family] = {
@@ -66,11 +93,12 @@ FAMILIES: dict[str, Family] = {
             source="Fantasy-AMAP/fantasy-talking"),
         Family(
             name="multitalk", title="MultiTalk", layout="multitalk", mode="bidirectional", steps=40, shift=7.0,
-            clip_frames=81, motion_frames=25, guidance=Guidance(text=5.0, audio=4.0), speech=SPEECH["multitalk"],
+            clip_frames=81, motion_frames=25, guidance=Guidance(text=5.0, audio=4.0), speech=SPEECH["multitalk"], last_level=MULTITALK_LAST,
             source="MeiGen-AI/MultiTalk"),
         Family(
             name="infinitetalk", title="InfiniteTalk", layout="multitalk", mode="bidirectional", steps=40, shift=7.0,
             clip_frames=81, motion_frames=9, guidance=Guidance(text=5.0, audio=4.0), speech=SPEECH["infinitetalk"],
+            last_level=MULTITALK_LAST,
             source="MeiGen-AI/InfiniteTalk"),
         Family(
             name="flashtalk", title="SoulX-FlashTalk", layout="multitalk", mode="bidirectional", steps=4, shift=5.0,
@@ -131,6 +159,18 @@ def identify(files: Iterable[Shapes], *, preset: str | None = None, head_dim: in
     _check(found, cfg, family)
     projector = {k.removeprefix(p): v for k, v in found.items() for p in PROJECTOR_PREFIXES if k.startswith(p)}
     return Identified(family=family, dit=cfg, names=names, projector=projector)
+
+
+def model_config(found: Identified, width: int, height: int, *, shift: float | None = None) -> ModelConfig:
+    """What the rest of the engine must know of an open checkpoint; InputError for a size that is not whole tokens."""
+    for name, pixels, patch in (("width", width, found.dit.patch_size[2]), ("height", height, found.dit.patch_size[1])):
+        if pixels < 8 * patch or pixels % (8 * patch):
+            whole = max(1, round(pixels / (8 * patch))) * 8 * patch
+            raise InputError(name, pixels, f"must be a multiple of {8 * patch} pixels", f"use {whole}")
+    family = found.family
+    return ModelConfig(
+        name=family.name, width=width, height=height, fps=int(family.fps), dit=found.dit, sampler=family.sampler(shift=shift),
+        framing="picture", family=family.name, shift=shift)
 
 
 def canonical(key: str) -> str:

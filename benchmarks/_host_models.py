@@ -15,10 +15,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 SIZES = {"dim": 256, "ffn_dim": 512, "num_heads": 2, "num_layers": 2, "text_dim": 4096, "text_len": 8, "freq_dim": 256, "audio_dim": 24}
 LATENTS, SIDE, STEPS = 3, 8, 2
+HOST_SHIFT = 8.0  # the host's default for Wan
 
 
 def load_pack(folder: str, repository: str) -> Any:
@@ -103,11 +105,14 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
     return ((a - b).abs().max() / a.std()).item()
 
 
-def with_sound(model: Any, hosted: Any, mask: torch.Tensor | None = None) -> Any:
+def with_sound(model: Any, hosted: Any, region: Any = None) -> Any:
     """A clone that hears."""
     numbers, heard = importlib.import_module("benchmarks._seeded").numbers, model.clone()
     options = heard.model_options["transformer_options"] = dict(heard.model_options.get("transformer_options", {}))
-    options[hosted.SOUND] = hosted.Sound(tokens=numbers("heard", (LATENTS, 3, 24)), mask=mask)
+    speech, flags = model.model.diffusion_model.found.family.speech, torch.ones(LATENTS, dtype=torch.bool)
+    features = numbers("heard", (13, 12, 2) if speech.per_frame else (28, 16))
+    rule = speech.windows(num_tokens=28, num_frames=13)
+    options[hosted.SOUND] = hosted.Sound(windows=lambda latents: rule.windows(features, latents), speaking=lambda _: flags, region=region)
     return heard
 
 
@@ -117,11 +122,15 @@ def main(folder: str, repository: str) -> dict[str, Any]:
     hosted = load_pack(folder, repository)
     sd, management = (importlib.import_module(f"comfy.{m}") for m in ("sd", "model_management"))
     advanced = importlib.import_module("comfy_extras.nodes_model_advanced")
+    def loaded(paths: list[Path], **options: Any) -> Any:
+        return advanced.ModelSamplingSD3().patch(hosted.load(paths, **options), HOST_SHIFT)[0]
+
     found: dict[str, Any] = {"version": importlib.import_module("comfyui_version").__version__}
     with tempfile.TemporaryDirectory() as kept:
         files = write_files(Path(kept))
         theirs = ksampler(sd.load_diffusion_model(str(files["base"])))
-        model = hosted.load([files["base"]])
+        own = hosted.load([files["base"]])
+        model = advanced.ModelSamplingSD3().patch(own, HOST_SHIFT)[0]  # families have shifts of their own
         plain = ksampler(model)
         found["native KSampler, host's own Wan"] = difference(theirs, plain)
         lora = importlib.import_module("comfy.utils").load_torch_file(str(files["lora"]), safe_load=True)
@@ -129,17 +138,17 @@ def main(folder: str, repository: str) -> dict[str, Any]:
         found["LoRA changes"], found["LoRA removed"] = difference(plain, changed), difference(plain, ksampler(model))
         native_lora = ksampler(sd.load_lora_for_models(sd.load_diffusion_model(str(files["base"])), None, lora, 1.0, 0.0)[0])
         found["LoRA, host's own Wan"] = difference(native_lora, changed)
-        shifted = advanced.ModelSamplingSD3().patch(model, 3.0)[0]
-        found["shift changes"] = difference(plain, ksampler(shifted))
-        found["fp8 weights"] = difference(plain, ksampler(hosted.load([files["base"]], weight_type="fp8_e4m3fn")))
-        found["scaled fp8 file"] = difference(plain, ksampler(hosted.load([files["fp8"]])))
+        found["shift changes"] = difference(plain, ksampler(own))
+        found["family's shift"] = difference(ksampler(own), ksampler(advanced.ModelSamplingSD3().patch(model, 3.0)[0]))
+        found["fp8 weights"] = difference(plain, ksampler(loaded([files["base"]], weight_type="fp8_e4m3fn")))
+        found["scaled fp8 file"] = difference(plain, ksampler(loaded([files["fp8"]])))
         found["scaled fp8 file, host's own Wan"] = difference(
-            ksampler(sd.load_diffusion_model(str(files["fp8"]))), ksampler(hosted.load([files["fp8"]])))
+            ksampler(sd.load_diffusion_model(str(files["fp8"]))), ksampler(loaded([files["fp8"]])))
         for name in ("fantasytalking", "infinitetalk"):
-            talking = hosted.load([files["base"], files[name]])
+            talking = loaded([files["base"], files[name]])
             found[f"{name}: silent"] = difference(plain, ksampler(talking))
             found[f"{name}: sound changes"] = difference(plain, ksampler(with_sound(talking, hosted)))
-            found[f"{name}: zero mask"] = difference(plain, ksampler(with_sound(talking, hosted, torch.zeros(SIDE * SIDE // 4))))
+            found[f"{name}: zero mask"] = difference(plain, ksampler(with_sound(talking, hosted, np.zeros((64, 64), np.float32))))
         found["two models, first again"] = difference(plain, ksampler(model))
         found["interrupted"] = interrupted(model, management)
         found["freed"] = freed(hosted, files, management)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from . import compat
 from .model import LoadModel
+from .open_model import ApplySpeech, LoadOpenModel, TalkingModelFromModel
 from .sinks import CollectFrames, PreviewStream, SaveStream
 from .stream import CausalSampler, DecodeStream
 from .subject import FaceMask
 from .voice import AudioEncoder, SpeakingSilence
 
 NODES: list[type] = [
-    LoadModel, AudioEncoder, FaceMask, SpeakingSilence, CausalSampler, DecodeStream, PreviewStream, SaveStream, CollectFrames,
+    LoadModel, LoadOpenModel, TalkingModelFromModel, AudioEncoder, FaceMask, SpeakingSilence, CausalSampler, ApplySpeech, DecodeStream,
+    PreviewStream, SaveStream, CollectFrames,
 ]
 
 

@@ -30,15 +30,15 @@ except ImportError:
 from ..tm_core.errors import InputError
 
 __all__ = [
-    "ComfyExtension", "Progress", "check_interrupt", "chosen", "device_named", "devices", "field", "free_memory",
-    "graph_metadata", "io", "model_files", "operations", "output_file", "register_model_folder", "saved_video", "schema",
-    "shown_picture", "tell", "temp_folder", "video_of", "weights_named",
+    "ComfyExtension", "Progress", "check_interrupt", "chosen", "device_named", "devices", "field", "files_of", "fingerprint",
+    "free_memory", "graph_metadata", "io", "model_files", "operations", "output_file", "path_of", "register_model_folder", "room_on",
+    "saved_video", "schema", "shown_picture", "tell", "temp_folder", "video_of", "weights_named",
 ]
 
 log = logging.getLogger(__name__)
 
 CATEGORY = "TalkingMachines"
-MODEL_FOLDER = "talking_machines"
+MODEL_FOLDER, DIFFUSION_MODELS, MODEL_PATCHES = "talking_machines", "diffusion_models", "model_patches"
 AUTO = "auto"
 
 
@@ -75,22 +75,39 @@ def chosen(name: str, value: str, options: Iterable[str]) -> str:
 
 
 def register_model_folder() -> None:
-    """Make models/talking_machines known; entries of extra_model_paths.yaml stay."""
+    """Make models/talking_machines known, and models/model_patches to older hosts; entries of extra_model_paths.yaml stay."""
     folder_paths.add_model_folder_path(MODEL_FOLDER, str(Path(folder_paths.models_dir) / MODEL_FOLDER), is_default=True)
+    if MODEL_PATCHES not in folder_paths.folder_names_and_paths:
+        folder_paths.add_model_folder_path(MODEL_PATCHES, str(Path(folder_paths.models_dir) / MODEL_PATCHES))
+
+
+def files_of(folder: str) -> list[str]:
+    """Files the user put into a model folder: .safetensors only, never a pickle (our folder's own filter lets everything pass)."""
+    return sorted(name for name in folder_paths.get_filename_list(folder) if name.endswith(".safetensors"))
+
+
+def path_of(folder: str, name: str, field: str, otherwise: str = "") -> Path:
+    """Path of a file in a model folder; InputError when it went away."""
+    path = folder_paths.get_full_path(folder, name) if name in files_of(folder) else None
+    if path is None:
+        raise InputError(field, name, f"not found in models/{folder}", f"put the file there and reload the page{otherwise}")
+    return Path(path)
+
+
+def fingerprint(*files: tuple[str, str]) -> str:
+    """Changes when one of these files (folder, name) does."""
+    paths = [folder_paths.get_full_path(folder, name) for folder, name in files]
+    return " ".join(f"{os.stat(p).st_mtime_ns} {os.stat(p).st_size}" if p else "missing" for p in paths)
 
 
 def model_files() -> list[str]:
-    """Weights the user put there: .safetensors only, never a pickle (the folder's own filter lets everything pass)."""
-    return sorted(name for name in folder_paths.get_filename_list(MODEL_FOLDER) if name.endswith(".safetensors"))
+    """Our own models."""
+    return files_of(MODEL_FOLDER)
 
 
 def weights_named(name: str) -> Path:
-    """Path of weights in the model folders; InputError when they went away."""
-    path = folder_paths.get_full_path(MODEL_FOLDER, name) if name in model_files() else None
-    if path is None:
-        remedy = "put the file there and reload the page, or choose the bundled model"
-        raise InputError("weights", name, f"not found in models/{MODEL_FOLDER}", remedy)
-    return Path(path)
+    """Path of one of our own models; InputError when it went away."""
+    return path_of(MODEL_FOLDER, name, "weights", ", or choose the bundled model")
 
 
 def temp_folder() -> Path:
@@ -156,6 +173,14 @@ def device_named(name: str) -> torch.device:
 def operations() -> Any:
     """The host's layers, for what we build: its casting, offloading and fp8 know no others."""
     return comfy.ops.disable_weight_init
+
+
+def room_on(device: torch.device) -> int:
+    """Bytes a stream may take on a device: weights can be put out of a GPU, out of main memory they cannot."""
+    management = comfy.model_management
+    if device.type == "cpu":
+        return int(management.get_free_memory(device))
+    return int(management.get_total_memory(device) - management.extra_reserved_memory())
 
 
 def free_memory() -> int:

@@ -7,7 +7,7 @@ host reads the files, chooses types and casts; weights keep Wan's names. Sound r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,10 +18,12 @@ import comfy.model_detection
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..tm_core.errors import InputError
+from ..tm_core.face.mask import token_mask
 from ..tm_core.model.dit import TalkingDiT
 from ..tm_core.weights.families import HEAD_DIM, Family, Identified, canonical, identify
 from ..tm_core.weights.open_models import build_projector
@@ -32,11 +34,11 @@ TYPES = {"default": None, "fp8_e4m3fn": torch.float8_e4m3fn, "fp8_e5m2": torch.f
 
 @dataclass(frozen=True, kw_only=True)
 class Sound:
-    """What a model hears in KSampler: audio tokens (F, N, D), which of them count (F, N), where they speak (S,)."""
+    """What a model hears in KSampler: windows and speaking flags of latents, and where in the picture (H, W) they may move it."""
 
-    tokens: Tensor
-    valid: Tensor | None = None
-    mask: Tensor | None = None
+    windows: Callable[[range], Any]
+    speaking: Callable[[range], Tensor]
+    region: np.ndarray | None = None
 
 
 class HostedDiT(TalkingDiT):
@@ -44,7 +46,7 @@ class HostedDiT(TalkingDiT):
 
     def __init__(self, *, found: Identified, operations: Any, device: Any = None, dtype: torch.dtype | None = None, **_: Any) -> None:
         super().__init__(found.dit, operations=operations, device=device, dtype=dtype)
-        self.dtype, self.family = dtype, found.family
+        self.dtype, self.found = dtype, found
         projector = build_projector(found, operations, device=device, dtype=dtype)
         if projector is not None:
             self.add_module("proj_model" if found.family.layout == "fantasytalking" else "audio_proj", projector)
@@ -61,14 +63,18 @@ class HostedDiT(TalkingDiT):
         """Velocity (B, 16, F, h, w) of x (B, 36, F, h, w), noise and reference; timestep (B,) in 0..1000."""
         channels = self.cfg.out_dim
         sound: Sound | None = (transformer_options or {}).get(SOUND)
-        heard = {} if sound is None else _spread(sound, len(x), x.device, self.compute_dtype)
+        heard = {} if sound is None or self.projector is None else self._hear(sound, x)
         return self.network(x[:, :channels], timestep / 1000, reference=x[:, channels:], text=context, image=clip_fea, **heard)
 
-
-def _spread(sound: Sound, batch: int, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The arguments of TalkingDiT for a batch that all hear the same."""
-    parts = {"audio": sound.tokens.to(dtype), "audio_valid": sound.valid, "face_mask": sound.mask}
-    return {k: v.to(device).expand(batch, *v.shape) for k, v in parts.items() if v is not None}
+    def _hear(self, sound: Sound, x: Tensor) -> dict[str, Tensor]:
+        """The arguments of TalkingDiT for a batch x that all hear the same."""
+        latents, (_, down, across) = range(x.shape[2]), self.cfg.patch_size
+        like = torch.empty(0, dtype=self.compute_dtype, device=x.device)
+        tokens, valid = self.projector.listen(sound.windows(latents), sound.speaking(latents), like)
+        parts = {"audio": tokens, "audio_valid": valid}
+        if sound.region is not None:
+            parts["face_mask"] = torch.from_numpy(token_mask(sound.region, (x.shape[3] // down, x.shape[4] // across)))
+        return {k: v.to(x.device).expand(len(x), *v.shape) for k, v in parts.items() if v is not None}
 
 
 class TalkingWan(comfy.model_base.WAN21):
@@ -108,6 +114,7 @@ def _configured(state: dict[str, Tensor], family: Family, dtype: torch.dtype | N
     stored = None if scaled else comfy.utils.weight_dtype(state)
     chosen = dtype or management.unet_dtype(
         model_params=comfy.utils.calculate_parameters(state), supported_dtypes=list(config.supported_inference_dtypes), weight_dtype=stored)
+    config.sampling_settings = {**config.sampling_settings, "shift": family.shift}
     cast = management.unet_manual_cast(chosen, management.get_torch_device(), config.supported_inference_dtypes)
     config.set_inference_dtype(chosen, cast)
     return config

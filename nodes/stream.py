@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from ..tm_core import app
+from ..tm_core.config import CacheMode, SamplerConfig
+from ..tm_core.errors import InputError
+from ..tm_core.settings import Choices, settings
 from ..tm_core.streaming.handles import LatentStream
+from ..tm_core.streaming.memory import check_fits
+from ..tm_core.weights.families import Mode
 from ..tm_core.weights.loading import TalkingModel
-from . import compat, wires
+from . import bridge, compat, wires
 from .compat import io
 
 MAX_SEED = 2**53 - 1  # the largest whole number a browser keeps exactly
+MODES: dict[str, Mode | None] = {compat.AUTO: None, "sparse_causal": "sparse_causal", "bidirectional": "bidirectional"}
+CACHES: dict[str, CacheMode | None] = {compat.AUTO: None, "per_step": "per_step", "clean_rerun": "clean_rerun", "recompute": "recompute"}
 
 
 class CausalSampler(io.ComfyNode):
@@ -22,8 +29,10 @@ class CausalSampler(io.ComfyNode):
         return compat.schema(
             node_id="TM_CausalSampler",
             display_name="Causal Chunked Sampler",
-            description="Denoises the video chunk by chunk, each looking back at the one before and at the portrait. "
+            description="Denoises the video chunk by chunk, in the way the model was made for: sparse causal chunks with a cache, or "
+            "whole clips that begin with the end of the one before. "
             "It starts when a preview, save or collect node pulls; what is sampled once is not sampled again.",
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 compat.field(wires.Model, "model", tooltip="The model that draws."),
                 compat.field(wires.Portrait, "portrait", tooltip="The face to animate."),
@@ -34,6 +43,26 @@ class CausalSampler(io.ComfyNode):
                 compat.field(
                     io.Int, "steps", default=0, min=0, max=100, advanced=True,
                     tooltip="Denoising steps for each chunk. 0: as many as the model was made for. More is slower and rarely better."),
+                compat.field(
+                    io.Conditioning, "positive", optional=True, tooltip="Open models only: the prompt, from CLIP Text Encode."),
+                compat.field(
+                    io.Conditioning, "negative", optional=True, tooltip="Open models with text guidance only: what to avoid."),
+                compat.field(
+                    io.ClipVisionOutput, "clip_vision_output", optional=True,
+                    tooltip="Open models only: the portrait as CLIP Vision Encode sees it, which keeps who it is."),
+                compat.field(
+                    io.Combo, "mode", options=list(MODES), default=compat.AUTO, optional=True, advanced=True,
+                    tooltip="auto: as the model was made for. sparse_causal: chunks with a cache. bidirectional: overlapping clips."),
+                compat.field(
+                    io.Combo, "cache", options=list(CACHES), default=compat.AUTO, optional=True, advanced=True,
+                    tooltip="sparse_causal only. per_step: fastest. clean_rerun: one more evaluation a chunk, one cache for all steps. "
+                    "recompute: so, with the portrait alone in sight."),
+                compat.field(
+                    io.Float, "text_guidance", default=0.0, min=0.0, max=30.0, step=0.1, optional=True, advanced=True,
+                    tooltip="How much the prompt counts. 0: as the model was made for. 1: no guidance, the fastest."),
+                compat.field(
+                    io.Float, "audio_guidance", default=0.0, min=0.0, max=30.0, step=0.1, optional=True, advanced=True,
+                    tooltip="How much the sound counts. 0: as the model was made for. 1: no guidance, the fastest."),
             ],
             outputs=[
                 wires.LatentStream.Output(
@@ -42,10 +71,31 @@ class CausalSampler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: TalkingModel, portrait: app.Subject, speaker: app.Speech, seed: int, steps: int) -> Any:
-        """Describe the stream; nothing is sampled."""
-        built = app.build_scene(model, portrait, speaker)
-        return io.NodeOutput(app.sample_stream(model, built, seed=seed, steps=steps or None))
+    def execute(
+        cls, model: TalkingModel, portrait: app.Subject, speaker: app.Speech, seed: int, steps: int, positive: Any = None,
+        negative: Any = None, clip_vision_output: Any = None, mode: str = compat.AUTO, cache: str = compat.AUTO,
+        text_guidance: float = 0.0, audio_guidance: float = 0.0,
+    ) -> Any:
+        """Describe the stream; nothing is sampled. InputError for a choice the model cannot follow, or a cache with no room."""
+        choices = Choices(
+            mode=MODES[compat.chosen("mode", mode, MODES)], cache=CACHES[compat.chosen("cache", cache, CACHES)], steps=steps or None,
+            text=text_guidance or None, audio=audio_guidance or None)
+        _check_room(model, settings(model.config, choices), cls.hidden.unique_id)
+        prompt = app.Prompt(
+            text=bridge.prompt_of(positive, "positive"), negative=bridge.prompt_of(negative, "negative"),
+            image=bridge.picture_tokens(clip_vision_output))
+        built = app.build_scene(model, portrait, speaker, choices=choices, prompt=prompt)
+        return io.NodeOutput(app.sample_stream(model, built, seed=seed))
+
+
+def _check_room(model: TalkingModel, sampler: SamplerConfig, node_id: str | None) -> None:
+    """Say what the cache will take; InputError with what would fit where it has no room."""
+    dit, config = model.dit, model.config
+    room = compat.room_on(dit.compute_device)
+    size = check_fits(dit.cfg, sampler, config.width, config.height, dit.compute_dtype, room)
+    if config.family is not None:
+        place = f"{room / 2**30:.1f} GiB on {dit.compute_device}"
+        compat.tell(node_id, f"cache: {size.total / 2**30:.2f} GiB for a stream of any length, {place}")
 
 
 class DecodeStream(io.ComfyNode):
@@ -66,6 +116,9 @@ class DecodeStream(io.ComfyNode):
                 compat.field(
                     io.Int, "queue_depth", default=2, min=1, max=16, advanced=True,
                     tooltip="Chunks that may wait between the two workers. More evens out hiccups and takes memory; 2 is enough."),
+                compat.field(
+                    io.Vae, "vae", optional=True,
+                    tooltip="Open models only: another VAE of the same latents, as the fast taew2_1 or lighttaew2_1."),
             ],
             outputs=[
                 wires.FrameStream.Output(
@@ -74,7 +127,10 @@ class DecodeStream(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latents: LatentStream, device: str, queue_depth: int) -> Any:
-        """Describe the stream; nothing is decoded."""
+    def execute(cls, latents: LatentStream, device: str, queue_depth: int, vae: Any = None) -> Any:
+        """Describe the stream; nothing is decoded. InputError for a VAE of other latents."""
         target = None if device == compat.AUTO else compat.device_named(device)
-        return io.NodeOutput(app.decode_stream(latents, device=target, queue_depth=queue_depth))
+        if vae is not None and latents.decoder is not None and not isinstance(latents.decoder.vae, bridge.HostedAutoencoder):
+            raise InputError("vae", "another VAE", "this model brings its own decoder", "leave it unconnected")
+        other = None if vae is None else bridge.HostedAutoencoder(vae)
+        return io.NodeOutput(app.decode_stream(latents, device=target, queue_depth=queue_depth, vae=other))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
 from ..tm_core import app
 from ..tm_core.errors import InputError
-from ..tm_core.media.audio_io import read_audio
+from ..tm_core.media.audio_io import Waveform, read_audio
 from ..tm_core.weights.loading import TalkingModel
-from . import compat, sound, wires
+from . import bridge, compat, sound, wires
 from .compat import io
 
 MODES: dict[str, app.SpeakingMode] = {"auto": "auto", "speaking": "speaking", "silence": "listening"}
@@ -23,10 +25,21 @@ class AudioEncoder(io.ComfyNode):
         return compat.schema(
             node_id="TM_AudioEncoder",
             display_name="Talking Audio Encoder",
-            description="Turns a sound into what the model hears. The video will be as long as this sound.",
+            description="Turns a sound into what the model hears. The video will be as long as this sound. "
+            "Open 14B models hear through wav2vec2: connect AudioEncoderLoader.",
             inputs=[
                 compat.field(wires.Model, "model", tooltip="The model that will hear the sound."),
                 compat.field(io.Audio, "audio", tooltip="Speech of any length, rate and number of channels. In silence the face listens."),
+                compat.field(
+                    io.AudioEncoder, "audio_encoder", optional=True,
+                    tooltip="Open models only: the wav2vec2 they were trained with, from AudioEncoderLoader. Loudness, normalisation and "
+                    "frame rate are done here as in their training."),
+                compat.field(
+                    io.AudioEncoderOutput, "audio_encoder_output", optional=True,
+                    tooltip="Instead of audio_encoder: what AudioEncoderEncode made. Refused where it cannot be right for the model."),
+                compat.field(
+                    io.Boolean, "approximate", default=False, optional=True, advanced=True,
+                    tooltip="Take an audio_encoder_output of another frame rate, stretched afterwards. Lips follow less well."),
             ],
             outputs=[
                 wires.AudioWindows.Output(
@@ -35,16 +48,30 @@ class AudioEncoder(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: TalkingModel, audio: Any) -> Any:
-        """Encode; InputError for a sound without samples."""
+    def execute(
+        cls, model: TalkingModel, audio: Any, audio_encoder: Any = None, audio_encoder_output: Any = None, approximate: bool = False,
+    ) -> Any:
+        """Encode; InputError for a sound without samples, and for an encoder that is missing or not the model's."""
         path = sound.write_wave(*sound.waveform_of(audio), compat.temp_folder())
         try:
-            voice = app.encode_audio(read_audio(path), model.config, path)
+            waveform = read_audio(path)
+            speech = speech_features(model, waveform, audio_encoder, audio_encoder_output, approximate)
+            voice = app.encode_audio(waveform, model.config, path, speech)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
         sound.remove_with(voice, path)
         return io.NodeOutput(voice)
+
+
+def speech_features(model: TalkingModel, waveform: Waveform, encoder: Any, output: Any, approximate: bool) -> Tensor | None:
+    """What an open model's encoder makes of a sound; None for our own models, which need none."""
+    if model.config.family is None:
+        return None
+    family = bridge.speech_of(model.config.family)
+    if encoder is not None:
+        return bridge.hear(encoder, waveform.samples, family)
+    return None if output is None else bridge.heard(output, family, approximate=approximate)
 
 
 class SpeakingSilence(io.ComfyNode):

@@ -8,11 +8,12 @@ Non-goals: our own models (loading.py), which carry their autoencoder with them.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import InputError
 from ..vae.base import StreamingVAE
@@ -21,7 +22,7 @@ from ..vae.taehv import TAEHV
 from ..vae.wan import WanVAE
 from .files import Shapes, fill, opened, shapes_in
 
-__all__ = ["load_autoencoder"]
+__all__ = ["build_autoencoder", "load_autoencoder"]
 
 log = logging.getLogger(__name__)
 REMEDY = "choose wan_2.1_vae.safetensors, or taew2_1.safetensors for the fast one"
@@ -51,6 +52,16 @@ def load_autoencoder(
         module = recognise(path, shapes, dtype, operations)
         check_names(path, module, shapes)
         fill(module, lambda key: file.get_tensor(key).to(dtype))
+    vae: StreamingVAE = module
+    return vae
+
+
+def build_autoencoder(state: Mapping[str, Tensor], name: str, operations: Any = nn) -> StreamingVAE:
+    """The autoencoder of weights that somebody else has loaded, sharing their memory; `name` is for the InputError it may raise."""
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    module = recognise(Path(name), shapes, next(iter(state.values())).dtype, operations)
+    check_names(Path(name), module, shapes)
+    fill(module, state.__getitem__)
     vae: StreamingVAE = module
     return vae
 

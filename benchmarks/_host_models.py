@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 
-SIZES = {"dim": 256, "ffn_dim": 512, "num_heads": 2, "num_layers": 2, "text_dim": 4096, "text_len": 8, "freq_dim": 256, "audio_dim": 24}
 LATENTS, SIDE, STEPS = 3, 8, 2
 HOST_SHIFT = 8.0  # the host's default for Wan
 
@@ -33,49 +32,6 @@ def load_pack(folder: str, repository: str) -> Any:
     sys.modules["tm_pack"] = pack
     spec.loader.exec_module(pack)
     return importlib.import_module("tm_pack.nodes.hosted")
-
-
-def write_files(folder: Path) -> dict[str, Path]:
-    """A base, an adapter of each kind and a LoRA, random weights under true names."""
-    config, dit = (importlib.import_module(f"tm_pack.tm_core.{m}") for m in ("config", "model.dit"))
-    projectors = importlib.import_module("tm_pack.tm_core.model.open_projectors")
-    golden, save = importlib.import_module("benchmarks._seeded"), importlib.import_module("safetensors.torch").save_file
-
-    def tensors(kind: str) -> dict[str, torch.Tensor]:
-        model = dit.TalkingDiT(config.DiTConfig(**SIZES, audio_kind=kind))
-        golden.fill_module(model)
-        return dict(model.state_dict())
-
-    base = tensors("none")
-    files = {"base": base}
-    sound = {
-        "fantasytalking": ("shared_q_kv", "proj_model.", projectors.FantasyProjector(
-            projectors.FantasyProjectorConfig(audio_dim=16, dim=24))),
-        "infinitetalk": ("own_q_kv_proj", "audio_proj.", projectors.GroupedProjector(projectors.GroupedProjectorConfig(
-            audio_dim=2, hidden=8, dim=24, tokens=3)))}
-    for name, (kind, prefix, projector) in sound.items():
-        golden.fill_module(projector)
-        files[name] = {k: v for k, v in tensors(kind).items() if k not in base}
-        files[name] |= {prefix + k: v for k, v in projector.state_dict().items()}
-    target = "diffusion_model.blocks.0.self_attn.q"
-    files["lora"] = {f"{target}.lora_A.weight": golden.numbers("a", (4, 256)), f"{target}.lora_B.weight": golden.numbers("b", (256, 4))}
-    files["fp8"] = scaled(base)
-    for name, content in files.items():
-        save(content, str(folder / f"{name}.safetensors"))
-    return {name: folder / f"{name}.safetensors" for name in files}
-
-
-def scaled(base: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The base as a scaled fp8 file of the host's kind."""
-    found: dict[str, torch.Tensor] = {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
-    for key, value in base.items():
-        if key.startswith("blocks.") and key.endswith("weight") and value.dim() == 2:
-            scale = value.abs().max() / 448
-            found[key] = (value / scale).to(torch.float8_e4m3fn)
-            found[key.removesuffix("weight") + "scale_weight"] = scale.float()
-        else:
-            found[key] = value
-    return found
 
 
 def condition() -> list[Any]:
@@ -127,7 +83,7 @@ def main(folder: str, repository: str) -> dict[str, Any]:
 
     found: dict[str, Any] = {"version": importlib.import_module("comfyui_version").__version__}
     with tempfile.TemporaryDirectory() as kept:
-        files = write_files(Path(kept))
+        files = importlib.import_module("benchmarks._open_files").write_models(Path(kept))
         theirs = ksampler(sd.load_diffusion_model(str(files["base"])))
         own = hosted.load([files["base"]])
         model = advanced.ModelSamplingSD3().patch(own, HOST_SHIFT)[0]  # families have shifts of their own

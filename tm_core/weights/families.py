@@ -17,7 +17,7 @@ from typing import Literal
 
 from ..audio.families import FAMILIES as SPEECH
 from ..audio.families import SpeechFamily
-from ..config import AudioKind, DiTConfig, Guidance
+from ..config import AudioKind, DiTConfig, Guidance, MemoryConfig
 from ..errors import InputError
 from .files import Shapes
 
@@ -40,9 +40,10 @@ class Family:
     mode: Mode
     steps: int
     shift: float  # of the flow's timesteps
-    clip_frames: int  # bidirectional: sampled at once;  causal: one chunk's, the first one's a frame shorter per Wan
+    clip_frames: int  # bidirectional: sampled at once;  causal: one chunk's, the first one's as `memory` says
     motion_frames: int = 0  # of a clip that repeat the one before
     guidance: Guidance = field(default_factory=Guidance)
+    memory: MemoryConfig | None = None  # of a causal family: its chunks, its history, and which steps hear
     timesteps: tuple[float, ...] | None = None  # of a distilled model, 1000 first, already shifted or not as `shift` says
     speech: SpeechFamily | None = None  # None: does not hear
     licence: str = "Apache-2.0"
@@ -78,8 +79,8 @@ FAMILIES: dict[str, Family] = {
             source="Soul-AILab/SoulX-FlashTalk"),
         Family(
             name="liveact", title="SoulX-LiveAct", layout="liveact", mode="sparse_causal", steps=3, shift=1.0,
-            clip_frames=32, timesteps=(1000.0, 937.5, 2500 / 3), speech=SPEECH["liveact"], licence="none stated by its authors",
-            source="Soul-AILab/SoulX-LiveAct"),
+            clip_frames=32, memory=MemoryConfig(), timesteps=(1000.0, 937.5, 2500 / 3), speech=SPEECH["liveact"],
+            licence="none stated by its authors", source="Soul-AILab/SoulX-LiveAct"),
     )
 }
 DEFAULTS: dict[Layout, str] = {"wan": "wan_i2v", "fantasytalking": "fantasytalking", "multitalk": "infinitetalk", "liveact": "liveact"}
@@ -210,7 +211,7 @@ def sizes(found: Shapes, layout: Layout, head_dim: int = HEAD_DIM) -> DiTConfig:
         dim=dim, ffn_dim=shape("blocks.0.ffn.0.weight")[0], num_heads=max(1, dim // head_dim), num_layers=count_layers(found),
         in_dim=in_dim, out_dim=out_dim, text_dim=shape("text_embedding.0.weight")[1], freq_dim=shape("time_embedding.0.weight")[1],
         image_dim=None if image is None else image[0], patch_size=(patch[0], patch[1], patch[2]), audio_kind=AUDIO_KINDS[layout],
-        audio_dim=audio_dim)
+        audio_dim=audio_dim, memory_stride=found.get("blocks.0.self_attn.memory_proj_k.weight", (0,))[-1])
 
 
 def count_layers(keys: Iterable[str]) -> int:
@@ -231,10 +232,7 @@ def expected(cfg: DiTConfig, layout: Layout) -> dict[str, tuple[int, ...]]:
             parts["proj_model."] = FantasyProjector(FantasyProjectorConfig(dim=cfg.audio_dim))
         elif layout in ("multitalk", "liveact"):
             parts["audio_proj."] = GroupedProjector(GroupedProjectorConfig(dim=cfg.audio_dim))
-    found = {prefix + k: tuple(v.shape) for prefix, part in parts.items() for k, v in part.state_dict().items()}
-    if layout == "liveact":
-        found |= {f"blocks.{i}.self_attn.memory_proj_{p}.weight": (cfg.dim, 1, 5) for i in range(cfg.num_layers) for p in "kv"}
-    return found
+    return {prefix + k: tuple(v.shape) for prefix, part in parts.items() for k, v in part.state_dict().items()}
 
 
 def _check(found: Shapes, cfg: DiTConfig, family: Family) -> None:

@@ -163,15 +163,14 @@ def liveact(folder: Path) -> dict[str, Tensor]:
     official.add_audio_to_video = official.torch_gc = lambda *_: None
     velocities: list[Tensor] = []
     model.register_forward_hook(lambda _, __, out: velocities.append(out[0]))
-    flags = dict.fromkeys(
-        ("t5_cpu", "offload_cache", "fp8_kv_cache", "fp8_gemm", "fp4_gemm", "block_offload", "dura_print", "steam_audio", "mean_memory"), False)
+    off = "t5_cpu offload_cache fp8_kv_cache fp8_gemm fp4_gemm block_offload dura_print steam_audio mean_memory"
     found: dict[str, Tensor] = {}
     for name, scale in (("plain", 1.0), ("guided", GUIDED)):
         DECODED.clear()
         with noise_by_number():
             official.generate(types.SimpleNamespace(
                 size=f"{WIDTH}*{HEIGHT}", ckpt_dir="", wav2vec_dir="", fps=FPS, audio_cfg=scale, seed=0,
-                input_json=str(place / "input.json"), **flags))
+                input_json=str(place / "input.json"), **dict.fromkeys(off.split(), False)))
         found[f"{name}, latents"] = torch.cat([made[:, 3 if i else 0 :] for i, made in enumerate(DECODED)], 1)
         if name == "plain":
             found |= {f"velocity, block {i // 3}, step {i % 3}": v for i, v in enumerate(velocities[: 3 * WATCHED])}

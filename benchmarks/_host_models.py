@@ -39,8 +39,8 @@ def write_files(folder: Path) -> dict[str, Path]:
     projectors = importlib.import_module("tm_pack.tm_core.model.open_projectors")
     golden, save = importlib.import_module("benchmarks._seeded"), importlib.import_module("safetensors.torch").save_file
 
-    def tensors(kind: str) -> dict[str, torch.Tensor]:
-        model = dit.TalkingDiT(config.DiTConfig(**SIZES, audio_kind=kind))
+    def tensors(kind: str, memory_stride: int = 0) -> dict[str, torch.Tensor]:
+        model = dit.TalkingDiT(config.DiTConfig(**SIZES, audio_kind=kind, memory_stride=memory_stride))
         golden.fill_module(model)
         return dict(model.state_dict())
 
@@ -55,6 +55,8 @@ def write_files(folder: Path) -> dict[str, Path]:
         golden.fill_module(projector)
         files[name] = {k: v for k, v in tensors(kind).items() if k not in base}
         files[name] |= {prefix + k: v for k, v in projector.state_dict().items()}
+    memory = {k: v for k, v in tensors("own_q_kv_proj", 5).items() if ".memory_proj_" in k}
+    files["liveact"] = files["infinitetalk"] | memory
     target = "diffusion_model.blocks.0.self_attn.q"
     files["lora"] = {f"{target}.lora_A.weight": golden.numbers("a", (4, 256)), f"{target}.lora_B.weight": golden.numbers("b", (256, 4))}
     files["fp8"] = scaled(base)
@@ -135,7 +137,7 @@ def main(folder: str, repository: str) -> dict[str, Any]:
         found["scaled fp8 file"] = difference(plain, ksampler(hosted.load([files["fp8"]])))
         found["scaled fp8 file, host's own Wan"] = difference(
             ksampler(sd.load_diffusion_model(str(files["fp8"]))), ksampler(hosted.load([files["fp8"]])))
-        for name in ("fantasytalking", "infinitetalk"):
+        for name in ("fantasytalking", "infinitetalk", "liveact"):
             talking = hosted.load([files["base"], files[name]])
             found[f"{name}: silent"] = difference(plain, ksampler(talking))
             found[f"{name}: sound changes"] = difference(plain, ksampler(with_sound(talking, hosted)))

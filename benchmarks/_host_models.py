@@ -100,7 +100,7 @@ def main(folder: str, repository: str) -> dict[str, Any]:
         found["scaled fp8 file"] = difference(plain, ksampler(loaded([files["fp8"]])))
         found["scaled fp8 file, host's own Wan"] = difference(
             ksampler(sd.load_diffusion_model(str(files["fp8"]))), ksampler(loaded([files["fp8"]])))
-        for name in ("fantasytalking", "infinitetalk"):
+        for name in ("fantasytalking", "infinitetalk", "liveact"):
             talking = loaded([files["base"], files[name]])
             found[f"{name}: silent"] = difference(plain, ksampler(talking))
             found[f"{name}: sound changes"] = difference(plain, ksampler(with_sound(talking, hosted)))

@@ -28,9 +28,9 @@ CLIP_L = {"vocabulary": 49408, "tokens": 77, "width": 768, "layers": 12}
 State = dict[str, Tensor]
 
 
-def transformer(kind: AudioKind, text_dim: int = 4096) -> State:
+def transformer(kind: AudioKind, text_dim: int = 4096, memory_stride: int = 0) -> State:
     """A transformer's tensors."""
-    model = TalkingDiT(DiTConfig(**SIZES, text_dim=text_dim, audio_kind=kind))
+    model = TalkingDiT(DiTConfig(**SIZES, text_dim=text_dim, audio_kind=kind, memory_stride=memory_stride))
     fill_module(model)
     return dict(model.state_dict())
 
@@ -47,6 +47,8 @@ def write_models(folder: Path, *, text_dim: int = 4096, audio_dim: int = 2, fant
         fill_module(projector)
         files[name] = {k: v for k, v in transformer(kind, text_dim).items() if k not in base}
         files[name] |= {prefix + k: v for k, v in projector.state_dict().items()}
+    memory = {k: v for k, v in transformer("own_q_kv_proj", text_dim, 5).items() if ".memory_proj_" in k}
+    files["liveact"] = files["infinitetalk"] | memory
     target, dim = "diffusion_model.blocks.0.self_attn.q", SIZES["dim"]
     files["lora"] = {f"{target}.lora_A.weight": numbers("a", (4, dim)), f"{target}.lora_B.weight": numbers("b", (dim, 4))}
     return save(folder, files)

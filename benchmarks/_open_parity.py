@@ -1,4 +1,4 @@
-"""Transformers and a sampler of open checkpoints against numbers recorded from their official code (tests/data)."""
+"""Transformers and samplers of open checkpoints against numbers recorded from their official code (tests/data)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from benchmarks import _liveact_parity
 from benchmarks._seeded import fill_module, numbers, recorded
 from tm_core.config import AudioKind, DiTConfig, SamplerConfig, tiny
 from tm_core.model.dit import TalkingDiT
@@ -25,7 +26,8 @@ FLASHTALK = {4: (1000, 750, 500, 250), 2: (1000, 500)}  # timesteps by number of
 @torch.inference_mode()
 def differences() -> dict[str, float]:
     """Largest difference of everything recorded."""
-    return {**transformers(), **{f"FlashTalk's sampler, two clips of {n} steps": flashtalk_sampler(n) for n in FLASHTALK}}
+    flashtalk = {f"FlashTalk's sampler, two clips of {n} steps": flashtalk_sampler(n) for n in FLASHTALK}
+    return {**transformers(), **flashtalk, **_liveact_parity.differences()}
 
 
 # -- transformers -------------------------------------------------------------------------------------------------

@@ -35,12 +35,13 @@ from .media.image_io import open_image
 from .settings import Choices, check_steps, settings
 from .streaming.cancel import CancelToken
 from .streaming.clips import ClipSampler
+from .streaming.compressed import CompressedSampler
 from .streaming.handles import DecoderInput, FrameStream, LatentStream, StreamMeta
 from .streaming.memory import cache_size
 from .streaming.pipeline import WorkerConfig
 from .streaming.sampler import ChunkedSampler, LatentChunk, Scene, Speaker
 from .timeline import Timeline
-from .vae.base import StreamingVAE
+from .vae.base import StreamingVAE, device_of, dtype_of
 from .weights.families import FAMILIES
 from .weights.loading import TalkingModel
 
@@ -148,9 +149,11 @@ def timeline_of(config: ModelConfig, sampler: SamplerConfig | None = None) -> Ti
     stride = config.vae.temporal_stride if config.vae else 4
     sampler = sampler or config.sampler
     make = partial(Timeline, fps=config.frame_rate, stride=stride)
-    if sampler.clip is None:
-        return make(chunk_latents=sampler.chunk_latents)
-    return make(chunk_latents=sampler.clip.latents - sampler.clip.motion_latents, first_latents=sampler.clip.latents)
+    if sampler.memory is not None:
+        return make(chunk_latents=sampler.memory.chunk_latents, first_latents=sampler.memory.first_latents)
+    if sampler.clip is not None:
+        return make(chunk_latents=sampler.clip.latents - sampler.clip.motion_latents, first_latents=sampler.clip.latents)
+    return make(chunk_latents=sampler.chunk_latents)
 
 
 @lru_cache(maxsize=1)
@@ -273,7 +276,7 @@ def encode_picture(model: TalkingModel, image: Tensor, sampler: SamplerConfig) -
     with torch.inference_mode():
         if model.config.framing == "face":
             return vae.encode_image(image)
-        count = sampler.clip.latents if sampler.clip else WAN_LATENTS
+        count = sampler.clip.latents if sampler.clip else sampler.memory.slots if sampler.memory else WAN_LATENTS
         empty = torch.full_like(image, 0.5).expand(4, *image.shape)  # one latent's frames at a time: memory stays small
         first, state = vae.encode(image[None], vae.open_encoder())
         parts = [first]
@@ -283,11 +286,21 @@ def encode_picture(model: TalkingModel, image: Tensor, sampler: SamplerConfig) -
         return torch.cat(parts, 2)[0]
 
 
+Sampler = ChunkedSampler | ClipSampler | CompressedSampler
+
+
+def sampler_of(model: TalkingModel, cfg: SamplerConfig) -> Sampler:
+    """The sampler a configuration is for."""
+    if cfg.memory is not None:
+        return CompressedSampler(model, cfg)
+    return ChunkedSampler(model, cfg) if cfg.clip is None else ClipSampler(model, cfg)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _SamplerSource:
     """A sampler, a scene and a seed as a LatentStream takes them."""
 
-    sampler: ChunkedSampler | ClipSampler
+    sampler: Sampler
     scene: Scene
     seed: int
 
@@ -302,7 +315,7 @@ def sample_stream(model: TalkingModel, built: BuiltScene, *, seed: int = 0) -> L
     """The latents of a scene, sampled when a sink pulls."""
     check_options(seed=seed)
     cfg, dit = built.sampler, model.dit
-    sampler = ChunkedSampler(model, cfg) if cfg.clip is None else ClipSampler(model, cfg)
+    sampler = sampler_of(model, cfg)
     decoder = DecoderInput(
         vae=model.vae, reference=built.image, motion_frames=sampler.motion_frames if isinstance(sampler, ClipSampler) else None)
     reserve = cache_size(dit.cfg, cfg, model.config.width, model.config.height, dit.compute_dtype).total
@@ -359,18 +372,6 @@ def parse_device(field: str, name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(field, name, "this machine has no such device", "use cpu, or see `talking-machines doctor`") from error
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
-
-
-def device_of(module: Any) -> torch.device:
-    """Where a module computes: it says so itself where a host keeps its weights elsewhere."""
-    device: torch.device = getattr(module, "compute_device", None) or next(module.parameters()).device
-    return device
-
-
-def dtype_of(module: Any) -> torch.dtype:
-    """The precision a module computes in."""
-    dtype: torch.dtype = getattr(module, "compute_dtype", None) or next(module.parameters()).dtype
-    return dtype
 
 
 def read_mask(path: Path) -> np.ndarray:

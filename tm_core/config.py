@@ -86,6 +86,7 @@ class DiTConfig(_Serialisable):
     prediction: Prediction = "velocity"
     reference_scale: float = 1.0  # the network sees the reference latent divided by it: where latents are scaled by what moves
     max_latents: int = 21  # temporal RoPE range seen in training
+    memory_stride: int = 0  # tokens that a stream's older keys are pooled by, with weights for it (SoulX-LiveAct: 5); 0: none
 
     @property
     def head_dim(self) -> int:
@@ -124,6 +125,21 @@ class ClipConfig(_Serialisable):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MemoryConfig(_Serialisable):
+    """Chunks that see a history of constant size, into which older latents are pooled (SoulX-LiveAct)."""
+
+    first_latents: int = 6  # of chunk 0; as many slots has the history, which they fill as they are
+    chunk_latents: int = 8  # of every later chunk
+    anchor_latents: int = 2  # the stream's first ones, never pooled
+    hears: tuple[bool, ...] = (False, True, True)  # by denoising step: one that does not skips the layers of the sound
+
+    @property
+    def slots(self) -> int:
+        """Latents a cache holds: the history and the chunk."""
+        return self.first_latents + self.chunk_latents
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplerConfig(_Serialisable):
     """Rectified-flow sampling of chunks: every chunk of a stream runs the same timesteps."""
 
@@ -131,7 +147,8 @@ class SamplerConfig(_Serialisable):
     sigmas: tuple[float, ...] = (1.0, 0.75)  # noise level at each step, first 1.0, descending; x0 after the last
     renoise: bool = True  # between steps: noise anew (distilled students); False: an Euler step of the probability flow
     guidance: Guidance = field(default_factory=Guidance)
-    clip: ClipConfig | None = None  # None: sparse causal chunks with a cache (the paper)
+    clip: ClipConfig | None = None  # clips under full attention;  neither it nor memory: sparse causal chunks (the paper)
+    memory: MemoryConfig | None = None  # chunks with a compressed history
     cache_mode: CacheMode = "per_step"
     articulation: float = 1.0  # scales what departs from the portrait: a mean moves too little, guidance makes it too much
 
@@ -143,7 +160,7 @@ class SamplerConfig(_Serialisable):
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_dict`."""
-        parts: dict[str, type[_Serialisable]] = {"guidance": Guidance, "clip": ClipConfig}
+        parts: dict[str, type[_Serialisable]] = {"guidance": Guidance, "clip": ClipConfig, "memory": MemoryConfig}
         return super().from_dict({k: parts[k].from_dict(v) if k in parts and isinstance(v, dict) else v for k, v in values.items()})
 
 

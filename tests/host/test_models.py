@@ -9,7 +9,7 @@ import pytest
 from benchmarks.parity import BAR, compare_with_host
 
 EXACT = BAR  # of the latents' spread
-FAMILIES = ("fantasytalking", "infinitetalk")
+FAMILIES = ("fantasytalking", "infinitetalk", "liveact")
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.streaming.test_compressed import CFG, MEMORY, small
+from tests.streaming.test_compressed import scene as compressed_scene
 from tests.streaming.test_sampler import CONFIG, features, random_model, scene
-from tm_core.config import CacheMode, ClipConfig, Guidance, SamplerConfig, wan_i2v_14b
+from tm_core.config import CacheMode, ClipConfig, Guidance, MemoryConfig, SamplerConfig, wan_i2v_14b
 from tm_core.errors import InputError
+from tm_core.streaming.compressed import CompressedSampler
 from tm_core.streaming.memory import GIB, cache_size, check_fits
 from tm_core.streaming.sampler import ChunkedSampler
 
@@ -27,6 +30,25 @@ def test_the_prediction_is_what_is_allocated(mode: CacheMode, guidance: Guidance
     context = [t for c in state.conditions.values() for block in c.context for t in block if t is not None]
     assert predicted.chunks == state.cache_bytes
     assert predicted.context == sum(t.numel() * t.element_size() for t in context)
+
+
+@pytest.mark.parametrize(("guidance", "caches"), [(Guidance(), 2), (Guidance(audio=3.0), 3), (Guidance(text=5.0, audio=4.0), 5)], ids=str)
+def test_a_compressed_history_is_predicted_as_well(guidance: Guidance, caches: int) -> None:
+    """Steps that do not hear keep none for silence: of two steps, one does."""
+    sampler = SamplerConfig(sigmas=(1.0, 0.6), memory=MEMORY, guidance=guidance)
+    state = CompressedSampler(small(), sampler).open(compressed_scene(), 0)
+    predicted = cache_size(CFG, sampler, 48, 32, torch.float32)
+    context = [t for c in state.conditions.values() for block in c.context for t in block if t is not None]
+    assert predicted.chunks == state.cache_bytes == caches * MEMORY.slots * 6 * 2 * CFG.num_layers * CFG.dim * 4
+    assert predicted.context == sum(t.numel() * t.element_size() for t in context)
+
+
+def test_liveact_at_480p_keeps_fifty_gib() -> None:
+    """Its own buffers: three steps of 14 latents, 1560 tokens each, of 40 layers of 40 heads of 128, keys and values."""
+    sampler = SamplerConfig(sigmas=(1.0, 0.9375, 0.8333), memory=MemoryConfig())
+    assert cache_size(WAN, sampler, 832, 480, torch.bfloat16).chunks == 3 * 40 * 2 * (1560 * 14 * 40 * 128 * 2)
+    with pytest.raises(InputError, match=r"use \d+ x \d+ or less"):
+        check_fits(WAN, sampler, 832, 480, torch.bfloat16, 40 * GIB)
 
 
 def test_the_14b_model_at_512_keeps_ten_gib() -> None:

@@ -24,9 +24,9 @@ from tm_core.weights.open_models import load_open_model
 SMALL = DiTConfig(dim=96, ffn_dim=128, num_heads=2, num_layers=2, text_dim=32, text_len=4, freq_dim=64, audio_kind="none", audio_dim=24)
 
 
-def parts(kind: AudioKind) -> dict[str, Tensor]:
+def parts(kind: AudioKind, memory_stride: int = 0) -> dict[str, Tensor]:
     """A whole small checkpoint by our names."""
-    dit = TalkingDiT(replace(SMALL, audio_kind=kind))
+    dit = TalkingDiT(replace(SMALL, audio_kind=kind, memory_stride=memory_stride))
     fill_module(dit)
     tensors = dict(dit.state_dict())
     if kind == "shared_q_kv":
@@ -63,6 +63,15 @@ def test_two_files_are_the_model_that_was_saved(tmp_path: Path, kind: AudioKind,
     with torch.no_grad():
         difference = (model.dit(**data) - whole(**data)).abs().max()
     assert difference <= 1e-5  # mapped weights lie at other addresses than copied ones: kernels may add in another order
+
+
+def test_liveacts_memory_is_loaded_with_the_rest(tmp_path: Path) -> None:
+    tensors = parts("own_q_kv_proj", memory_stride=5)
+    save_file(tensors, str(tmp_path / "liveact.safetensors"))
+    model = load_open_model([tmp_path / "liveact.safetensors"], dtype=torch.float32, head_dim=48)
+    assert model.family.name == "liveact" and model.dit.cfg.memory_stride == 5
+    loaded = model.dit.state_dict()
+    assert all(torch.equal(v, tensors[k]) for k, v in loaded.items()) and "blocks.1.self_attn.memory_proj_v.weight" in loaded
 
 
 def test_a_base_alone_is_a_model_that_does_not_hear(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import DiTConfig
-from .cache import LayerCache
+from .cache import LayerCache, MemoryLayer
 from .masks import visible_chunks
 from .rope import rotate
 
@@ -122,6 +122,11 @@ class SelfAttention(nn.Module):
         self.heads = cfg.num_heads
         self.q, self.k, self.v, self.o = (operations.Linear(cfg.dim, cfg.dim, **factory) for _ in range(4))
         self.norm_q, self.norm_k = (operations.RMSNorm(cfg.dim, eps=cfg.eps, **factory) for _ in range(2))
+        self.memory_proj_k: Any = None
+        self.memory_proj_v: Any = None
+        if n := cfg.memory_stride:
+            pool = {"kernel_size": n, "stride": n, "groups": cfg.dim, "bias": False, **factory}
+            self.memory_proj_k, self.memory_proj_v = (operations.Conv1d(cfg.dim, cfg.dim, **pool) for _ in range(2))
 
     def qkv(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised q, k and v (B, L, H, E), none rotated."""
@@ -149,6 +154,24 @@ class SelfAttention(nn.Module):
         if slot is not None:
             cache.write(slot, k, v)
         return out
+
+    def recall(self, x_BLD: Tensor, table: Tensor, cache: MemoryLayer, start: int) -> Tensor:
+        """One chunk against the history before it; its keys go to tokens `start` and on; table: RoPE of all tokens up to its end."""
+        q, k, v = self.qkv(x_BLD)
+        stop = start + x_BLD.shape[1]
+        cache.keys[:, start:stop], cache.values[:, start:stop] = k, v
+        keys = rotate(cache.keys[:, :stop], table)
+        out: Tensor = self.o(attention(rotate(q, table[:, start:]).to(v.dtype), keys, cache.values[:, :stop]))
+        return out
+
+    def remember(self, cache: MemoryLayer, pool: slice) -> None:
+        """Makes room: the tokens `pool` become one where there were `memory_stride`, and what stands behind them moves up."""
+        for kept in (cache.keys, cache.values):
+            # values are pooled by the projection of keys too, and what is pooled are tokens in a row, not latents: so does
+            # the official code (WanSelfAttention.v_compress and k_compress of Soul-AILab/SoulX-LiveAct ac8579b)
+            pooled = self.memory_proj_k(kept[:, pool].flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, (self.heads, -1))
+            moved = torch.cat([pooled, kept[:, pool.stop :]], 1)
+            kept[:, pool.start : pool.start + moved.shape[1]] = moved
 
 
 class CrossAttention(nn.Module):
@@ -287,6 +310,15 @@ class Block(nn.Module):
         """One chunk of a stream; tables: RoPE of each visible chunk, its own last; its keys go to `slot`."""
         e = self._modulated(time_B6D)
         y = self.self_attn.step(self._enter(x_BLD, e, ctx), tables, cache, slot)
+        return self._leave(x_BLD, y, e, ctx, audio, mask_BPFS)
+
+    def recall(
+        self, x_BLD: Tensor, time_B6D: Tensor, ctx: ContextKV, audio: AudioKV | None, mask_BPFS: Tensor | None, table: Tensor,
+        cache: MemoryLayer, start: int,
+    ) -> Tensor:
+        """One chunk of a stream with a compressed history; the last three as for `SelfAttention.recall`."""
+        e = self._modulated(time_B6D)
+        y = self.self_attn.recall(self._enter(x_BLD, e, ctx), table, cache, start)
         return self._leave(x_BLD, y, e, ctx, audio, mask_BPFS)
 
     # Modulation and the residual sum are float32 (time_B6D is), layers compute in the type of their weights.

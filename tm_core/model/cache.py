@@ -3,7 +3,9 @@
 One `StepCache` per denoising step holds, for every block, un-roped keys and values of the anchor c0 and of
 the chunk before, as they were at that step's noise level. c(t) takes the place of c(t-1) after attending.
 
-Shapes: B batch, L tokens of a chunk, H heads, E head width.
+A `MemoryCache` is its counterpart for a model with a compressed history: one run of latents, history first.
+
+Shapes: B batch, L tokens of a chunk, S tokens of a latent, H heads, E head width.
 """
 
 from __future__ import annotations
@@ -49,6 +51,35 @@ class StepCache:
     def tokens(self) -> int:
         """Tokens of a chunk."""
         return self.layers[0].keys.shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes the buffers take."""
+        return sum(t.numel() * t.element_size() for c in self.layers for t in (c.keys, c.values))
+
+
+@dataclass(kw_only=True)
+class MemoryLayer:
+    """Keys and values of one block: history, then the chunk's own."""
+
+    keys: Tensor  # (B, slots S, H, E)
+    values: Tensor
+
+
+@dataclass(kw_only=True)
+class MemoryCache:
+    """Caches of all blocks at one denoising step; `latent_tokens` is S."""
+
+    layers: list[MemoryLayer]
+    latent_tokens: int
+
+    @staticmethod
+    def allocate(num_layers: int, batch: int, slots: int, latent_tokens: int, heads: int, head_dim: int, like: Tensor) -> MemoryCache:
+        """Zeroed buffers on the device and of the type of `like`."""
+        def empty() -> Tensor:
+            return torch.zeros(batch, slots * latent_tokens, heads, head_dim, dtype=like.dtype, device=like.device)
+
+        return MemoryCache(layers=[MemoryLayer(keys=empty(), values=empty()) for _ in range(num_layers)], latent_tokens=latent_tokens)
 
     @property
     def nbytes(self) -> int:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..config import DiTConfig
 from .blocks import AudioKV, Block, ContextKV, Given, Head, ImageProjection, TokenShare
-from .cache import StepCache
+from .cache import MemoryCache, StepCache
 from .rope import rope_table, stream_positions
 
 MIN_SIGMA = 0.02  # below it the velocity of an x0 prediction is not defined well
@@ -218,6 +218,34 @@ class TalkingDiT(nn.Module):
         mask, slot = spread_mask(face_mask, grid[0]), min(chunk, 1) if write else None
         for block, c, a, layer in zip(self._blocks, conditions.context, audio, cache.layers, strict=True):
             tokens = block.step(tokens, e6, c, a, mask, tables, layer, slot)
+        return self._x0(self._unpatch(self.head(tokens, e, conditions.dtype), grid), x, sigma, reference)
+
+    def allocate_memory(self, batch: int, slots: int, latent_hw: tuple[int, int]) -> MemoryCache:
+        """A cache of `slots` latents for one denoising step of a stream with a compressed history."""
+        return MemoryCache.allocate(
+            len(self.blocks), batch, slots, (latent_hw[0] // self.cfg.patch_size[1]) * (latent_hw[1] // self.cfg.patch_size[2]),
+            self.cfg.num_heads, self.cfg.head_dim, torch.empty(0, dtype=self.compute_dtype, device=self.compute_device))
+
+    def remember(self, cache: MemoryCache, slots: range) -> None:
+        """Pools these slots of the cache by `memory_stride` and moves what stands behind them up."""
+        pool = slice(slots.start * cache.latent_tokens, slots.stop * cache.latent_tokens)
+        for block, layer in zip(self._blocks, cache.layers, strict=True):
+            block.self_attn.remember(layer, pool)
+
+    def recall_x0(
+        self, x: Tensor, sigma: Tensor, *, reference: Tensor, conditions: Conditions, audio: list[AudioKV | None],
+        face_mask: Tensor | None, cache: MemoryCache, slot: int,
+    ) -> Tensor:
+        """Clean latents of a chunk (B, C, n, h, w) seen in x, its keys kept in the cache from latent `slot` on.
+
+        Other arguments as for `chunk_x0`. It sees every slot before its own; slots are their own temporal positions.
+        """
+        tokens, grid = self._embed(x, sigma, reference)
+        table = rope_table(list(range(slot + grid[0])), grid[1:], self.cfg.head_dim, tokens.device)
+        e, e6 = self.time(sigma)
+        mask = spread_mask(face_mask, grid[0])
+        for block, c, a, layer in zip(self._blocks, conditions.context, audio, cache.layers, strict=True):
+            tokens = block.recall(tokens, e6, c, a, mask, table, layer, slot * cache.latent_tokens)
         return self._x0(self._unpatch(self.head(tokens, e, conditions.dtype), grid), x, sigma, reference)
 
 

@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..model.conditioning import make_reference
 from ..model.talking import TalkingModel
 from ..timeline import Timeline
+from ..vae.base import device_of, dtype_of
 from .cancel import CancelToken
 from .guidance import Pass, join, passes
 from .sampler import LatentChunk, Scene, chunk_noise, listen, stack_masks
@@ -117,10 +118,10 @@ class ClipSampler:
     def _lead(self, latents: Tensor, scene: Scene) -> Tensor:
         """Motion latents of the next clip: the last frames of this one, decoded and encoded again."""
         vae: Any = self._model.vae
-        like = next(vae.parameters())
-        picture = None if scene.picture is None else scene.picture.to(like)
-        frames, _ = vae.decode(latents.to(like), vae.open_decoder(picture))
-        motion: Tensor = vae.encode(frames[-self.motion_frames :].to(like), vae.open_encoder())[0]
+        place, kind = device_of(vae), dtype_of(vae)
+        picture = None if scene.picture is None else scene.picture.to(place, kind)
+        frames, _ = vae.decode(latents.to(place, kind), vae.open_decoder(picture))
+        motion: Tensor = vae.encode(frames[-self.motion_frames :].to(place, kind), vae.open_encoder())[0]
         return motion.to(latents)
 
 

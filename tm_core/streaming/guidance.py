@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..config import Guidance
+from ..config import Guidance, SamplerConfig
 
 
 class Pass(NamedTuple):
@@ -38,6 +38,14 @@ def passes(guidance: Guidance) -> tuple[Pass, ...]:
     if guidance.rule == "fantasytalking":
         return (BOTH, NO_TEXT) if guidance.audio == 1 else (BOTH, NO_AUDIO, NEITHER)
     return BOTH, NO_TEXT, NEITHER
+
+
+def of_steps(sampler: SamplerConfig) -> tuple[Guidance, ...]:
+    """What guides each denoising step: one that does not hear is guided by the text alone."""
+    # the rule of these two needs no third evaluation where the sound's scale is 1
+    deaf = Guidance(text=sampler.guidance.text, rule="fantasytalking")
+    hears = (True,) * sampler.num_steps if sampler.memory is None else sampler.memory.hears
+    return tuple(sampler.guidance if on else deaf for on in hears)
 
 
 def join(guidance: Guidance, made: Mapping[Pass, Tensor]) -> Tensor:

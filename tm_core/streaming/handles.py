@@ -96,19 +96,22 @@ class _Spool:
 
     def __init__(self) -> None:
         self._file: BinaryIO | None = None
-        self._shape: tuple[int, ...] = ()
-        self._dtype = torch.float32
-        self.count = 0
+        self._kept: list[tuple[int, tuple[int, ...], torch.dtype]] = []  # where, shape, type: the first chunk may be another length
+        self._end = 0
+
+    @property
+    def count(self) -> int:
+        """Chunks kept."""
+        return len(self._kept)
 
     def append(self, latents: Tensor) -> None:
         """Add the next chunk (1, C, F, h, w); InputError when the disk is full."""
         raw = to_host(latents).contiguous()
-        self._shape, self._dtype = tuple(raw.shape), raw.dtype
         data = raw.reshape(-1).view(torch.uint8).numpy().tobytes()
         try:
             if self._file is None:
                 self._file = cast(BinaryIO, tempfile.TemporaryFile(prefix="tm-latents-", buffering=0))
-            self._file.seek(self.count * len(data))
+            self._file.seek(self._end)
             written = 0
             while written < len(data):
                 written += self._file.write(data[written:])
@@ -117,26 +120,29 @@ class _Spool:
                 "temporary folder", tempfile.gettempdir(), f"cannot hold the sampled stream ({error.strerror or error})",
                 "free some space or point TMPDIR to a disk that has it",
             ) from error
-        self.count += 1
+        self._kept.append((self._end, tuple(raw.shape), raw.dtype))
+        self._end += len(data)
 
     def read(self, index: int) -> Tensor:
         """Chunk `index` again."""
         assert self._file is not None and index < self.count
-        size = int(np.prod(self._shape)) * self._dtype.itemsize
-        self._file.seek(index * size)
+        start, shape, dtype = self._kept[index]
+        size = int(np.prod(shape)) * dtype.itemsize
+        self._file.seek(start)
         data = bytearray()
         while len(data) < size:
             part = self._file.read(size - len(data))
             if not part:
                 raise OSError("the spooled stream ended early")
             data += part
-        return torch.frombuffer(data, dtype=self._dtype).reshape(self._shape)
+        return torch.frombuffer(data, dtype=dtype).reshape(shape)
 
     def clear(self) -> None:
         """Forget every chunk and give the disk space back."""
         if self._file is not None:
             self._file.close()
-        self._file, self.count = None, 0
+        self._file, self._end = None, 0
+        self._kept.clear()
 
 
 def _stay(autoencoder: StreamingVAE) -> None:

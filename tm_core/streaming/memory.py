@@ -1,7 +1,7 @@
 """What a stream's cache will take, known before anything is allocated, and the refusal of a run that cannot fit.
 
 Keys and values of the anchor and of the chunk before, for every block, denoising step and pass of guidance (paper
-section 4.3), and those of text and picture, which are kept for the whole stream.
+section 4.3), or of a compressed history and the chunk; and those of text and picture, kept for the whole stream.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 
 from ..config import CacheMode, DiTConfig, SamplerConfig
 from ..errors import InputError
-from .guidance import passes
+from .guidance import of_steps, passes
 
 SLOTS, KEY_AND_VALUE = 2, 2
 IMAGE_TOKENS = 257
@@ -23,7 +23,7 @@ GIB = 2**30
 class CacheSize:
     """Bytes of a stream's keys and values."""
 
-    chunks: int  # of the anchor and the chunk before
+    chunks: int  # of the latents a chunk sees besides its own, with a compressed history its own as well
     context: int  # of text and picture
 
     @property
@@ -39,10 +39,16 @@ def cache_size(dit: DiTConfig, sampler: SamplerConfig, width: int, height: int, 
     image = IMAGE_TOKENS if dit.image_dim is not None else 0
     if sampler.clip is not None:
         return CacheSize(chunks=0, context=0)
-    tokens = sampler.chunk_latents * (height // 8 // dit.patch_size[1]) * (width // 8 // dit.patch_size[2])
+    tokens = (height // 8 // dit.patch_size[1]) * (width // 8 // dit.patch_size[2])
+    return CacheSize(chunks=_kept_latents(sampler) * tokens * of_token, context=texts * (dit.text_len + image) * of_token)
+
+
+def _kept_latents(sampler: SamplerConfig) -> int:
+    """Of all denoising steps and passes of guidance."""
+    if sampler.memory is not None:
+        return sampler.memory.slots * sum(len(passes(guidance)) for guidance in of_steps(sampler))
     kept = sampler.num_steps if sampler.cache_mode == "per_step" else 1
-    return CacheSize(
-        chunks=SLOTS * tokens * of_token * kept * len(passes(sampler.guidance)), context=texts * (dit.text_len + image) * of_token)
+    return SLOTS * sampler.chunk_latents * kept * len(passes(sampler.guidance))
 
 
 def check_fits(dit: DiTConfig, sampler: SamplerConfig, width: int, height: int, dtype: torch.dtype, free: int) -> CacheSize:
@@ -57,7 +63,7 @@ def check_fits(dit: DiTConfig, sampler: SamplerConfig, width: int, height: int, 
 def _remedy(dit: DiTConfig, sampler: SamplerConfig, width: int, height: int, dtype: torch.dtype, free: int) -> str:
     clean: CacheMode = "clean_rerun"
     fewer = replace(sampler, cache_mode=clean)
-    if cache_size(dit, fewer, width, height, dtype).total <= free:
+    if sampler.memory is None and cache_size(dit, fewer, width, height, dtype).total <= free:
         return "use cache mode clean_rerun, which keeps one cache for all steps"
     for sides in range(min(width, height) // 32 - 1, 0, -1):
         scale = 32 * sides / min(width, height)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -34,3 +35,15 @@ class StreamingVAE(Protocol):
     def encode(self, frames: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Latents (1, C, F, h, w) of the next frames (T, 3, H, W), and the state after them."""
         ...
+
+
+def device_of(module: Any) -> torch.device:
+    """Where a module computes: it says so itself where a host keeps its weights elsewhere."""
+    device: torch.device = getattr(module, "compute_device", None) or next(module.parameters()).device
+    return device
+
+
+def dtype_of(module: Any) -> torch.dtype:
+    """The precision a module computes in."""
+    dtype: torch.dtype = getattr(module, "compute_dtype", None) or next(module.parameters()).dtype
+    return dtype

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..audio.families import FAMILIES as SPEECH
 from ..audio.families import SpeechFamily
-from ..config import AudioKind, DiTConfig, Guidance, ModelConfig, SamplerConfig
+from ..config import AudioKind, DiTConfig, Guidance, MemoryConfig, ModelConfig, SamplerConfig
 from ..errors import InputError
 from ..streaming.clips import clip_of
 from ..streaming.guidance import noise_levels, shifted
@@ -46,9 +46,10 @@ class Family:
     mode: Mode
     steps: int
     shift: float  # of the flow's timesteps
-    clip_frames: int  # bidirectional: sampled at once;  causal: one chunk's, the first one's a frame shorter per Wan
+    clip_frames: int  # bidirectional: sampled at once;  causal: one chunk's, the first one's as `memory` says
     motion_frames: int = 0  # of a clip that repeat the one before
     guidance: Guidance = field(default_factory=Guidance)
+    memory: MemoryConfig | None = None  # of a causal family: its chunks, its history, and which steps hear
     timesteps: tuple[float, ...] | None = None  # of a distilled model, 1000 first, already shifted or not as `shift` says
     last_level: float | None = None  # of the even levels before the shift (`noise_levels`)
     speech: SpeechFamily | None = None  # None: does not hear
@@ -76,9 +77,20 @@ class Family:
         """How it is sampled; None: as it was trained. InputError for a mode its weights were not made for at all."""
         guidance = replace(
             self.guidance, text=self.guidance.text if text is None else text, audio=self.guidance.audio if audio is None else audio)
+        if self.memory is not None:
+            return self._with_memory(mode, steps, shift, guidance)
         clip = clip_of(self.clip_frames, max(1, self.motion_frames)) if (mode or self.mode) == "bidirectional" else None
         return SamplerConfig(
             sigmas=self.levels(steps, shift), renoise=self.timesteps is not None, guidance=guidance, clip=clip, chunk_latents=CHUNK_LATENTS)
+
+    def _with_memory(self, mode: Mode | None, steps: int | None, shift: float | None, guidance: Guidance) -> SamplerConfig:
+        assert self.memory is not None
+        if mode == "bidirectional":
+            raise InputError("mode", mode, f"{self.title} was made to stream", "choose sparse_causal, or leave it out")
+        if steps not in (None, self.steps):
+            raise InputError("steps", steps, f"{self.title} was distilled for {self.steps}, not all of which hear", "leave it out")
+        return SamplerConfig(
+            sigmas=self.levels(shift=shift), guidance=guidance, memory=self.memory, chunk_latents=self.memory.chunk_latents)
 
 
 FAMILIES: dict[str, Family] = {
@@ -106,8 +118,8 @@ FAMILIES: dict[str, Family] = {
             source="Soul-AILab/SoulX-FlashTalk"),
         Family(
             name="liveact", title="SoulX-LiveAct", layout="liveact", mode="sparse_causal", steps=3, shift=1.0,
-            clip_frames=32, timesteps=(1000.0, 937.5, 2500 / 3), speech=SPEECH["liveact"], licence="none stated by its authors",
-            source="Soul-AILab/SoulX-LiveAct"),
+            clip_frames=32, memory=MemoryConfig(), timesteps=(1000.0, 937.5, 2500 / 3), speech=SPEECH["liveact"],
+            licence="none stated by its authors", source="Soul-AILab/SoulX-LiveAct"),
     )
 }
 DEFAULTS: dict[Layout, str] = {"wan": "wan_i2v", "fantasytalking": "fantasytalking", "multitalk": "infinitetalk", "liveact": "liveact"}
@@ -250,7 +262,7 @@ def sizes(found: Shapes, layout: Layout, head_dim: int = HEAD_DIM) -> DiTConfig:
         dim=dim, ffn_dim=shape("blocks.0.ffn.0.weight")[0], num_heads=max(1, dim // head_dim), num_layers=count_layers(found),
         in_dim=in_dim, out_dim=out_dim, text_dim=shape("text_embedding.0.weight")[1], freq_dim=shape("time_embedding.0.weight")[1],
         image_dim=None if image is None else image[0], patch_size=(patch[0], patch[1], patch[2]), audio_kind=AUDIO_KINDS[layout],
-        audio_dim=audio_dim)
+        audio_dim=audio_dim, memory_stride=found.get("blocks.0.self_attn.memory_proj_k.weight", (0,))[-1])
 
 
 def count_layers(keys: Iterable[str]) -> int:
@@ -271,10 +283,7 @@ def expected(cfg: DiTConfig, layout: Layout) -> dict[str, tuple[int, ...]]:
             parts["proj_model."] = FantasyProjector(FantasyProjectorConfig(dim=cfg.audio_dim))
         elif layout in ("multitalk", "liveact"):
             parts["audio_proj."] = GroupedProjector(GroupedProjectorConfig(dim=cfg.audio_dim))
-    found = {prefix + k: tuple(v.shape) for prefix, part in parts.items() for k, v in part.state_dict().items()}
-    if layout == "liveact":
-        found |= {f"blocks.{i}.self_attn.memory_proj_{p}.weight": (cfg.dim, 1, 5) for i in range(cfg.num_layers) for p in "kv"}
-    return found
+    return {prefix + k: tuple(v.shape) for prefix, part in parts.items() for k, v in part.state_dict().items()}
 
 
 def _check(found: Shapes, cfg: DiTConfig, family: Family) -> None:

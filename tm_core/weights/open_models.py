@@ -32,7 +32,6 @@ class OpenModel:
     family: Family
     dit: TalkingDiT
     projector: FantasyProjector | GroupedProjector | None
-    memory: dict[str, Tensor]  # LiveAct's memory projections, by our names
 
 
 def load_open_model(
@@ -50,8 +49,7 @@ def load_open_model(
         if projector is not None:
             prefix = PROJECTORS[found.family.layout]
             fill(projector, lambda name: reader(prefix + name))
-        memory = {k: reader(k) for k in found.names if ".memory_proj_" in k}
-    return OpenModel(family=found.family, dit=dit, projector=projector, memory=memory)
+    return OpenModel(family=found.family, dit=dit, projector=projector)
 
 
 def build_projector(

@@ -1,0 +1,169 @@
+"""Chunked sampling with a compressed history: what SoulX-LiveAct was trained for.
+
+Chunk 0 fills the history. Every later chunk sees history and itself at once; when the next begins, the stream's first
+latents stay, the older ones are pooled by the network's memory projection, the newest stay as they are, and all of them
+stand where they now are for RoPE. Each denoising step keeps its own keys, at its own noise level, in buffers of constant
+size. Source: `generate` and `WanModel` of Soul-AILab/SoulX-LiveAct ac8579b. Noise depends on (seed, chunk, step) alone.
+
+Non-goals: the official decoder, which decodes three latents of the chunk before again; fp8 and offloaded caches.
+Shapes: B=1, C latent channels, F latents of a chunk, S tokens of a latent, P speakers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from ..config import DiTConfig, MemoryConfig, SamplerConfig
+from ..errors import InputError
+from ..model.blocks import AudioKV
+from ..model.cache import MemoryCache
+from ..model.conditioning import make_reference
+from ..model.dit import Conditions, spread_mask
+from ..model.talking import TalkingModel
+from ..timeline import Timeline
+from .cancel import CancelToken
+from .guidance import BOTH, Pass, join, of_steps, passes
+from .sampler import LatentChunk, Scene, chunk_noise, listen, stack_masks
+
+Evaluate = Callable[[Tensor, int], Tensor]
+
+
+@dataclass(kw_only=True)
+class MemoryBuffers:
+    """What the states of one stream share, and which of them may still use it."""
+
+    caches: tuple[dict[Pass, MemoryCache], ...]  # per denoising step
+    chunk: int | None = 0  # the next one; None once a step was cut short
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressedState:
+    """Between two chunks of one stream. The step that is given it overwrites its buffers: step each state once."""
+
+    scene: Scene
+    seed: int
+    conditions: dict[bool, Conditions]  # of the prompt, and of the negative one if guidance asks for it
+    mask: Tensor | None  # (1, P, S)
+    buffers: MemoryBuffers
+    chunk: int = 0
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of the keys and values, constant in stream length."""
+        return sum(cache.nbytes for caches in self.buffers.caches for cache in caches.values())
+
+
+class CompressedSampler:
+    """`open` a stream, then `step` through its chunks; chunk 0 has another length than the rest."""
+
+    def __init__(self, model: TalkingModel, cfg: SamplerConfig) -> None:
+        self._memory, self._pooled = checked(model.dit.cfg, cfg)
+        self._model, self._cfg, self._guidance = model, cfg, of_steps(cfg)
+        self._timeline = Timeline(
+            fps=Fraction(model.config.fps), chunk_latents=self._memory.chunk_latents, first_latents=self._memory.first_latents)
+
+    def open(self, scene: Scene, seed: int) -> CompressedState:
+        """State before chunk 0; InputError for a mask that does not fit the picture."""
+        dit = self._model.dit
+        weight = torch.empty(0, dtype=dit.compute_dtype, device=dit.compute_device)
+        image = None if scene.image is None else scene.image.to(weight)
+        with torch.inference_mode():
+            conditions = {
+                prompted: dit.conditions(scene.prompt(prompted, dit.cfg).to(weight), image)
+                for prompted in {p.text for p in passes(self._cfg.guidance)}}
+        latent_hw = (scene.reference.shape[-2], scene.reference.shape[-1])
+        caches = tuple({p: dit.allocate_memory(1, self._memory.slots, latent_hw) for p in passes(g)} for g in self._guidance)
+        mask = stack_masks(scene, caches[0][BOTH].latent_tokens, dit.compute_device)
+        return CompressedState(scene=scene, seed=seed, conditions=conditions, mask=mask, buffers=MemoryBuffers(caches=caches))
+
+    def step(self, state: CompressedState, cancel: CancelToken | None = None) -> tuple[LatentChunk, CompressedState]:
+        """The next chunk and the state after it.
+
+        Raises Cancelled between denoising steps. A state is spent by its step, finished or cut short: RuntimeError
+        for one stepped twice, because its buffers hold something later by then.
+        """
+        if state.buffers.chunk != state.chunk:
+            raise RuntimeError(f"the state before chunk {state.chunk} is spent; open the stream again")
+        state.buffers.chunk = None
+        with torch.inference_mode():
+            latents = self._denoise(state, cancel or CancelToken())
+        state.buffers.chunk = state.chunk + 1
+        return LatentChunk(index=state.chunk, latents=latents), replace(state, chunk=state.chunk + 1)
+
+    def _denoise(self, state: CompressedState, token: CancelToken) -> Tensor:
+        evaluate = self._evaluation(state)
+        latents, device = self._timeline.latents_of_chunk(state.chunk), self._model.dit.compute_device
+        shape = (1, self._model.dit.cfg.out_dim, len(latents), *state.scene.reference.shape[-2:])
+
+        def noise(step: int) -> Tensor:
+            return chunk_noise(state.seed, state.chunk, step, shape).to(device)
+
+        x = noise(0)
+        levels = (*self._cfg.sigmas, 0.0)
+        for i, sigma in enumerate(self._cfg.sigmas):
+            token.check()
+            x0, after = evaluate(x, i), levels[i + 1]
+            again = self._cfg.renoise and after > 0
+            x = (1 - after) * x0 + after * noise(i + 1) if again else x0 + (x - x0) * (after / sigma)
+        return x
+
+    def _evaluation(self, state: CompressedState) -> Evaluate:
+        """Clean latents of the current chunk seen in x at a denoising step, guided; the step's cache goes on meanwhile."""
+        dit, memory, device = self._model.dit, self._memory, self._model.dit.compute_device
+        slot = memory.first_latents if state.chunk else 0
+        count = len(self._timeline.latents_of_chunk(state.chunk))
+        # of every later chunk the official code shows the latents of its slots, not those of its place in the video
+        reference = make_reference(state.scene.reference[None].to(device), list(range(slot, slot + count)))
+        sound, mask = self._sound(state), self._mask(state)
+        deaf = dit.audio(None)
+
+        def one(x: Tensor, level: Tensor, step: int, which: Pass) -> Tensor:
+            cache = state.buffers.caches[step][which]
+            if state.chunk > 1:
+                dit.remember(cache, self._pooled)
+            return dit.recall_x0(
+                x, level, reference=reference, conditions=state.conditions[which.text], face_mask=mask, cache=cache, slot=slot,
+                audio=sound[which.audio] if memory.hears[step] else deaf)
+
+        def evaluate(x: Tensor, step: int) -> Tensor:
+            level = torch.full((1,), self._cfg.sigmas[step], device=device)
+            return join(self._guidance[step], {p: one(x, level, step, p) for p in passes(self._guidance[step])})
+
+        return evaluate
+
+    def _sound(self, state: CompressedState) -> dict[bool, list[AudioKV | None]]:
+        """What the chunk hears, and silence if guidance steps away from it."""
+        latents, dit = self._timeline.latents_of_chunk(state.chunk), self._model.dit
+        heard = {p.audio for p in passes(self._cfg.guidance)}
+        return {on: dit.audio(*listen(self._model, state.scene, latents, silent=not on)) for on in heard}
+
+    def _mask(self, state: CompressedState) -> Tensor | None:
+        """(1, P, F, S) of the chunk."""
+        mask = spread_mask(state.mask, len(self._timeline.latents_of_chunk(state.chunk)))
+        if mask is None or state.chunk:
+            return mask
+        # the official blocks discard what the stream's first latent heard (WanAttentionBlock.forward, start_f == 0)
+        return torch.cat([torch.zeros_like(mask[:, :, :1]), mask[:, :, 1:]], 2)
+
+
+def checked(dit: DiTConfig, cfg: SamplerConfig) -> tuple[MemoryConfig, range]:
+    """The memory's sizes, and the slots that are pooled before each chunk from the third on; InputError for sizes that do not fit."""
+    memory, stride = cfg.memory, dit.memory_stride
+    if memory is None or stride < 2:
+        raise InputError("memory", memory, f"the network pools by {stride}", "use a SoulX-LiveAct model with its family's own figures")
+    pooled = memory.chunk_latents // (stride - 1)  # slots that are left; all others must make room for a chunk
+    if memory.chunk_latents != pooled * (stride - 1) or not 0 < memory.anchor_latents <= memory.first_latents - pooled:
+        rule = f"pooled by {stride}, {pooled} latents and the anchor must fit into the history, and a chunk be a multiple of {stride - 1}"
+        raise InputError("memory", memory, rule, "use the family's own figures")
+    if cfg.sigmas[:1] != (1.0,) or any(a <= b for a, b in zip(cfg.sigmas, cfg.sigmas[1:], strict=False)):
+        raise InputError("sigmas", cfg.sigmas, "noise levels start at 1 and fall", "use for example 1.0, 0.9375, 0.8333")
+    if len(memory.hears) != cfg.num_steps:
+        raise InputError("memory.hears", memory.hears, f"there are {cfg.num_steps} steps", "say of each step whether it hears")
+    if cfg.cache_mode != "per_step":
+        raise InputError("cache_mode", cfg.cache_mode, "a compressed history holds the keys of every step", "use per_step")
+    return memory, range(memory.anchor_latents, memory.anchor_latents + stride * pooled)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data"
-ACCELERATORS = ("xfuser.core.distributed", "xformers.ops", "imageio", "skimage.color", "torchvision", "soundfile", "tqdm")
+ACCELERATORS = ("xfuser.core.distributed", "xformers.ops", "imageio", "skimage.color", "torchvision.transforms", "soundfile", "tqdm")
 
 
 class Absent(types.ModuleType):
@@ -37,8 +37,10 @@ def absent(*names: str) -> None:
     """Empty modules for those of `names` that are not installed; a package entered by `package` counts as not installed."""
     for name in names:
         if name not in sys.modules and not _installed(name.split(".")[0]):
-            for end in [i for i, c in enumerate(name + ".") if c == "."]:
-                sys.modules.setdefault(name[:end], Absent(name[:end]))
+            parts = name.split(".")
+            for end in range(1, len(parts) + 1):
+                if (whole := ".".join(parts[:end])) not in sys.modules:
+                    stand_in(whole)
 
 
 def _installed(top: str) -> bool:

@@ -17,7 +17,7 @@ from typing import Literal
 
 from ..audio.families import FAMILIES as SPEECH
 from ..audio.families import SpeechFamily
-from ..config import AudioKind, DiTConfig, Guidance
+from ..config import AudioKind, ClipConfig, ClipLead, DiTConfig, Guidance
 from ..errors import InputError
 from .files import Shapes
 
@@ -41,7 +41,8 @@ class Family:
     steps: int
     shift: float  # of the flow's timesteps
     clip_frames: int  # bidirectional: sampled at once;  causal: one chunk's, the first one's a frame shorter per Wan
-    motion_frames: int = 0  # of a clip that repeat the one before
+    motion_frames: int = 0  # of a clip that repeat the one before; 0: made for one clip (ClipConfig says how a stream goes on)
+    lead: ClipLead = "clean"
     guidance: Guidance = field(default_factory=Guidance)
     timesteps: tuple[float, ...] | None = None  # of a distilled model, 1000 first, already shifted or not as `shift` says
     speech: SpeechFamily | None = None  # None: does not hear
@@ -52,6 +53,13 @@ class Family:
     def fps(self) -> Fraction:
         """Video frames a second."""
         return SILENT_FPS if self.speech is None else self.speech.fps
+
+    @property
+    def clip(self) -> ClipConfig | None:
+        """What its clips' sampler is told; None for sparse causal families."""
+        from ..streaming.clips import clip_of  # torch, which reading names does without
+
+        return clip_of(self.clip_frames, self.motion_frames, self.lead) if self.mode == "bidirectional" else None
 
 
 FAMILIES: dict[str, Family] = {
@@ -66,7 +74,7 @@ FAMILIES: dict[str, Family] = {
             source="Fantasy-AMAP/fantasy-talking"),
         Family(
             name="multitalk", title="MultiTalk", layout="multitalk", mode="bidirectional", steps=40, shift=7.0,
-            clip_frames=81, motion_frames=25, guidance=Guidance(text=5.0, audio=4.0), speech=SPEECH["multitalk"],
+            clip_frames=81, motion_frames=25, lead="given", guidance=Guidance(text=5.0, audio=4.0), speech=SPEECH["multitalk"],
             source="MeiGen-AI/MultiTalk"),
         Family(
             name="infinitetalk", title="InfiniteTalk", layout="multitalk", mode="bidirectional", steps=40, shift=7.0,

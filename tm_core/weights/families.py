@@ -43,6 +43,7 @@ class Family:
     clip_frames: int  # bidirectional: sampled at once;  causal: one chunk's, the first one's a frame shorter per Wan
     motion_frames: int = 0  # of a clip that repeat the one before; 0: made for one clip (ClipConfig says how a stream goes on)
     lead: ClipLead = "clean"
+    colour_correction: float = 0.0  # SamplerConfig's, as the authors' own programs set it
     guidance: Guidance = field(default_factory=Guidance)
     timesteps: tuple[float, ...] | None = None  # of a distilled model, 1000 first, already shifted or not as `shift` says
     speech: SpeechFamily | None = None  # None: does not hear
@@ -74,15 +75,16 @@ FAMILIES: dict[str, Family] = {
             source="Fantasy-AMAP/fantasy-talking"),
         Family(
             name="multitalk", title="MultiTalk", layout="multitalk", mode="bidirectional", steps=40, shift=7.0,
-            clip_frames=81, motion_frames=25, lead="given", guidance=Guidance(text=5.0, audio=4.0), speech=SPEECH["multitalk"],
+            clip_frames=81, motion_frames=25, lead="given", colour_correction=1.0,
+            guidance=Guidance(text=5.0, audio=4.0), speech=SPEECH["multitalk"],
             source="MeiGen-AI/MultiTalk"),
         Family(
             name="infinitetalk", title="InfiniteTalk", layout="multitalk", mode="bidirectional", steps=40, shift=7.0,
-            clip_frames=81, motion_frames=9, guidance=Guidance(text=5.0, audio=4.0), speech=SPEECH["infinitetalk"],
+            clip_frames=81, motion_frames=9, colour_correction=1.0, guidance=Guidance(text=5.0, audio=4.0), speech=SPEECH["infinitetalk"],
             source="MeiGen-AI/InfiniteTalk"),
         Family(
             name="flashtalk", title="SoulX-FlashTalk", layout="multitalk", mode="bidirectional", steps=4, shift=5.0,
-            clip_frames=33, motion_frames=5, timesteps=(1000.0, 750.0, 500.0, 250.0), speech=SPEECH["flashtalk"],
+            clip_frames=33, motion_frames=5, colour_correction=1.0, timesteps=(1000.0, 750.0, 500.0, 250.0), speech=SPEECH["flashtalk"],
             source="Soul-AILab/SoulX-FlashTalk"),
         Family(
             name="liveact", title="SoulX-LiveAct", layout="liveact", mode="sparse_causal", steps=3, shift=1.0,

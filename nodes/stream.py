@@ -63,6 +63,9 @@ class CausalSampler(io.ComfyNode):
                 compat.field(
                     io.Float, "audio_guidance", default=0.0, min=0.0, max=30.0, step=0.1, optional=True, advanced=True,
                     tooltip="How much the sound counts. 0: as the model was made for. 1: no guidance, the fastest."),
+                compat.field(
+                    io.Float, "colour_correction", default=-1.0, min=-1.0, max=1.0, step=0.05, optional=True, advanced=True,
+                    tooltip="How far colours are held to the portrait's, which clips lose slowly. -1: as the model's authors do. 0: off."),
             ],
             outputs=[
                 wires.LatentStream.Output(
@@ -74,12 +77,13 @@ class CausalSampler(io.ComfyNode):
     def execute(
         cls, model: TalkingModel, portrait: app.Subject, speaker: app.Speech, seed: int, steps: int, positive: Any = None,
         negative: Any = None, clip_vision_output: Any = None, mode: str = compat.AUTO, cache: str = compat.AUTO,
-        text_guidance: float = 0.0, audio_guidance: float = 0.0,
+        text_guidance: float = 0.0, audio_guidance: float = 0.0, colour_correction: float = -1.0,
     ) -> Any:
         """Describe the stream; nothing is sampled. InputError for a choice the model cannot follow, or a cache with no room."""
         choices = Choices(
             mode=MODES[compat.chosen("mode", mode, MODES)], cache=CACHES[compat.chosen("cache", cache, CACHES)], steps=steps or None,
-            text=text_guidance or None, audio=audio_guidance or None)
+            text=text_guidance or None, audio=audio_guidance or None,
+            colour_correction=None if colour_correction < 0 else colour_correction)
         _check_room(model, settings(model.config, choices), cls.hidden.unique_id)
         prompt = app.Prompt(
             text=bridge.prompt_of(positive, "positive"), negative=bridge.prompt_of(negative, "negative"),

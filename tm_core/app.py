@@ -152,7 +152,7 @@ def timeline_of(config: ModelConfig, sampler: SamplerConfig | None = None) -> Ti
     if sampler.memory is not None:
         return make(chunk_latents=sampler.memory.chunk_latents, first_latents=sampler.memory.first_latents)
     if sampler.clip is not None:
-        return make(chunk_latents=sampler.clip.latents - sampler.clip.motion_latents, first_latents=sampler.clip.latents)
+        return make(chunk_latents=sampler.clip.latents - sampler.clip.repeated_latents, first_latents=sampler.clip.latents)
     return make(chunk_latents=sampler.chunk_latents)
 
 
@@ -317,7 +317,8 @@ def sample_stream(model: TalkingModel, built: BuiltScene, *, seed: int = 0) -> L
     cfg, dit = built.sampler, model.dit
     sampler = sampler_of(model, cfg)
     decoder = DecoderInput(
-        vae=model.vae, reference=built.image, motion_frames=sampler.motion_frames if isinstance(sampler, ClipSampler) else None)
+        vae=model.vae, reference=built.image, motion_frames=sampler.motion_frames if isinstance(sampler, ClipSampler) else None,
+        colour_correction=cfg.colour_correction)
     reserve = cache_size(dit.cfg, cfg, model.config.width, model.config.height, dit.compute_dtype).total
     ready: Callable[[StreamingVAE], None] = partial(_ready, model, reserve)
     return LatentStream(_SamplerSource(sampler=sampler, scene=built.scene, seed=seed), built.meta, decoder, ready)

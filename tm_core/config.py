@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
+from .errors import InputError
+
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from Python 3.11 on
 
@@ -21,6 +23,15 @@ Prediction = Literal["velocity", "x0_residual", "residual"]
 CacheMode = Literal["per_step", "clean_rerun", "recompute"]
 GuidanceRule = Literal["fantasytalking", "multitalk"]
 Framing = Literal["face", "picture"]  # what a model is shown: a crop round one face, or the picture as it is
+# the frames that lead a clip: clean in its latents beside the portrait that is given (InfiniteTalk, SoulX-FlashTalk), or
+# given in the portrait's place and as noisy as the rest (MultiTalk)
+ClipLead = Literal["clean", "given"]
+
+
+def check_share(name: str, value: float) -> None:
+    """InputError unless `value` is in 0..1."""
+    if not 0 <= value <= 1:
+        raise InputError(name, value, "must be between 0 (off) and 1", "use 0 or for example 0.5")
 
 
 class _Serialisable:
@@ -118,10 +129,26 @@ class Guidance(_Serialisable):
 
 @dataclass(frozen=True, kw_only=True)
 class ClipConfig(_Serialisable):
-    """Clips sampled at once under full attention, each beginning with the last frames of the one before."""
+    """Clips sampled at once under full attention, each beginning with the last frames of the one before.
+
+    `motion_latents`: how many are repeated, 1 + 4 (n - 1) frames. 0 is for models that were made for one clip (Wan,
+    FantasyTalking): a later clip's picture is the last frame of the one before, what their users do by hand, and that
+    one frame is what it repeats. Such a stream is longer than anything its authors showed.
+    """
 
     latents: int = 9
-    motion_latents: int = 2  # of these, the repeated ones: 1 + 4 (n - 1) frames
+    motion_latents: int = 2
+    lead: ClipLead = "clean"
+
+    @property
+    def repeated_latents(self) -> int:
+        """Latents of a clip whose frames the one before has shown."""
+        return max(1, self.motion_latents)
+
+    @property
+    def moves_picture(self) -> bool:
+        """Whether later clips are given frames in the portrait's place."""
+        return self.lead == "given" or self.motion_latents == 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +178,10 @@ class SamplerConfig(_Serialisable):
     memory: MemoryConfig | None = None  # chunks with a compressed history
     cache_mode: CacheMode = "per_step"
     articulation: float = 1.0  # scales what departs from the portrait: a mean moves too little, guidance makes it too much
+    colour_correction: float = 0.0  # 0..1: how far decoded frames' colours are moved to the portrait's (streaming/colour.py)
+
+    def __post_init__(self) -> None:
+        check_share("colour_correction", self.colour_correction)
 
     @property
     def num_steps(self) -> int:

@@ -25,6 +25,7 @@ class Choices:
     cache: CacheMode | None = None
     text: float | None = None  # guidance
     audio: float | None = None
+    colour_correction: float | None = None
 
 
 def check_steps(steps: int | None) -> None:
@@ -41,6 +42,8 @@ def settings(config: ModelConfig, choices: Choices) -> SamplerConfig:
             raise InputError(name, scale, f"must be 0 to {MAX_GUIDANCE:g}", "1 is no guidance")
     sampler = _own(config, choices) if config.family is None else FAMILIES[config.family].sampler(
         mode=choices.mode, steps=choices.steps, shift=config.shift, text=choices.text, audio=choices.audio)
+    if choices.colour_correction is not None:
+        sampler = replace(sampler, colour_correction=choices.colour_correction)
     if choices.cache is None or choices.cache == sampler.cache_mode:
         return sampler
     if sampler.clip is not None:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tools.record_open_models import _same, package, stand_in
+from tools._official import ACCELERATORS, DATA, absent, import_from, package, same, stand_in, stand_in_diffusers
 
 WAN = {"dim": 5120, "ffn_dim": 13824, "num_heads": 40, "num_layers": 40, "in_dim": 36}  # wan/configs/wan_i2v_14B.py
 COMMITS = {
@@ -43,11 +43,9 @@ def described(name: str, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
 
 def fantasytalking(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     """The base alone and with its adapter, by the names of its published file."""
-    package("diffsynth", folder / "diffsynth")
-    package("diffsynth.models", folder / "diffsynth/models")
+    package(folder, "diffsynth", "diffsynth.models")
     dit: Any = importlib.import_module("diffsynth.models.wan_video_dit")
-    sys.path.insert(0, str(folder))
-    official: Any = importlib.import_module("model")
+    official = import_from(folder, "model")
     dit.WanModel.init_weights = lambda self: None
     model = dit.WanModel(model_type="i2v", cross_attn_norm=True, **WAN)
     base = dict(model.state_dict())
@@ -61,31 +59,24 @@ def multitalk_like(folder: Path, module: str) -> dict[str, torch.Tensor]:
     for name in [n for n in sys.modules if n.split(".")[0] in ("wan", "model_liveact")]:
         del sys.modules[name]
     top = module.split(".")[0]
-    for name in (top, *([f"{top}.modules", f"{top}.utils"] if top == "wan" else [])):
-        package(name, folder / name.replace(".", "/"))
+    package(folder, top, *([f"{top}.modules", f"{top}.utils"] if top == "wan" else []))
     official: Any = importlib.import_module(module)
     return dict(official.WanModel(weight_init=False, **WAN).state_dict())
 
 
 def main(fantasy: str, infinite: str, liveact: str) -> None:
     """Write the file."""
-    stand_in("diffusers", ModelMixin=nn.Module)
-    stand_in("diffusers.configuration_utils", ConfigMixin=type("ConfigMixin", (), {}), register_to_config=_same)
-    stand_in("diffusers.loaders", PeftAdapterMixin=type("PeftAdapterMixin", (), {}))
-    stand_in("xfuser.core.distributed", get_sequence_parallel_rank=None, get_sequence_parallel_world_size=None, get_sp_group=None)
-    stand_in("xformers.ops")
-    for name in ("imageio", "soundfile", "torchvision"):
-        stand_in(name)
-    stand_in("skimage", color=None)
+    stand_in_diffusers()
+    absent(*ACCELERATORS)
     for name in ("fp8_gemm", "fp4_gemm"):
         stand_in(name, FP8Linear=nn.Linear, FP4Linear=nn.Linear)
-    torch.compile = _same  # type: ignore[assignment]
+    torch.compile = same  # type: ignore[assignment]
     with torch.device("meta"):
         found = fantasytalking(Path(fantasy))
         found["infinitetalk"] = multitalk_like(Path(infinite), "wan.modules.multitalk_model")
         found["liveact"] = multitalk_like(Path(liveact), "model_liveact.model_memory")
     out = {name: described(name, tensors) for name, tensors in found.items()}
-    (Path(__file__).parents[1] / "tests" / "data" / "layouts.json").write_text(json.dumps(out, indent=1) + "\n")
+    (DATA / "layouts.json").write_text(json.dumps(out, indent=1) + "\n")
     for name, content in out.items():
         logging.info("%s: %d parameters, %d kinds of tensor", name, content["parameters"], len(content["tensors"]))
 

@@ -9,25 +9,22 @@ float32. Weights and inputs come from benchmarks/_seeded.py, so a file holds out
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks._seeded import fill_module, numbers
+from tools._official import ACCELERATORS, absent, import_from, package, same, save, stand_in, stand_in_diffusers
 
 SIZES = {"dim": 96, "ffn_dim": 128, "num_heads": 2, "num_layers": 2, "text_dim": 32, "text_len": 12, "freq_dim": 64}
 LATENTS, SIDE, AUDIO_DIM, TOKENS, SIGMA = 4, 8, 24, 5, 0.7
 FANTASY_LENGTHS = (3, 5, 5, 4)  # audio tokens that count, by latent
-DATA = Path(__file__).parents[1] / "tests" / "data"
 
 
 def inputs() -> dict[str, Tensor]:
@@ -45,39 +42,13 @@ def exact_attention(q: Tensor, k: Tensor, v: Tensor, k_lens: Tensor | None = Non
     return out.transpose(1, 2)
 
 
-def stand_in(name: str, **content: Any) -> types.ModuleType:
-    """An importable module with nothing but `content`."""
-    module = types.ModuleType(name)
-    vars(module).update(content)
-    sys.modules[name] = module
-    if "." in name:
-        parent, child = name.rsplit(".", 1)
-        setattr(sys.modules.get(parent) or stand_in(parent), child, module)
-    return module
-
-
-def package(name: str, folder: Path) -> None:
-    """A package whose own __init__ is not run."""
-    sys.modules[name] = types.ModuleType(name)
-    sys.modules[name].__path__ = [str(folder)]
-
-
-def _same(thing: Any, *_: Any, **__: Any) -> Any:
-    return thing
-
-
 def infinitetalk(folder: Path) -> dict[str, Tensor]:
     """One speaker, with the official window grouping and audio projector in front."""
-    stand_in("diffusers", ModelMixin=nn.Module)
-    stand_in("diffusers.configuration_utils", ConfigMixin=object, register_to_config=_same)
-    stand_in("xfuser.core.distributed", get_sequence_parallel_rank=None, get_sequence_parallel_world_size=None, get_sp_group=None)
+    stand_in_diffusers()
     stand_in("xformers.ops", memory_efficient_attention=lambda q, k, v, attn_bias=None, op=None: exact_attention(q, k, v))
-    for name in ("imageio", "soundfile", "torchvision"):
-        stand_in(name)
-    stand_in("skimage", color=None)
-    torch.compile = _same  # type: ignore[assignment]
-    for name in ("wan", "wan.modules", "wan.utils"):
-        package(name, folder / name.replace(".", "/"))
+    absent(*ACCELERATORS)
+    torch.compile = same  # type: ignore[assignment]
+    package(folder, "wan", "wan.modules", "wan.utils")
     official: Any = importlib.import_module("wan.modules.multitalk_model")
     official.flash_attention = exact_attention
     importlib.import_module("wan.utils.multitalk_utils").torch_gc = lambda: None  # type: ignore[attr-defined]
@@ -96,11 +67,9 @@ def infinitetalk(folder: Path) -> dict[str, Tensor]:
 
 def fantasytalking(folder: Path) -> dict[str, Tensor]:
     """Audio tokens of unequal number; scale 1, and 0 (no sound)."""
-    package("diffsynth", folder / "diffsynth")
-    package("diffsynth.models", folder / "diffsynth/models")
+    package(folder, "diffsynth", "diffsynth.models")
     dit: Any = importlib.import_module("diffsynth.models.wan_video_dit")
-    sys.path.insert(0, str(folder))
-    official: Any = importlib.import_module("model")
+    official = import_from(folder, "model")
     model = dit.WanModel(model_type="i2v", in_dim=36, cross_attn_norm=True, **SIZES)
     official.FantasyTalkingAudioConditionModel(model, 768, AUDIO_DIM)
     fill_module(model)
@@ -120,10 +89,8 @@ def main(name: str, folder: str, commit: str) -> None:
     """Write one file."""
     repository = {"infinitetalk": "MeiGen-AI/InfiniteTalk", "fantasytalking": "Fantasy-AMAP/fantasy-talking"}[name]
     recorded = {"infinitetalk": infinitetalk, "fantasytalking": fantasytalking}[name](Path(folder))
-    DATA.mkdir(exist_ok=True)
-    source = {"repository": f"https://github.com/{repository}", "commit": commit, "sizes": SIZES}
-    tensors = {k: v.float().contiguous() for k, v in recorded.items()}
-    save_file(tensors, str(DATA / f"{name}_dit.safetensors"), {"source": json.dumps(source)})
+    tensors = {k: v.float() for k, v in recorded.items()}
+    save(f"{name}_dit", tensors, repository=f"https://github.com/{repository}", commit=commit, sizes=SIZES)
     logging.info({k: (tuple(v.shape), round(v.square().mean().sqrt().item(), 3)) for k, v in recorded.items()})
 
 

@@ -16,22 +16,17 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
-import importlib.util
-import json
 import sys
 import types
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-seeded = importlib.import_module("benchmarks._seeded")
-DATA = ROOT / "tests" / "data"
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks import _seeded as seeded
+from tools._official import ACCELERATORS, absent, import_from, package, save, stand_in_diffusers
 
 SMALL_WAV2VEC2 = {  # Hugging Face's names for sizes
     "hidden_size": 128, "num_attention_heads": 2, "num_hidden_layers": 3, "intermediate_size": 256, "conv_dim": (32,) * 7,
@@ -42,58 +37,6 @@ FANTASY_FEATURES, FANTASY_FRAMES, FANTASY_DIMS = 58, 25, (24, 32)
 MULTITALK_CLIPS = ((33, 0, 21), (33, 16, 17))  # features, first frame of the clip, its frames
 MULTITALK_FEATURE = (3, 4)  # layers, width
 GROUPED = {"blocks": 3, "channels": 16, "intermediate_dim": 24, "output_dim": 20, "context_tokens": 4}
-
-
-def save(name: str, tensors: dict[str, Tensor], **source: Any) -> None:
-    """Write tests/data/NAME.safetensors with where its numbers come from."""
-    DATA.mkdir(exist_ok=True)
-    path = DATA / f"{name}.safetensors"
-    said = json.dumps({**source, "torch": torch.__version__})
-    save_file({k: v.contiguous() for k, v in tensors.items()}, str(path), metadata={"source": said})
-    path.chmod(0o644)
-
-
-class Absent(types.ModuleType):
-    """A package that is not installed and whose functions the recorded code never reaches."""
-
-    __path__: list[str] = []  # noqa: RUF012
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return lambda *_, **__: None
-
-
-def stand_in(*names: str) -> None:
-    """Empty modules for those of `names` that cannot be imported."""
-    for name in names:
-        if name not in sys.modules and importlib.util.find_spec(name.split(".")[0]) is None:
-            for end in [i for i, c in enumerate(name + ".") if c == "."]:
-                sys.modules.setdefault(name[:end], Absent(name[:end]))
-
-
-def bare_package(folder: Path, *names: str) -> None:
-    """Packages under `folder` whose `__init__` (the whole pipeline) is not run."""
-    for name in names:
-        sys.modules[name] = package = types.ModuleType(name)
-        package.__path__ = [str(folder.joinpath(*name.split(".")))]
-
-
-def stand_in_diffusers() -> None:
-    """The three names a model class needs to be defined."""
-    diffusers, config = types.ModuleType("diffusers"), types.ModuleType("diffusers.configuration_utils")
-    diffusers.ModelMixin = nn.Module  # type: ignore[attr-defined]
-    config.ConfigMixin, config.register_to_config = object, lambda function: function  # type: ignore[attr-defined]
-    sys.modules |= {"diffusers": diffusers, "diffusers.configuration_utils": config}
-
-
-def import_from(folder: Path, name: str) -> types.ModuleType:
-    """A module of a checkout."""
-    sys.path.insert(0, str(folder))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(folder))
 
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -130,7 +73,7 @@ def record_wav2vec2(folder: Path, commit: str, liveact: Path, liveact_commit: st
         parameters_of_base=sum(p.numel() for p in full.parameters()),
         shapes=shapes_of(plain),
         stretched_by=f"MeiGen-AI/MultiTalk {commit} src/audio_analysis/wav2vec2.py",
-        features_by=f"Soul-AILab/SoulX-LiveAct {liveact_commit} util_liveact.get_embedding")
+        features_by=f"Soul-AILab/SoulX-LiveAct {liveact_commit} util_liveact.get_embedding", torch=torch.__version__)
 
 
 def loudness_cases() -> dict[str, np.ndarray]:
@@ -151,13 +94,13 @@ def record_loudness() -> None:
     exact = meter(16000, filter_class="DeMan").integrated_loudness(loudness_cases()["speech"])
     save(
         "loudness", {name: torch.tensor(value, dtype=torch.float64) for name, value in found.items()},
-        pyloudnorm=importlib.metadata.version("pyloudnorm"), speech_with_exact_filters=exact)
+        pyloudnorm=importlib.metadata.version("pyloudnorm"), speech_with_exact_filters=exact, torch=torch.__version__)
 
 
 @torch.inference_mode()
 def record_fantasytalking(folder: Path, commit: str) -> None:
     """Ranges of many clips, windows of one, the projection."""
-    bare_package(folder, "diffsynth", "diffsynth.models")
+    package(folder, "diffsynth", "diffsynth.models")
     official = import_from(folder, "model")
     model = official.FantasyTalkingAudioConditionModel
     tensors = {f"ranges_{n}_{f}": torch.tensor(model.split_audio_sequence(None, n, num_frames=f)) for n, f in FANTASY_CASES}
@@ -169,7 +112,7 @@ def record_fantasytalking(folder: Path, commit: str) -> None:
     save(
         "fantasytalking", {**tensors, "tokens": tokens[0], "windows": windows[0], "lengths": lengths},
         repository="Fantasy-AMAP/fantasy-talking", commit=commit, features=[FANTASY_FEATURES, FANTASY_DIMS[0]], frames=FANTASY_FRAMES,
-        shapes=shapes_of(projector))
+        shapes=shapes_of(projector), torch=torch.__version__)
 
 
 class Reached(Exception):
@@ -203,9 +146,9 @@ def grouped_windows(official: types.ModuleType, audio: Tensor) -> tuple[Tensor, 
 @torch.inference_mode()
 def record_multitalk(folder: Path, commit: str, liveact: Path, liveact_commit: str) -> None:
     """Windows of two clips of one sound, the projection."""
-    stand_in("xfuser.core.distributed", "xformers.ops", "imageio", "skimage.color", "torchvision", "soundfile", "tqdm", "kokoro")
+    absent(*ACCELERATORS, "kokoro")
     stand_in_diffusers()
-    bare_package(folder, "wan", "wan.modules", "wan.utils")
+    package(folder, "wan", "wan.modules", "wan.utils")
     official = import_from(folder, "wan.modules.multitalk_model")
     frame_windows = import_from(liveact, "util_liveact").get_audio_emb
     tensors = {}
@@ -218,7 +161,7 @@ def record_multitalk(folder: Path, commit: str, liveact: Path, liveact_commit: s
     save(
         "multitalk", {**tensors, "tokens": projector(first, later)}, repository="MeiGen-AI/MultiTalk", commit=commit, projector=GROUPED,
         shapes=shapes_of(projector), clips=MULTITALK_CLIPS, feature=MULTITALK_FEATURE,
-        frame_windows=f"Soul-AILab/SoulX-LiveAct {liveact_commit} util_liveact.get_audio_emb")
+        frame_windows=f"Soul-AILab/SoulX-LiveAct {liveact_commit} util_liveact.get_audio_emb", torch=torch.__version__)
 
 
 def main() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
+from benchmarks._seeded import recorded
 from tm_core.config import Guidance, GuidanceRule
 from tm_core.streaming.guidance import BOTH, NEITHER, NO_AUDIO, NO_TEXT, join, noise_levels, passes
+from tm_core.weights.families import FAMILIES
 
 MADE = {p: torch.tensor([v]) for p, v in ((BOTH, 7.0), (NO_TEXT, 5.0), (NO_AUDIO, 3.0), (NEITHER, 2.0))}
 
@@ -32,9 +33,10 @@ def test_scales_of_one_are_no_guidance(rule: GuidanceRule) -> None:
 
 
 def test_levels_are_the_official_samplers() -> None:
-    """Evaluated by hand from multitalk.py (linspace 1000..1, shift 7) and flow_match.py (extra step, shift 5)."""
-    even = np.linspace(1000, 1, 40) / 1000
-    assert noise_levels(40, 7.0, last=0.001) == pytest.approx(7 * even / (1 + 6 * even))
-    even = np.linspace(1, 0, 31)[:-1]
-    assert noise_levels(30, 5.0) == pytest.approx(5 * even / (1 + 4 * even))
+    """Levels at which the official loops asked their network (tools/record_samplers.py); their arithmetic is float32."""
+    for name in ("multitalk", "infinitetalk"):
+        said = recorded(f"{name}_sampler")[0]["levels of 40 steps"].tolist()
+        assert noise_levels(40, FAMILIES[name].shift, last=0.001) == pytest.approx(said, abs=1e-6)
+    said = recorded("fantasytalking_sampler")[0]["levels of 30 steps"].tolist()
+    assert noise_levels(30, FAMILIES["fantasytalking"].shift) == pytest.approx(said, abs=1e-6)
     assert noise_levels(1, 5.0) == (1.0,)

@@ -1,11 +1,15 @@
 """Chunked bidirectional sampling: clips under full attention, each led by the last frames of the one before.
 
-What MultiTalk, InfiniteTalk and SoulX-FlashTalk were trained for. The frames that lead a clip are encoded again and
-stand clean in its latents at every step. Pixels of a clip feed the next, so a clip is decoded here, and once more by
-whoever shows it; nothing else grows with the stream. Sources: `generate_infinitetalk` of MeiGen-AI/InfiniteTalk
-0107cd9, `FlashTalkPipeline.generate` of Soul-AILab/SoulX-FlashTalk 688982e. Noise depends on (seed, clip, step) alone.
+What MultiTalk, InfiniteTalk and SoulX-FlashTalk were trained for, and what users of Wan and FantasyTalking do by hand.
+The frames that lead a clip are encoded again. They stand clean in its latents at every step, or take the portrait's place
+as what is given (ClipConfig). Pixels of a clip feed the next, so a clip is decoded here, and once more by whoever shows
+it; nothing else grows with the stream. Noise depends on (seed, clip, step) alone.
 
-Shapes: B=1, C latent channels, F latents of a clip, M of them motion latents, S tokens.
+Sources: `generate_infinitetalk` of MeiGen-AI/InfiniteTalk 0107cd9, `FlashTalkPipeline.generate` of
+Soul-AILab/SoulX-FlashTalk 688982e, `generate` of MeiGen-AI/MultiTalk c1ad840, `WanVideoPipeline.__call__` of
+Fantasy-AMAP/fantasy-talking 8c2d0c9. Unlike MultiTalk's, CLIP tokens stay the portrait's: a model here has no CLIP.
+
+Shapes: B=1, C latent channels, F latents of a clip, M of them motion latents, N latents of a reference, S tokens, T frames.
 """
 
 from __future__ import annotations
@@ -16,17 +20,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import ClipConfig, SamplerConfig
+from ..config import ClipConfig, ClipLead, SamplerConfig
 from ..errors import InputError
 from ..model.conditioning import make_reference
 from ..model.talking import TalkingModel
 from ..timeline import Timeline
 from ..vae.base import device_of, dtype_of
 from .cancel import CancelToken
+from .colour import ColourCorrection
 from .guidance import Pass, join, passes
 from .sampler import LatentChunk, Scene, chunk_noise, listen, stack_masks
 
 STRIDE = Timeline.stride  # video frames of a latent
+EMPTY = 0.5  # value of frames without content, which follow a given picture: Wan's zero in -1..1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +42,9 @@ class ClipState:
     scene: Scene
     seed: int
     mask: Tensor | None  # (1, P, S)
-    motion: Tensor  # (1, C, M, h, w) clean latents that lead the next clip
+    motion: Tensor  # (1, C, M, h, w) clean latents that lead the next clip; M may be 0
+    reference: Tensor  # what it is given as its picture, in the scene's form
+    given: int = 1  # latents of it that the conditioning marks as given
     clip: int = 0
 
 
@@ -44,22 +52,25 @@ class ClipSampler:
     """`open` a stream, then `step` through its clips; a chunk holds all latents of its clip, motion latents included."""
 
     def __init__(self, model: TalkingModel, cfg: SamplerConfig) -> None:
-        if cfg.clip is None or not 0 < cfg.clip.motion_latents < cfg.clip.latents:
+        if cfg.clip is None or not 0 <= cfg.clip.motion_latents <= cfg.clip.repeated_latents < cfg.clip.latents:
             raise InputError("clip", cfg.clip, "its motion latents must be fewer than its latents", "use the family's own figures")
         self._model, self._cfg, self._clip, self._passes = model, cfg, cfg.clip, passes(cfg.guidance)
 
     @property
     def motion_frames(self) -> int:
         """Frames a clip repeats of the one before."""
-        return 1 + STRIDE * (self._clip.motion_latents - 1)
+        return 1 + STRIDE * (self._clip.repeated_latents - 1)
 
     def open(self, scene: Scene, seed: int) -> ClipState:
-        """State before clip 0, which is led by the portrait alone."""
+        """State before clip 0, which is led by the portrait alone; InputError where correcting colours lacks its picture."""
+        if self._cfg.colour_correction and scene.picture is None:
+            raise InputError("colour_correction", self._cfg.colour_correction, "needs the portrait", "give the scene its picture, or use 0")
         tokens = scene.reference.shape[-2] * scene.reference.shape[-1]
         patch = self._model.dit.cfg.patch_size
         mask = stack_masks(scene, tokens // (patch[1] * patch[2]), self._model.dit.compute_device)
         motion = (scene.reference[:, None] if scene.reference.dim() == 3 else scene.reference[:, :1])[None]
-        return ClipState(scene=scene, seed=seed, mask=mask, motion=motion.to(self._model.dit.compute_device))
+        led = motion[:, :, :0] if self._clip.moves_picture else motion
+        return ClipState(scene=scene, seed=seed, mask=mask, motion=led.to(self._model.dit.compute_device), reference=scene.reference)
 
     def step(self, state: ClipState, cancel: CancelToken | None = None) -> tuple[LatentChunk, ClipState]:
         """The next clip and the state after it; raises Cancelled between denoising steps."""
@@ -67,12 +78,12 @@ class ClipSampler:
         with torch.inference_mode():
             latents = self._denoise(state, token)
             token.check()
-            motion = self._lead(latents, state.scene)
-        return LatentChunk(index=state.clip, latents=latents), replace(state, motion=motion, clip=state.clip + 1)
+            after = self._led_by(latents, state)
+        return LatentChunk(index=state.clip, latents=latents), after
 
     def latents_of(self, clip: int) -> range:
         """Absolute latents of a clip; its first ones are the last of the clip before."""
-        start = clip * (self._clip.latents - self._clip.motion_latents)
+        start = clip * (self._clip.latents - self._clip.repeated_latents)
         return range(start, start + self._clip.latents)
 
     def _denoise(self, state: ClipState, token: CancelToken) -> Tensor:
@@ -82,23 +93,28 @@ class ClipSampler:
         def noise(step: int) -> Tensor:
             return chunk_noise(state.seed, state.clip, step, shape).to(state.motion.device)
 
-        def led(x: Tensor) -> Tensor:
-            return torch.cat([state.motion.to(x), x[:, :, state.motion.shape[2] :]], 2)
+        def led(x: Tensor, level: float, fresh: Tensor) -> Tensor:
+            motion, count = state.motion.to(x), state.motion.shape[2]
+            if self._clip.lead == "given":
+                motion = (1 - level) * motion + level * fresh[:, :, :count]
+            return torch.cat([motion, x[:, :, count:]], 2)
 
-        x = led(noise(0))
+        x = noise(0)
+        x = led(x, 1.0, x)
         levels = (*self._cfg.sigmas, 0.0)
         for i, sigma in enumerate(self._cfg.sigmas):
             token.check()
-            x0, after = evaluate(x, sigma), levels[i + 1]
-            again = self._cfg.renoise and after > 0
-            x = led((1 - after) * x0 + after * noise(i + 1) if again else x0 + (x - x0) * (after / sigma))
+            x0, after, fresh = evaluate(x, sigma), levels[i + 1], noise(i + 1)
+            x = (1 - after) * x0 + after * fresh if self._cfg.renoise else x0 + (x - x0) * (after / sigma)
+            x = led(x, after, fresh)
         return x
 
     def _evaluation(self, state: ClipState) -> Any:
         """Clean latents seen in x at a level, guided."""
         dit, scene, device = self._model.dit, state.scene, state.motion.device
         kept = range(self._clip.latents)
-        reference = make_reference(scene.reference[None].to(device), list(kept))
+        reference = make_reference(state.reference[None].to(device), list(kept))
+        reference[:, :4, : state.given] = 1  # Wan's mask
         latents = self.latents_of(state.clip)
         heard = {on: listen(self._model, scene, latents, silent=not on) for on in {p.audio for p in self._passes}}
         texts = {on: scene.prompt(on, self._model.config.dit).to(device, dit.compute_dtype) for on in {p.text for p in self._passes}}
@@ -115,19 +131,33 @@ class ClipSampler:
 
         return evaluate
 
-    def _lead(self, latents: Tensor, scene: Scene) -> Tensor:
-        """Motion latents of the next clip: the last frames of this one, decoded and encoded again."""
+    def _led_by(self, latents: Tensor, state: ClipState) -> ClipState:
+        """The state before the next clip, which the last frames of this one lead."""
+        frames = self._last_frames(latents, state.scene)
+        moves, count = self._clip.moves_picture, self._clip.motion_latents
+        if moves and state.scene.reference.dim() == 4:
+            rest = 1 + STRIDE * (self._clip.latents - 1) - len(frames)
+            frames = torch.cat([frames, torch.full_like(frames[:1], EMPTY).expand(rest, -1, -1, -1)])
+        vae: Any = self._model.vae
+        encoded: Tensor = vae.encode(frames, vae.open_encoder())[0].to(latents)
+        after = replace(state, motion=encoded[:, :, :count], clip=state.clip + 1)
+        return replace(after, reference=encoded[0], given=self._clip.repeated_latents) if moves else after
+
+    def _last_frames(self, latents: Tensor, scene: Scene) -> Tensor:
+        """Frames (T, 3, H, W) of a clip that the next one repeats, in the autoencoder's type."""
         vae: Any = self._model.vae
         place, kind = device_of(vae), dtype_of(vae)
         picture = None if scene.picture is None else scene.picture.to(place, kind)
-        frames, _ = vae.decode(latents.to(place, kind), vae.open_decoder(picture))
-        motion: Tensor = vae.encode(frames[-self.motion_frames :].to(place, kind), vae.open_encoder())[0]
-        return motion.to(latents)
+        frames = vae.decode(latents.to(place, kind), vae.open_decoder(picture))[0][-self.motion_frames :]
+        if self._cfg.colour_correction and picture is not None:
+            frames = ColourCorrection(picture, self._cfg.colour_correction)(frames)
+        kept: Tensor = frames.to(place, kind)
+        return kept
 
 
-def clip_of(frames: int, motion_frames: int) -> ClipConfig:
-    """A family's clip in latents; InputError for lengths that are not 1 + 4 k."""
-    for name, count in (("clip_frames", frames), ("motion_frames", motion_frames)):
+def clip_of(frames: int, motion_frames: int, lead: ClipLead = "clean") -> ClipConfig:
+    """A family's clip in latents; InputError for lengths that are not 1 + 4 k. Motion of 0 frames: see ClipConfig."""
+    for name, count in (("clip_frames", frames), ("motion_frames", motion_frames or 1)):
         if count < 1 or (count - 1) % STRIDE:
             raise InputError(name, count, f"must be 1 + {STRIDE} k frames", f"use {1 + STRIDE * max(0, (count - 1) // STRIDE)}")
-    return ClipConfig(latents=1 + (frames - 1) // STRIDE, motion_latents=1 + (motion_frames - 1) // STRIDE)
+    return ClipConfig(latents=1 + (frames - 1) // STRIDE, motion_latents=(motion_frames + STRIDE - 1) // STRIDE, lead=lead)

@@ -23,6 +23,7 @@ from ..errors import InputError
 from ..timeline import Timeline
 from ..vae.base import StreamingVAE
 from .cancel import CancelToken
+from .colour import ColourCorrection
 from .mailbox import WAIT_S
 from .metrics import StreamMetrics
 from .pipeline import FrameChunk, Poll, WorkerConfig, run_pipeline, to_host, to_uint8, to_worker
@@ -71,12 +72,14 @@ class DecoderInput:
     """What turns these latents into pictures: the autoencoder they belong to and the portrait (3, H, W) in 0..1.
 
     `motion_frames`: of clips that are decoded each on its own, the first frames of all but the first clip, which the
-    clip before has shown already. None: one decoder runs through the stream.
+    clip before has shown already. None: one decoder runs through the stream. `colour_correction`: how far shown frames'
+    colours are moved to the portrait's, 0..1.
     """
 
     vae: StreamingVAE
     reference: Tensor
     motion_frames: int | None = None
+    colour_correction: float = 0.0
 
 
 class ChunkSource(Protocol):
@@ -282,10 +285,12 @@ class FrameStream:
 
 
 class _ChunkDecoder:
-    """One run of the decoder: holds its state, drops what was shown before and trims the last chunk."""
+    """One run of the decoder: holds its state, drops what was shown before, trims the last chunk and corrects its colours."""
 
     def __init__(self, meta: StreamMeta, decoder: DecoderInput) -> None:
         self._meta, self._vae, self._reference, self._motion = meta, decoder.vae, decoder.reference, decoder.motion_frames
+        strength = decoder.colour_correction
+        self._correct = ColourCorrection(decoder.reference, strength) if strength else None
         self._state: Any = None
 
     def __call__(self, chunk: LatentChunk) -> FrameChunk:
@@ -296,5 +301,6 @@ class _ChunkDecoder:
         if self._motion and chunk.index:
             frames = frames[self._motion :]
         first = self._meta.timeline.frames_of_chunk(chunk.index).start
-        kept = to_uint8(frames[: self._meta.num_frames - first])
-        return FrameChunk(index=chunk.index, frames=kept, pts=first, time_base=1 / self._meta.fps)
+        kept = frames[: self._meta.num_frames - first]
+        shown = to_uint8(kept if self._correct is None else self._correct(kept))
+        return FrameChunk(index=chunk.index, frames=shown, pts=first, time_base=1 / self._meta.fps)

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..audio.families import FAMILIES as SPEECH
 from ..audio.families import SpeechFamily
-from ..config import AudioKind, DiTConfig, Guidance, MemoryConfig, ModelConfig, SamplerConfig
+from ..config import AudioKind, ClipConfig, ClipLead, DiTConfig, Guidance, MemoryConfig, ModelConfig, SamplerConfig
 from ..errors import InputError
 from ..streaming.clips import clip_of
 from ..streaming.guidance import noise_levels, shifted
@@ -47,7 +47,9 @@ class Family:
     steps: int
     shift: float  # of the flow's timesteps
     clip_frames: int  # bidirectional: sampled at once;  causal: one chunk's, the first one's as `memory` says
-    motion_frames: int = 0  # of a clip that repeat the one before
+    motion_frames: int = 0  # of a clip that repeat the one before; 0: made for one clip (ClipConfig says how a stream goes on)
+    lead: ClipLead = "clean"
+    colour_correction: float = 0.0  # SamplerConfig's, as the authors' own programs set it
     guidance: Guidance = field(default_factory=Guidance)
     memory: MemoryConfig | None = None  # of a causal family: its chunks, its history, and which steps hear
     timesteps: tuple[float, ...] | None = None  # of a distilled model, 1000 first, already shifted or not as `shift` says
@@ -79,9 +81,16 @@ class Family:
             self.guidance, text=self.guidance.text if text is None else text, audio=self.guidance.audio if audio is None else audio)
         if self.memory is not None:
             return self._with_memory(mode, steps, shift, guidance)
-        clip = clip_of(self.clip_frames, max(1, self.motion_frames)) if (mode or self.mode) == "bidirectional" else None
-        return SamplerConfig(
-            sigmas=self.levels(steps, shift), renoise=self.timesteps is not None, guidance=guidance, clip=clip, chunk_latents=CHUNK_LATENTS)
+        common = SamplerConfig(
+            sigmas=self.levels(steps, shift), renoise=self.timesteps is not None, guidance=guidance, chunk_latents=CHUNK_LATENTS)
+        if (mode or self.mode) == "sparse_causal":
+            return common
+        return replace(common, clip=self.clip, colour_correction=self.colour_correction)
+
+    @property
+    def clip(self) -> ClipConfig | None:
+        """A clip in its bidirectional mode; None for a family that has none."""
+        return None if self.memory is not None else clip_of(self.clip_frames, self.motion_frames, self.lead)
 
     def _with_memory(self, mode: Mode | None, steps: int | None, shift: float | None, guidance: Guidance) -> SamplerConfig:
         assert self.memory is not None
@@ -105,16 +114,16 @@ FAMILIES: dict[str, Family] = {
             source="Fantasy-AMAP/fantasy-talking"),
         Family(
             name="multitalk", title="MultiTalk", layout="multitalk", mode="bidirectional", steps=40, shift=7.0,
-            clip_frames=81, motion_frames=25, guidance=Guidance(text=5.0, audio=4.0), speech=SPEECH["multitalk"], last_level=MULTITALK_LAST,
-            source="MeiGen-AI/MultiTalk"),
+            clip_frames=81, motion_frames=25, lead="given", colour_correction=1.0, guidance=Guidance(text=5.0, audio=4.0),
+            speech=SPEECH["multitalk"], last_level=MULTITALK_LAST, source="MeiGen-AI/MultiTalk"),
         Family(
             name="infinitetalk", title="InfiniteTalk", layout="multitalk", mode="bidirectional", steps=40, shift=7.0,
-            clip_frames=81, motion_frames=9, guidance=Guidance(text=5.0, audio=4.0), speech=SPEECH["infinitetalk"],
+            clip_frames=81, motion_frames=9, colour_correction=1.0, guidance=Guidance(text=5.0, audio=4.0), speech=SPEECH["infinitetalk"],
             last_level=MULTITALK_LAST,
             source="MeiGen-AI/InfiniteTalk"),
         Family(
             name="flashtalk", title="SoulX-FlashTalk", layout="multitalk", mode="bidirectional", steps=4, shift=5.0,
-            clip_frames=33, motion_frames=5, timesteps=(1000.0, 750.0, 500.0, 250.0), speech=SPEECH["flashtalk"],
+            clip_frames=33, motion_frames=5, colour_correction=1.0, timesteps=(1000.0, 750.0, 500.0, 250.0), speech=SPEECH["flashtalk"],
             source="Soul-AILab/SoulX-FlashTalk"),
         Family(
             name="liveact", title="SoulX-LiveAct", layout="liveact", mode="sparse_causal", steps=3, shift=1.0,

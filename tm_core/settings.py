@@ -44,7 +44,7 @@ def settings(config: ModelConfig, choices: Choices) -> SamplerConfig:
         mode=choices.mode, steps=choices.steps, shift=config.shift, text=choices.text, audio=choices.audio)
     if choices.colour_correction is not None:
         sampler = replace(sampler, colour_correction=choices.colour_correction)
-    if choices.cache is None or choices.cache == sampler.cache_mode:
+    if choices.cache is None:
         return sampler
     if sampler.clip is not None:
         raise InputError("cache", choices.cache, "clips sampled at once keep no cache", "choose the sparse_causal mode, or leave it out")

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from scipy.io import wavfile
 
-from benchmarks._open_files import write_companions, write_models
+from benchmarks._open_files import save, transformer, write_companions, write_models
 from tm_host_harness import Host, Job
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,7 @@ Graph = dict[str, Any]
 SIDE = 64
 FOLDERS = {
     "base": "diffusion_models", "fp8": "diffusion_models", "infinitetalk": "model_patches", "fantasytalking": "model_patches",
-    "liveact": "model_patches",
+    "liveact": "model_patches", "wan": "diffusion_models",
     "lora": "loras", "vae": "vae", "taew2_1": "vae", "clip_l": "text_encoders", "wav2vec2": "audio_encoders"}
 LOAD, LOADED_VAE, WRAP, IMAGE, AUDIO, FACE, EARS, ENCODER, SPEAKER, CLIP, PROMPT, NEGATIVE, SAMPLER, DECODER, COLLECT, SAVE = (
     str(i) for i in range(1, 17))
@@ -39,6 +39,7 @@ def models(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hos
     """The session's server with the files in its folders."""
     made = tmp_path_factory.mktemp("open")
     files = write_models(made, text_dim=768, audio_dim=768, fantasy_dim=768) | write_companions(made)
+    files["wan"] = save(made, {"wan": transformer("none")})["wan"]
     for name, path in files.items():
         target = host.base / "models" / FOLDERS[name]
         target.mkdir(parents=True, exist_ok=True)
@@ -142,6 +143,7 @@ def test_infinitetalk_also_runs_as_sparse_causal_chunks(models: Host, graph: Gra
 
 
 def test_the_tiny_autoencoder_decodes_the_same_latents(models: Host, graph: Graph, plain: np.ndarray) -> None:
+    models.run(graph)
     fast = graph | {"20": node("VAELoader", vae_name="taew2_1.safetensors")}
     job = models.run(changed(fast, n14_vae=["20", 0]))
     assert SAMPLER in job.of("execution_cached")[0].data["nodes"]
@@ -154,13 +156,13 @@ def test_a_lora_a_shift_and_fp8_weights_change_the_stream_and_leave_nothing(mode
     shift = graph | {"20": node("ModelSamplingSD3", model=[LOAD, 0], shift=2.0)}
     fp8 = changed(graph, n1_weight_dtype="fp8_e4m3fn")
     for patched in (changed(lora, n3_model=["20", 0]), changed(shift, n3_model=["20", 0]), fp8):
-        assert moved(frames_of(models, models.run(patched)), plain) > 0.5
+        assert moved(frames_of(models, models.run(patched)), plain) > 0.05
     models.forget_cache()
     assert np.array_equal(frames_of(models, models.run(graph)), plain)
 
 
 def test_two_models_in_one_graph_do_not_meet(models: Host, graph: Graph, plain: np.ndarray) -> None:
-    other = {f"1{key}": {**value, "inputs": {k: [f"1{v[0]}", v[1]] if isinstance(v, list) else v for k, v in value["inputs"].items()}}
+    other = {f"b{key}": {**value, "inputs": {k: [f"b{v[0]}", v[1]] if isinstance(v, list) else v for k, v in value["inputs"].items()}}
              for key, value in changed(graph, n1_adapter="fantasytalking.safetensors", n16_filename_prefix="open/other").items()}
     models.forget_cache()
     job = models.run(changed(graph, n16_filename_prefix="open/both") | other)
@@ -199,10 +201,10 @@ def test_ksampler_hears(models: Host, graph: Graph) -> None:
 
 
 @pytest.mark.parametrize(("change", "says"), [
-    ({"n8_audio_encoder": None}, "audio_encoder: 'nothing': InfiniteTalk hears through chinese-wav2vec2-base"),
-    ({"n13_positive": None}, "positive: 'nothing': InfiniteTalk was trained with a prompt"),
-    ({"n13_negative": None}, "negative: 'nothing': InfiniteTalk was trained with a prompt"),
-    ({"n1_adapter": "none", "n8_audio_encoder": None}, "audio: 'Wan2.1 I2V': does not hear"),
+    ({"n8_audio_encoder": None}, "audio_encoder: nothing: InfiniteTalk hears through chinese-wav2vec2-base"),
+    ({"n13_positive": None}, "positive: nothing: InfiniteTalk was trained with a prompt"),
+    ({"n13_negative": None}, "negative: nothing: InfiniteTalk was trained with a prompt"),
+    ({"n1_adapter": "none", "n8_audio_encoder": None}, "audio: Wan2.1 I2V: does not hear"),
     ({"n1_family": "fantasytalking"}, "the file's keys are those of InfiniteTalk"),
     ({"n1_base": "base.safetensors", "n1_adapter": "liveact.safetensors", "n13_steps": 5}, "distilled for 3"),
     ({"n13_cache": "per_step"}, "clips sampled at once keep no cache"),
@@ -213,19 +215,19 @@ def test_what_cannot_be_says_so(models: Host, graph: Graph, change: dict[str, An
     for key in queued:
         queued[key]["inputs"] = {k: v for k, v in queued[key]["inputs"].items() if v is not None}
     job = models.run(queued)
-    assert job.status == "error" and says in job.error
+    assert job.status == "error" and says in job.error, job.error
 
 
 def test_a_model_of_another_loader_is_refused(models: Host, graph: Graph) -> None:
-    other = graph | {"20": node("UNETLoader", unet_name="base.safetensors", weight_dtype="default")}
+    other = graph | {"20": node("UNETLoader", unet_name="wan.safetensors", weight_dtype="default")}
     job = models.run(changed(other, n3_model=["20", 0]))
     assert job.status == "error" and "load it with Load Open Talking Model" in job.error
 
 
 def test_the_hosts_encoded_sound_is_refused_unless_approximate_is_allowed(models: Host, graph: Graph, plain: np.ndarray) -> None:
-    heard = graph | {"20": node("AudioEncoderEncode", audio_encoder=[EARS, 0], audio=[AUDIO, 0])}
-    del heard[ENCODER]["inputs"]["audio_encoder"]
-    queued = changed(heard, n8_audio_encoder_output=["20", 0])
+    queued = changed(graph, n8_audio_encoder_output=["20", 0])
+    queued["20"] = node("AudioEncoderEncode", audio_encoder=[EARS, 0], audio=[AUDIO, 0])
+    del queued[ENCODER]["inputs"]["audio_encoder"]
     job = models.run(queued)
     assert job.status == "error" and "was trained on 25 a second, made before the transformer" in job.error
     frames = frames_of(models, models.run(changed(queued, n8_approximate=True)))
@@ -237,5 +239,5 @@ def test_a_stop_ends_a_stream_of_clips(models: Host, graph: Graph) -> None:
     timer.start()
     job = models.run(changed(graph, n13_steps=100, n13_seed=9, n16_filename_prefix="open/stopped"))
     timer.cancel()
-    assert job.status == "error" and job.of("execution_interrupted")
+    assert job.status == "error" and job.of("execution_interrupted"), job.error
     assert not list((models.output_dir / "open").glob("stopped*"))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tm_core.config import AudioKind, DiTConfig
-from tm_core.model.blocks import listen
+from tm_core.model.blocks import attention, listen
 from tm_core.model.dit import TalkingDiT
 from tm_core.model.masks import sparse_causal_mask, visible_chunks
 from tm_core.model.rope import rope_table, rotate, stream_positions
@@ -249,3 +249,13 @@ def test_padding_is_attended_by_nobody_and_a_zero_mask_hears_nothing(kind: Audio
     assert (padded - dit(sigma=sigma, **data)).abs().max() > 1e-3
     nobody = {**data, "face_mask": torch.zeros(1, 16)}
     assert torch.equal(dit(sigma=sigma, **nobody), dit(sigma=sigma, **{**data, "audio": None}))
+
+
+def test_a_latent_without_a_single_valid_token_hears_nothing() -> None:
+    """Beyond the end of the sound: zeros, not the not-a-number of a softmax over nothing; the other latents do not notice."""
+    q, k, v = (torch.randn(2, 5, 2, 8) for _ in range(3))
+    for keys in (5, 40):  # plain products, and torch's own attention
+        many = [t.repeat(1, keys // 5, 1, 1) for t in (k, v)]
+        none = torch.stack([torch.zeros(keys, dtype=torch.bool), torch.arange(keys) < 4])
+        heard = attention(q, *many, none)
+        assert not heard[0].any() and torch.allclose(heard[1], attention(q[1:], *(t[1:, :4] for t in many))[0], atol=1e-6)

@@ -74,7 +74,10 @@ class TokenShare(Protocol):
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention (B, L, H, E) -> (B, L, H E); `valid` (B, N) bool: which keys count."""
+    """Scaled dot-product attention (B, L, H, E) -> (B, L, H E); `valid` (B, N) bool: which keys count, zeros where none does."""
+    if valid is not None:
+        some = valid.any(1)
+        valid, v = valid | ~some[:, None], v * some[:, None, None, None]  # a softmax over nothing is not a number
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
     mask = None if valid is None else valid[:, None, None]
     if k.shape[2] <= FEW_KEYS and k.device.type == "cpu":

@@ -105,6 +105,8 @@ def main(folder: str, repository: str) -> dict[str, Any]:
             found[f"{name}: silent"] = difference(plain, ksampler(talking))
             found[f"{name}: sound changes"] = difference(plain, ksampler(with_sound(talking, hosted)))
             found[f"{name}: zero mask"] = difference(plain, ksampler(with_sound(talking, hosted, np.zeros((64, 64), np.float32))))
+        compiled = importlib.import_module("comfy_extras.nodes_torch_compile").TorchCompileModel.execute(talking, "eager")[0]
+        found["TorchCompileModel, not compiled"] = difference(ksampler(with_sound(talking, hosted)), ksampler(with_sound(compiled, hosted)))
         found["two models, first again"] = difference(plain, ksampler(model))
         found["interrupted"] = interrupted(model, management)
         found["freed"] = freed(hosted, files, management)

@@ -6,9 +6,11 @@ stands for umT5 (11 GB), whose width Wan's text embedding is built for here. Vid
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -89,6 +91,37 @@ def clip_l() -> State:
     for norm in ["final_layer_norm", *(f"encoder.layers.{i}.layer_norm{n}" for i in range(CLIP_L["layers"]) for n in (1, 2))]:
         made |= {f"text_model.{norm}.weight": torch.ones(width).half(), f"text_model.{norm}.bias": torch.zeros(width).half()}
     return made
+
+
+def write_clip_vision_h(path: Path) -> Path:
+    """A CLIP ViT-H of its true size whose weights are all zero: the file takes no room on the disk, its tokens are zeros."""
+    width, inner = 1280, 5120
+    made: dict[str, tuple[int, ...]] = {"vision_model.embeddings.class_embedding": (width,), "visual_projection.weight": (1024, width)}
+    start = "vision_model.embeddings."
+    made |= {f"{start}patch_embedding.weight": (width, 3, 14, 14), f"{start}position_embedding.weight": (257, width)}
+    layers = [f"encoder.layers.{i}." for i in range(32)]
+    for name in ["pre_layrnorm", "post_layernorm", *(f"{layer}layer_norm{n}" for layer in layers for n in (1, 2))]:
+        made |= {f"vision_model.{name}.{part}": (width,) for part in ("weight", "bias")}
+    for layer in layers:
+        linear = {**{f"self_attn.{p}_proj": (width, width) for p in "qkv"}, "self_attn.out_proj": (width, width)}
+        for name, (out, into) in {**linear, "mlp.fc1": (inner, width), "mlp.fc2": (width, inner)}.items():
+            made |= {f"vision_model.{layer}{name}.weight": (out, into), f"vision_model.{layer}{name}.bias": (out,)}
+    return write_zeros(path, made)
+
+
+def write_zeros(path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
+    """A float16 safetensors file of zeros, a hole on disks that know them."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        size = 2 * int(np.prod(shape))
+        header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+    return path
 
 
 def scaled(base: State) -> State:

@@ -89,7 +89,7 @@ def model_rows(found: dict[str, Any]) -> list[Result]:
     """Shares of the latents' spread, after the host's own KSampler (benchmarks/_host_models.py)."""
     rows = []
     for name, value in found.items():
-        same = name.endswith(("host's own Wan", "silent", "zero mask", "removed", "again"))
+        same = name.endswith(("host's own Wan", "silent", "zero mask", "removed", "again", "not compiled"))
         if same:
             rows.append(result(f"MODEL: {name}", f"{value:.2g}", "of the latents' spread", f"<= {BAR:g}", value <= BAR))
         elif isinstance(value, float) and name != "freed":

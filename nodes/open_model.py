@@ -7,6 +7,7 @@ from typing import Any
 
 from ..tm_core import app
 from ..tm_core.weights.families import FAMILIES
+from ..tm_core.weights.files import shards
 from . import bridge, compat, hosted, wires
 from .compat import io
 
@@ -29,7 +30,8 @@ class LoadOpenModel(io.ComfyNode):
             inputs=[
                 compat.field(
                     io.Combo, "base", options=compat.files_of(compat.DIFFUSION_MODELS),
-                    tooltip="A .safetensors file of models/diffusion_models: Wan2.1 I2V 14B, or a whole talking checkpoint."),
+                    tooltip="A .safetensors file of models/diffusion_models: Wan2.1 I2V 14B, or a whole talking checkpoint. "
+                    "Of one in several files (-00001-of-...) choose any."),
                 compat.field(
                     io.Combo, "adapter", options=[NONE, *compat.files_of(compat.MODEL_PATCHES)], default=NONE,
                     tooltip="What makes the base hear: a .safetensors file of models/model_patches. none: the base has it in it."),
@@ -47,9 +49,9 @@ class LoadOpenModel(io.ComfyNode):
     @classmethod
     def execute(cls, base: str, adapter: str, family: str, weight_dtype: str) -> Any:
         """Load; InputError names what the files are, or what is missing in them."""
-        files = [compat.path_of(compat.DIFFUSION_MODELS, base, "base")]
+        files = shards(compat.path_of(compat.DIFFUSION_MODELS, base, "base"))
         if adapter != NONE:
-            files.append(compat.path_of(compat.MODEL_PATCHES, adapter, "adapter"))
+            files += shards(compat.path_of(compat.MODEL_PATCHES, adapter, "adapter"))
         preset = None if family == AUTO else compat.chosen("family", family, FAMILIES)
         return io.NodeOutput(hosted.load(files, preset=preset, weight_type=compat.chosen("weight_dtype", weight_dtype, hosted.TYPES)))
 
@@ -104,19 +106,26 @@ class ApplySpeech(io.ComfyNode):
                 compat.field(
                     wires.Portrait, "portrait", optional=True, tooltip="Where the voice may move the picture. Without it: everywhere."),
             ],
+            hidden=[io.Hidden.unique_id],
             outputs=[
                 io.Model.Output("talking", display_name="model", tooltip="The same MODEL, and it hears."),
-                io.Int.Output("length", display_name="length", tooltip="Frames that cover the sound, for WanImageToVideo."),
+                io.Int.Output(
+                    "length", display_name="length",
+                    tooltip="Frames that cover the sound, as many as the model was made for at most. For WanImageToVideo."),
             ],
         )
 
     @classmethod
     def execute(cls, model: Any, speaker: app.Speech, portrait: app.Subject | None = None) -> Any:
         """A clone that hears; InputError for a MODEL that cannot."""
-        bridge.speech_of(bridge.network_of(model).found.family.name)
+        family = bridge.network_of(model).found.family
+        bridge.speech_of(family.name)
         talking, voice = model.clone(), speaker.voice
         sound = hosted.Sound(
             windows=partial(voice.windows, each_clip=True), speaking=speaker.speaking, region=None if portrait is None else portrait.mask)
         talking.model_options["transformer_options"] = {**talking.model_options.get("transformer_options", {}), hosted.SOUND: sound}
-        timeline = voice.timeline
-        return io.NodeOutput(talking, 1 + timeline.stride * (timeline.num_latents(voice.num_frames) - 1))
+        if voice.num_frames > family.clip_frames:
+            said = f"the sound lasts {voice.num_frames} frames, {family.title} was made for {family.clip_frames}"
+            compat.tell(cls.hidden.unique_id, f"{said}: the rest is left out; Causal Chunked Sampler goes on as long as the sound")
+        shown = min(voice.num_frames, family.clip_frames)
+        return io.NodeOutput(talking, 1 + voice.timeline.stride * (voice.timeline.num_latents(shown) - 1))

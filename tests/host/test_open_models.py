@@ -18,20 +18,26 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 from scipy.io import wavfile
 
-from benchmarks._open_files import save, transformer, write_companions, write_models
+from benchmarks._open_files import save, transformer, write_clip_vision_h, write_companions, write_models
 from tm_host_harness import Host, Job
 
 ROOT = Path(__file__).resolve().parents[2]
 Graph = dict[str, Any]
 SIDE = 64
-FOLDERS = {
-    "base": "diffusion_models", "fp8": "diffusion_models", "infinitetalk": "model_patches", "fantasytalking": "model_patches",
-    "liveact": "model_patches", "wan": "diffusion_models",
-    "lora": "loras", "vae": "vae", "taew2_1": "vae", "clip_l": "text_encoders", "wav2vec2": "audio_encoders"}
-LOAD, LOADED_VAE, WRAP, IMAGE, AUDIO, FACE, EARS, ENCODER, SPEAKER, CLIP, PROMPT, NEGATIVE, SAMPLER, DECODER, COLLECT, SAVE = (
-    str(i) for i in range(1, 17))
+PLACES = {  # where the shipped graphs look for them
+    "base": "diffusion_models/wan2.1_i2v_480p_14B_fp16", "flashtalk": "diffusion_models/SoulX-FlashTalk-14B",
+    "liveact_whole": "diffusion_models/SoulX-LiveAct", "wan": "diffusion_models/wan",
+    "infinitetalk": "model_patches/wan2.1_infiniteTalk_single_fp16", "fantasytalking": "model_patches/fantasytalking_fp16",
+    "liveact": "model_patches/liveact", "lora": "loras/lora", "vae": "vae/wan_2.1_vae", "taew2_1": "vae/taew2_1",
+    "clip_l": "text_encoders/umt5_xxl_fp8_e4m3fn_scaled", "wav2vec2": "audio_encoders/wav2vec2-chinese-base_fp16",
+    "wav2vec2_960h": "audio_encoders/wav2vec2-base-960h"}
+(LOAD, LOADED_VAE, WRAP, IMAGE, AUDIO, FACE, EARS, ENCODER, SPEAKER, CLIP, PROMPT, NEGATIVE, VISION, SEEN, SAMPLER, DECODER, COLLECT,
+ SAVE) = (str(i) for i in range(1, 19))
+BASE, INFINITE, FANTASY, LIVE = (
+    f"{PLACES[name].split('/')[1]}.safetensors" for name in ("base", "infinitetalk", "fantasytalking", "liveact"))
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +45,15 @@ def models(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hos
     """The session's server with the files in its folders."""
     made = tmp_path_factory.mktemp("open")
     files = write_models(made, text_dim=768, audio_dim=768, fantasy_dim=768) | write_companions(made)
-    files["wan"] = save(made, {"wan": transformer("none")})["wan"]
-    for name, path in files.items():
-        target = host.base / "models" / FOLDERS[name]
-        target.mkdir(parents=True, exist_ok=True)
-        shutil.move(path, target / path.name)
+    whole = {name: {k: v for part in ("base", adapter) for k, v in load_file(files[part]).items()}
+             for name, adapter in (("flashtalk", "infinitetalk"), ("liveact_whole", "liveact"))}
+    files |= save(made, {**whole, "wan": transformer("none"), "wav2vec2_960h": load_file(files["wav2vec2"])})
+    for name, place in PLACES.items():
+        target = host.base / "models" / f"{place}.safetensors"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(files[name], target)
+    (host.base / "models" / "clip_vision").mkdir(exist_ok=True)
+    write_clip_vision_h(host.base / "models" / "clip_vision" / "clip_vision_h.safetensors")
     yield host
     host.forget_cache()
 
@@ -64,35 +74,30 @@ def node(kind: str, **inputs: Any) -> dict[str, Any]:
     return {"class_type": kind, "inputs": inputs}
 
 
+def shipped(name: str, host: Host, speech: str, assets: Path) -> Graph:
+    """A workflow of the pack on small pictures and a short sound."""
+    graph: Graph = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text())
+    graph[IMAGE]["inputs"]["image"] = host.upload(assets / "portraits" / "demo.jpg", "open portrait.jpg")
+    graph[AUDIO]["inputs"]["audio"] = speech
+    for entry in graph.values():
+        entry["inputs"] |= {k: SIDE for k in ("width", "height") if k in entry["inputs"]}
+    return graph
+
+
 @pytest.fixture(scope="module")
 def graph(models: Host, speech: str, assets: Path) -> Graph:
-    """InfiniteTalk, streamed and saved."""
-    picture = models.upload(assets / "portraits" / "demo.jpg", "open portrait.jpg")
-    return {
-        LOAD: node("TM_LoadOpenModel", base="base.safetensors", adapter="infinitetalk.safetensors", family="auto", weight_dtype="default"),
-        LOADED_VAE: node("VAELoader", vae_name="vae.safetensors"),
-        WRAP: node("TM_TalkingModel", model=[LOAD, 0], vae=[LOADED_VAE, 0], width=SIDE, height=SIDE),
-        IMAGE: node("LoadImage", image=picture),
-        AUDIO: node("LoadAudio", audio=speech),
-        FACE: node("TM_FaceMask", model=[WRAP, 0], image=[IMAGE, 0], face=-1),
-        EARS: node("AudioEncoderLoader", audio_encoder_name="wav2vec2.safetensors"),
-        ENCODER: node("TM_AudioEncoder", model=[WRAP, 0], audio=[AUDIO, 0], audio_encoder=[EARS, 0]),
-        SPEAKER: node(
-            "TM_SpeakingSilence", audio_windows=[ENCODER, 0], mode="speaking", speech_db=-28.0, silence_db=-34.0, shortest_pause_s=0.3),
-        CLIP: node("CLIPLoader", clip_name="clip_l.safetensors", type="stable_diffusion"),
-        PROMPT: node("CLIPTextEncode", clip=[CLIP, 0], text="a woman talks"),
-        NEGATIVE: node("CLIPTextEncode", clip=[CLIP, 0], text="blurred"),
-        SAMPLER: node(
-            "TM_CausalSampler", model=[WRAP, 0], portrait=[FACE, 0], speaker=[SPEAKER, 0], seed=1, steps=2, positive=[PROMPT, 0],
-            negative=[NEGATIVE, 0]),
-        DECODER: node("TM_DecodeStream", latents=[SAMPLER, 0], device="auto", queue_depth=2),
-        COLLECT: node("TM_CollectFrames", frames=[DECODER, 0]),
-        SAVE: node("SaveImage", images=[COLLECT, 0], filename_prefix="open/a"),
-    }
+    """InfiniteTalk in two steps, without what it sees of the portrait; frames are kept exactly."""
+    made = shipped("infinitetalk", models, speech, assets)
+    del made[VISION], made[SEEN], made[SAMPLER]["inputs"]["clip_vision_output"]
+    made[SAMPLER]["inputs"] |= {"steps": 2, "seed": 1}
+    made[SPEAKER]["inputs"]["mode"] = "speaking"
+    made[COLLECT] = node("TM_CollectFrames", frames=[DECODER, 0])
+    made[SAVE] = node("SaveImage", images=[COLLECT, 0], filename_prefix="open/a")
+    return made
 
 
 def changed(graph: Graph, **inputs: Any) -> Graph:
-    """A copy with some inputs set: `changed(g, n13_seed=3)` sets the seed of node 13."""
+    """A copy with some inputs set: `changed(g, n15_seed=3)` sets the seed of node 13."""
     copy: Graph = json.loads(json.dumps(graph))
     for key, value in inputs.items():
         number, name = key[1:].split("_", 1)
@@ -118,26 +123,41 @@ def plain(models: Host, graph: Graph) -> np.ndarray:
 
 def test_infinitetalk_streams_as_long_as_the_sound(models: Host, graph: Graph, plain: np.ndarray) -> None:
     assert plain.shape == (40, SIDE, SIDE, 3)
-    again = models.run(changed(graph, n16_filename_prefix="open/b", n14_queue_depth=3))
+    again = models.run(changed(graph, n18_filename_prefix="open/b", n16_queue_depth=3))
     assert SAMPLER in again.of("execution_cached")[0].data["nodes"] and np.array_equal(frames_of(models, again), plain)
 
 
-# ---- families, modes, decoders
+# ---- the graphs that ship, families, modes, decoders
+
+
+@pytest.mark.parametrize(("name", "rate"), [
+    ("infinitetalk", 25), ("flashtalk", 25), ("fantasytalking", 23), ("liveact", 24), ("wan_ksampler", 25)])
+def test_the_shipped_graphs_run(models: Host, speech: str, assets: Path, name: str, rate: int) -> None:
+    """As they are, CLIP vision included, but for the size of the picture, the length of the sound and the number of steps."""
+    made = shipped(name, models, speech, assets)
+    for entry in made.values():
+        if entry["class_type"] == "KSampler" or (entry["inputs"].get("audio_guidance") == 0 and name in ("infinitetalk", "fantasytalking")):
+            entry["inputs"]["steps"] = 2
+    job = models.run(made)
+    assert job.status == "success", (job.error, models.log())
+    file, = (f for f in job.files() if f["filename"].endswith(".mp4"))
+    with av.open(BytesIO(models.view(file))) as container:
+        assert container.streams.video[0].average_rate == rate and container.streams.audio
+        assert len(list(container.decode(video=0))) in (round(1.6 * rate), 41 if name == "wan_ksampler" else 0)
 
 
 @pytest.mark.parametrize(("adapter", "family", "steps", "rate"), [
-    ("fantasytalking", "auto", 2, 23), ("infinitetalk", "flashtalk", 2, 25), ("infinitetalk", "multitalk", 1, 25),
-    ("liveact", "auto", 0, 24),
+    (FANTASY, "auto", 2, 23), (INFINITE, "flashtalk", 2, 25), (INFINITE, "multitalk", 1, 25), (LIVE, "auto", 0, 24),
 ], ids=lambda v: str(v))
 def test_every_family_streams_at_its_own_rate(models: Host, graph: Graph, adapter: str, family: str, steps: int, rate: float) -> None:
-    queued = changed(graph, n1_adapter=f"{adapter}.safetensors", n1_family=family, n13_steps=steps)
+    queued = changed(graph, n1_adapter=adapter, n1_family=family, n15_steps=steps)
     frames = frames_of(models, models.run(queued))
     assert len(frames) == round(1.6 * rate) and frames.std() > 1
 
 
 def test_infinitetalk_also_runs_as_sparse_causal_chunks(models: Host, graph: Graph, plain: np.ndarray) -> None:
-    causal = changed(graph, n13_mode="sparse_causal")
-    made = {cache: frames_of(models, models.run(changed(causal, n13_cache=cache))) for cache in ("per_step", "clean_rerun")}
+    causal = changed(graph, n15_mode="sparse_causal")
+    made = {cache: frames_of(models, models.run(changed(causal, n15_cache=cache))) for cache in ("per_step", "clean_rerun")}
     assert all(frames.shape == plain.shape and moved(frames, plain) > 1 for frames in made.values())
     assert moved(made["per_step"][20:], made["clean_rerun"][20:]) > 0.1
 
@@ -145,7 +165,7 @@ def test_infinitetalk_also_runs_as_sparse_causal_chunks(models: Host, graph: Gra
 def test_the_tiny_autoencoder_decodes_the_same_latents(models: Host, graph: Graph, plain: np.ndarray) -> None:
     models.run(graph)
     fast = graph | {"20": node("VAELoader", vae_name="taew2_1.safetensors")}
-    job = models.run(changed(fast, n14_vae=["20", 0]))
+    job = models.run(changed(fast, n16_vae=["20", 0]))
     assert SAMPLER in job.of("execution_cached")[0].data["nodes"]
     frames = frames_of(models, job)
     assert frames.shape == plain.shape and moved(frames, plain) > 1
@@ -163,9 +183,9 @@ def test_a_lora_a_shift_and_fp8_weights_change_the_stream_and_leave_nothing(mode
 
 def test_two_models_in_one_graph_do_not_meet(models: Host, graph: Graph, plain: np.ndarray) -> None:
     other = {f"b{key}": {**value, "inputs": {k: [f"b{v[0]}", v[1]] if isinstance(v, list) else v for k, v in value["inputs"].items()}}
-             for key, value in changed(graph, n1_adapter="fantasytalking.safetensors", n16_filename_prefix="open/other").items()}
+             for key, value in changed(graph, n1_adapter=FANTASY, n18_filename_prefix="open/other").items()}
     models.forget_cache()
-    job = models.run(changed(graph, n16_filename_prefix="open/both") | other)
+    job = models.run(changed(graph, n18_filename_prefix="open/both") | other)
     assert job.status == "success", (job.error, models.log())
     assert np.array_equal(frames_of(models, job, "both"), plain) and moved(frames_of(models, job, "other")[:30], plain[:30]) > 1
 
@@ -173,27 +193,21 @@ def test_two_models_in_one_graph_do_not_meet(models: Host, graph: Graph, plain: 
 # ---- the host's own sampler
 
 
-def native(graph: Graph) -> Graph:
-    """The whole sound at once by KSampler, decoded and shown by the host's nodes."""
-    kept = {key: value for key, value in graph.items() if key not in (SAMPLER, DECODER, COLLECT, SAVE)}
-    return kept | {
-        "20": node("TM_ApplySpeech", model=[LOAD, 0], speaker=[SPEAKER, 0], portrait=[FACE, 0]),
-        "21": node(
-            "WanImageToVideo", positive=[PROMPT, 0], negative=[NEGATIVE, 0], vae=[LOADED_VAE, 0], width=SIDE, height=SIDE, length=["20", 1],
-            batch_size=1, start_image=[IMAGE, 0]),
-        "22": node(
-            "KSampler", model=["20", 0], seed=1, steps=2, cfg=2.0, sampler_name="euler", scheduler="simple", positive=["21", 0],
-            negative=["21", 1], latent_image=["21", 2], denoise=1.0),
-        "23": node("VAEDecode", samples=["22", 0], vae=[LOADED_VAE, 0]),
-        "24": node("SaveImage", images=["23", 0], filename_prefix="native/a"),
-    }
+@pytest.fixture(scope="module")
+def native(models: Host, speech: str, assets: Path) -> Graph:
+    """The shipped graph of KSampler; its frames are kept exactly."""
+    made = shipped("wan_ksampler", models, speech, assets)
+    del made[VISION], made[SEEN], made["16"]["inputs"]["clip_vision_output"], made["19"]
+    made["17"]["inputs"]["steps"] = 2
+    made["20"] = node("SaveImage", images=["18", 0], filename_prefix="native/a")
+    return made
 
 
-def test_ksampler_hears(models: Host, graph: Graph) -> None:
+def test_ksampler_hears(models: Host, native: Graph) -> None:
     """Frames cover the sound; a face that listens, and a model that was given no speech, look otherwise."""
-    speaking = frames_of(models, models.run(native(graph)))
-    silent = frames_of(models, models.run(changed(native(graph), n9_mode="silence", n24_filename_prefix="native/b")))
-    deaf = frames_of(models, models.run(changed(native(graph), n22_model=[LOAD, 0], n24_filename_prefix="native/c")))
+    speaking = frames_of(models, models.run(changed(native, n9_mode="speaking")))
+    silent = frames_of(models, models.run(changed(native, n9_mode="silence", n20_filename_prefix="native/b")))
+    deaf = frames_of(models, models.run(changed(native, n17_model=[LOAD, 0], n20_filename_prefix="native/c")))
     assert len(speaking) == 41 and moved(speaking, silent) > 0.1 and moved(speaking, deaf) > 0.1
 
 
@@ -202,12 +216,12 @@ def test_ksampler_hears(models: Host, graph: Graph) -> None:
 
 @pytest.mark.parametrize(("change", "says"), [
     ({"n8_audio_encoder": None}, "audio_encoder: nothing: InfiniteTalk hears through chinese-wav2vec2-base"),
-    ({"n13_positive": None}, "positive: nothing: InfiniteTalk was trained with a prompt"),
-    ({"n13_negative": None}, "negative: nothing: InfiniteTalk was trained with a prompt"),
+    ({"n15_positive": None}, "positive: nothing: InfiniteTalk was trained with a prompt"),
+    ({"n15_negative": None}, "negative: nothing: InfiniteTalk was trained with a prompt"),
     ({"n1_adapter": "none", "n8_audio_encoder": None}, "audio: Wan2.1 I2V: does not hear"),
     ({"n1_family": "fantasytalking"}, "the file's keys are those of InfiniteTalk"),
-    ({"n1_base": "base.safetensors", "n1_adapter": "liveact.safetensors", "n13_steps": 5}, "distilled for 3"),
-    ({"n13_cache": "per_step"}, "clips sampled at once keep no cache"),
+    ({"n1_adapter": LIVE, "n15_steps": 5}, "distilled for 3"),
+    ({"n15_cache": "per_step"}, "clips sampled at once keep no cache"),
     ({"n3_width": 72}, "width"),
 ], ids=lambda v: next(iter(v)) if isinstance(v, dict) else "")
 def test_what_cannot_be_says_so(models: Host, graph: Graph, change: dict[str, Any], says: str) -> None:
@@ -237,7 +251,7 @@ def test_the_hosts_encoded_sound_is_refused_unless_approximate_is_allowed(models
 def test_a_stop_ends_a_stream_of_clips(models: Host, graph: Graph) -> None:
     timer = threading.Timer(4.0, models.interrupt)
     timer.start()
-    job = models.run(changed(graph, n13_steps=100, n13_seed=9, n16_filename_prefix="open/stopped"))
+    job = models.run(changed(graph, n15_steps=100, n15_seed=9, n18_filename_prefix="open/stopped"))
     timer.cancel()
     assert job.status == "error" and job.of("execution_interrupted"), job.error
     assert not list((models.output_dir / "open").glob("stopped*"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,20 @@ from torch import Tensor, nn
 from ..errors import InputError
 
 Shapes = Mapping[str, tuple[int, ...]]
+SHARD = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors$")
+
+
+def shards(path: Path) -> list[Path]:
+    """All files of a checkpoint that was published in several, whichever of them is named; InputError for one that is missing."""
+    match = SHARD.match(path.name)
+    if match is None:
+        return [path]
+    count = int(match["count"])
+    files = [path.with_name(f"{match['stem']}-{i:05}-of-{count:05}.safetensors") for i in range(1, count + 1)]
+    if missing := [file.name for file in files if not file.is_file()]:
+        rule = f"{len(missing)} of its {count} files are missing, first {missing[0]}"
+        raise InputError("weights", path.name, rule, "fetch it into the same folder")
+    return files
 
 
 @contextmanager

@@ -100,11 +100,16 @@ def score(
 
 
 @app.command()
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False, weights: Weights = None) -> None:
-    """Say what is installed, which devices and weights work, what is missing and how to get it."""
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    weights: Weights = None,
+    models: Annotated[list[Path] | None, typer.Option(
+        help="A ComfyUI models folder to look for open checkpoints in; may be given again. COMFYUI_PATH's if left out.")] = None,
+) -> None:
+    """Say what is installed, which devices, weights and open checkpoints work, what is missing and how to get it."""
     from .doctor import examine
 
-    found = examine(weights)
+    found = examine(weights, models or ())
     if as_json:
         print_json([c.to_dict() for c in found], indent=2)
     else:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import InputError
 
 Shapes = Mapping[str, tuple[int, ...]]
+TYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2, "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+    "BOOL": torch.bool}
+SMALL_BYTES = 4096
 MOST_HEADER_BYTES = 100_000_000  # safetensors' own limit
 REMEDY = "choose a file that is there"
 
@@ -27,6 +34,7 @@ class Header:
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, str]  # in safetensors' words: BF16, F8_E4M3, ...
     metadata: dict[str, str]
+    spans: dict[str, tuple[int, int]]  # where a tensor's bytes begin and how many they are
 
 
 @contextmanager
@@ -74,7 +82,54 @@ def _parsed(path: Path) -> Header:
         raise ValueError(f"it has {size} bytes of {8 + length + end}")
     if wrong := next((key for key, shape in shapes.items() if min(shape, default=0) < 0), None):
         raise ValueError(f"{wrong} is {shapes[wrong]}")
-    return Header(shapes=shapes, dtypes={key: str(entry["dtype"]) for key, entry in entries.items()}, metadata=dict(metadata))
+    spans = {key: tuple(int(n) for n in entry["data_offsets"]) for key, entry in entries.items()}
+    return Header(
+        shapes=shapes, dtypes={key: str(entry["dtype"]) for key, entry in entries.items()}, metadata=dict(metadata),
+        spans={key: (8 + length + start, stop - start) for key, (start, stop) in spans.items()})
+
+
+class TensorFile:
+    """Tensors of a file into memory of their own, one at a time; close it when done.
+
+    Nothing is mapped: pages of a mapping count as this process's memory for as long as it lives, so that a file whose
+    tensors are cast while they are read would be there twice, and one larger than the machine's memory not at all.
+    """
+
+    def __init__(self, path: Path, *, field: str = "weights", remedy: str = REMEDY) -> None:
+        self.header = read_header(path, field=field, remedy=remedy)
+        self._path, self._field, self._file = path, field, path.open("rb", buffering=0)
+
+    def __enter__(self) -> TensorFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def keys(self) -> list[str]:
+        """Names."""
+        return list(self.header.shapes)
+
+    def sketch(self, key: str) -> Tensor:
+        """A tensor's type and shape without its numbers; small ones whole, as a host reads settings from them."""
+        if self.header.spans[key][1] <= SMALL_BYTES:
+            return self.get_tensor(key)
+        return torch.empty(self.header.shapes[key], dtype=TYPES.get(self.header.dtypes[key], torch.uint8), device="meta")
+
+    def get_tensor(self, key: str) -> Tensor:
+        """One tensor on the CPU in the file's type; InputError for a type or a length that cannot be."""
+        dtype = TYPES.get(self.header.dtypes[key])
+        shape, (start, count) = self.header.shapes[key], self.header.spans[key]
+        if dtype is None or math.prod(shape) * dtype.itemsize != count:
+            rule = f"damaged ({key}: {self.header.dtypes[key]} {shape} in {count} bytes)"
+            raise InputError(self._field, self._path, rule, "fetch the file again")
+        values = torch.empty(count, dtype=torch.uint8)
+        into = memoryview(cast(Any, values.numpy()))
+        self._file.seek(start)
+        while len(into) and (read := self._file.readinto(into)):  # a call reads 2 GiB at most
+            into = into[read:]
+        if len(into):
+            raise InputError(self._field, self._path, f"damaged ({key} ends early)", "fetch the file again")
+        return values.view(dtype).reshape(shape) if count else torch.empty(shape, dtype=dtype)
 
 
 def shapes_in(file: Any) -> dict[str, tuple[int, ...]]:

@@ -81,7 +81,7 @@ def test_bench_lists_the_benchmarks_of_the_issue(cli: Run) -> None:
 
 
 def test_bench_json_is_one_object(cli: Run, weights: Path) -> None:
-    done = cli("bench", "memory", "--json", "--seconds", 3, "--weights", weights, "--device", "cpu")
+    done = cli("bench", "memory", "--json", "--part", "stream", "--seconds", 3, "--weights", weights, "--device", "cpu")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert set(result) == {"bench", "machine", "commit", "results"} and result["bench"] == "memory"

@@ -1,17 +1,21 @@
-"""Speed on a GPU (or whatever --device says): ms a chunk of the bundled model, ms a training step of each recipe.
+"""Speed on a GPU (or whatever --device says): the bundled model, training steps, and the 14B and 18B shapes.
 
 Needs torch, numpy and safetensors only, so it runs on a lent machine; sound and portrait are noise, which costs the
-same. Training steps are measured where build/train/inputs.safetensors and the checkpoints they need are there.
+same. `--part` chooses among tiny, training and large. Training steps are measured where build/train/inputs.safetensors and
+the checkpoints they need are there; the large shapes (benchmarks/_large.py) where a CUDA device has the memory.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from benchmarks import _large
+from tm_core.errors import InputError
 from tm_core.streaming.sampler import ChunkedSampler, Scene, Speaker
 from tm_core.train.clips import ClipBank, ClipData
 from tm_core.train.recipes import RECIPES
@@ -23,16 +27,19 @@ CHUNKS, WARM, STEPS = 60, 5, 8
 TRAINED = ("tiny_teacher", "tiny_init", "tiny_student")
 
 
-def run(*, weights: Path | None = None, device: str = "auto") -> list[Result]:
-    """Rows of what was measured; the first says on which device."""
+def run(*, weights: Path | None = None, device: str = "auto", part: Sequence[str] | None = None) -> list[Result]:
+    """Rows of what was measured; the first says on which device. InputError for a part that is not one."""
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    model = load_model(weights, device=chosen)
-    rows: list[Result] = [_row("device", chosen, "")]
-    rows += [_row(f"denoising and decoding a chunk of {n} latents", round(_chunk_ms(model, n, chosen), 2), "ms") for n in (3, 7)]
-    folder = work_folder()
-    if not (folder / "inputs.safetensors").is_file():
-        return [*rows, _row("training steps", "no inputs in " + str(folder), "")]
-    return rows + _training(folder, chosen)
+    parts: dict[str, Callable[[], list[Result]]] = {
+        "tiny": lambda: _tiny(weights, chosen), "training": lambda: _training(work_folder(), chosen), "large": lambda: _large.rows(chosen)}
+    if unknown := set(part or ()) - set(parts):
+        raise InputError("--part", ", ".join(sorted(unknown)), f"bench gpu has {', '.join(parts)}", "choose one of them")
+    return [_row("device", chosen, ""), *(row for name in (part or parts) for row in parts[name]())]
+
+
+def _tiny(weights: Path | None, device: str) -> list[Result]:
+    model = load_model(weights, device=device)
+    return [_row(f"denoising and decoding a chunk of {n} latents", round(_chunk_ms(model, n, device), 2), "ms") for n in (3, 7)]
 
 
 def _row(what: str, value: object, unit: str) -> Result:
@@ -68,6 +75,8 @@ def _chunk_ms(model: object, chunk: int, device: str) -> float:
 
 
 def _training(folder: Path, device: str) -> list[Result]:
+    if not (folder / "inputs.safetensors").is_file():
+        return [_row("training steps", "no inputs in " + str(folder), "")]
     rows, shop = [], Workshop(folder=folder, device=device)
     recipe = RECIPES["tiny_student"]()
     vae, inputs = shop.vae(recipe.model), shop.inputs("train")

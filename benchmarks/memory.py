@@ -1,41 +1,186 @@
-"""Memory of a 10-minute stream that is saved: growth of peak RSS after the first minute.
+"""Memory: of a 10-minute stream that is saved, of both ways of sampling, of a cache before it is there, of loading.
 
-`--seconds` shortens the stream; of less than two minutes the first half is the first minute.
+`--part` chooses among stream, modes, cache and loading. `--seconds` shortens the streams; of less than two minutes the
+first half is the first minute. `--gb` is the size of the checkpoint that is written to be loaded (TM_BENCH_GB, else 3).
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from benchmarks._common import Reporter, Result, load, result, say, speech_of, stream_of, write_wav
+import torch
+
+from benchmarks import _loading, _modes
+from benchmarks._common import ROOT, Reporter, Result, load, result, say, speech_of, stream_of, write_wav
+from benchmarks.parity import BAR, find_host
+from tm_core.config import CacheMode, DiTConfig, Guidance, SamplerConfig, tiny, wan_i2v_14b
+from tm_core.errors import InputError
 from tm_core.media.video_io import VideoWriter
+from tm_core.model.dit import TalkingDiT
+from tm_core.model.talking import TalkingModel
+from tm_core.streaming.memory import GIB, cache_size, check_fits
 from tm_core.streaming.metrics import current_rss_mb
+from tm_core.streaming.sampler import ChunkedSampler, Scene
+from tm_core.vae.tiny import TinyVAE
 
-SECONDS, MAX_GROWTH_MB = 600.0, 50.0
+SECONDS, MODE_SECONDS, MAX_GROWTH_MB = 600.0, 120.0, 50.0
+LOADED_GB, ROOM_GB = 3.0, 1.0  # what is written to be loaded; what loading may take beyond the file
+GB = 1e9
 
 
-def run(*, weights: Path | None = None, device: str = "auto", seconds: float | None = None) -> list[Result]:
+def run(
+    *, weights: Path | None = None, device: str = "auto", seconds: float | None = None, part: Sequence[str] | None = None,
+    gb: float | None = None,
+) -> list[Result]:
+    """The figures of every part, or of those chosen; InputError for a part that is not one."""
+    parts: dict[str, Callable[[], list[Result]]] = {
+        "stream": lambda: stream_rows(load(weights, device), seconds or SECONDS),
+        "modes": lambda: mode_rows(load(weights, "cpu"), seconds or MODE_SECONDS),
+        "cache": cache_rows,
+        "loading": lambda: loading_rows(gb or float(os.environ.get("TM_BENCH_GB", LOADED_GB)))}
+    if unknown := set(part or ()) - set(parts):
+        raise InputError("--part", ", ".join(sorted(unknown)), f"bench memory has {', '.join(parts)}", "choose one of them")
+    return [row for name in (part or parts) for row in parts[name]()]
+
+
+# -- streams ------------------------------------------------------------------------------------------------
+
+
+def stream_rows(model: TalkingModel, total: float) -> list[Result]:
     """Growth of resident memory while a long stream is written to an mp4."""
-    total = seconds or SECONDS
-    warm = min(60.0, total / 2)
     say(f"a stream of {total:g} s, saved as mp4")
-    frames = stream_of(load(weights, device), speech_of(total))
-    meta, tell, first, peak = frames.meta, Reporter(total_s=total), 0.0, 0.0
+    frames = stream_of(model, speech_of(total))
+    meta = frames.meta
     with tempfile.TemporaryDirectory(prefix="tm-bench-") as folder:
         sound = write_wav(Path(folder) / "long.wav", speech_of(total))
         with VideoWriter(Path(folder) / "long.mp4", meta.width, meta.height, meta.fps, audio=sound) as writer:
-            for chunk in frames.chunks():
-                writer.write(chunk.frames)
-                now_s, rss = float(chunk.pts * chunk.time_base), current_rss_mb()
-                peak = max(peak, rss)
-                if now_s <= warm:
-                    first = peak
-                tell(now_s)
-    growth = peak - first
+
+            def saved() -> Iterable[float]:
+                for chunk in frames.chunks():
+                    writer.write(chunk.frames)
+                    yield float(chunk.pts * chunk.time_base)
+
+            warm, first, peak = grown(saved(), total)
     return [
         result("stream", total, "s"),
         result(f"peak RSS in the first {warm:g} s", first, "MB"),
         result("peak RSS", peak, "MB"),
-        result("growth after the first minute", growth, "MB", f"< {MAX_GROWTH_MB:g}", growth < MAX_GROWTH_MB),
+        _growth("growth after the first minute", peak - first),
     ]
+
+
+def grown(shown: Iterable[float], total: float) -> tuple[float, float, float]:
+    """Seconds that count as warm-up, peak RSS within them and in all; `shown`: seconds of video after each chunk."""
+    warm, first, peak, tell = min(60.0, total / 2), 0.0, 0.0, Reporter(total_s=total)
+    for now_s in shown:
+        peak = max(peak, current_rss_mb())
+        first = peak if now_s <= warm else first
+        tell(now_s)
+    return warm, first, peak
+
+
+def _growth(what: str, growth: float) -> Result:
+    return result(what, growth, "MB", f"< {MAX_GROWTH_MB:g}", growth < MAX_GROWTH_MB)
+
+
+def mode_rows(model: TalkingModel, seconds: float) -> list[Result]:
+    """Both ways of sampling: growth over a long stream, and the stream against the same sampled as a whole."""
+    rows = []
+    for mode in _modes.MODES:
+        say(f"{mode}, {seconds:g} s")
+        warm, first, peak = grown(_modes.frames_of(model, mode, seconds), seconds)
+        rows.append(_growth(f"{mode}: growth from {warm:g} s to {seconds:g} s", peak - first))
+    say("both against the whole")
+    chunks, (clips, levels) = _modes.chunks_against_whole(model), _modes.clips_against_whole(model)
+    unit, bar = "max abs difference", f"<= {BAR:g}"
+    return [
+        *rows, result(f"sparse causal chunks: {_modes.WHOLE} streamed, whole", f"{chunks:.2g}", unit, bar, chunks <= BAR),
+        result(f"clips under full attention: {_modes.WHOLE} streamed, whole", f"{clips:.2g}", unit, bar, clips <= BAR),
+        result("clips under full attention: frames shown, whole", levels, "levels of 255", "<= 1", levels <= 1)]
+
+
+# -- the cache ----------------------------------------------------------------------------------------------
+
+PLAIN, GUIDED = Guidance(), Guidance(text=5.0, audio=4.0)
+CACHES: tuple[tuple[CacheMode, Guidance], ...] = (
+    ("per_step", PLAIN), ("clean_rerun", PLAIN), ("recompute", PLAIN), ("per_step", GUIDED), ("clean_rerun", GUIDED))
+
+
+def cache_rows() -> list[Result]:
+    """Predicted against allocated at small size, the prediction at 14B, and what a run that cannot fit is told."""
+    rows, dit = [], wan_i2v_14b().dit
+    for mode, guidance in CACHES:
+        sampler = SamplerConfig(sigmas=(1.0, 0.75), cache_mode=mode, guidance=guidance)
+        name = f"cache {mode}{', guided' if guidance == GUIDED else ''}"
+        predicted, allocated = small_cache(sampler)
+        rows.append(result(
+            f"{name}: allocated at reduced size", allocated, "bytes", f"exactly {predicted} as predicted", allocated == predicted))
+        sizes = {f"{w} x {h}": cache_size(dit, sampler, w, h, torch.bfloat16).total / GB for w, h in ((512, 512), (832, 480))}
+        rows += [result(f"{name}: 14B at {size}, predicted", value, "GB") for size, value in sizes.items()]
+    return [*rows, *(refusal(width, height, free) for width, height, free in ((512, 512, 8.0), (832, 480, 3.0)))]
+
+
+def small_cache(sampler: SamplerConfig) -> tuple[int, int]:
+    """Bytes that are predicted and that a stream allocates: text and picture included, two blocks, 64 x 48 pixels."""
+    cfg = DiTConfig(dim=96, ffn_dim=128, num_heads=2, num_layers=2, text_dim=8, text_len=6, image_dim=16, audio_kind="none")
+    config = replace(tiny(), width=64, height=48, dit=cfg)
+    model = TalkingModel(config=config, dit=TalkingDiT(cfg, dtype=torch.bfloat16), projector=None, vae=TinyVAE(tiny().vae))
+    scene = Scene(reference=torch.zeros(16, 6, 8), speakers=(), frames=1, image=torch.zeros(1, 257, 16))
+    state = ChunkedSampler(model, sampler).open(scene, 0)
+    context = [t for c in state.conditions.values() for block in c.context for t in block if t is not None]
+    return cache_size(cfg, sampler, 64, 48, torch.bfloat16).total, state.cache_bytes + sum(t.nbytes for t in context)
+
+
+def refusal(width: int, height: int, free_gib: float) -> Result:
+    """What a run of the 14B model is told that does not fit."""
+    sampler, said = SamplerConfig(sigmas=(1.0, 0.75)), ""
+    try:
+        check_fits(wan_i2v_14b().dit, sampler, width, height, torch.bfloat16, round(free_gib * GIB))
+    except InputError as error:
+        said = str(error)
+    return result(f"14B at {width} x {height} with {free_gib:g} GiB free", said, "", "refused, with what fits", "; use " in said)
+
+
+# -- loading ------------------------------------------------------------------------------------------------
+
+
+def loading_rows(gb: float) -> list[Result]:
+    """Peak memory of each loader on a base and an adapter of about `gb` together."""
+    say(f"a checkpoint of {gb:g} GB is written")
+    base, adapter = _loading.shapes_of(gb)
+    with _loading.folder_with_room(gb) as folder:
+        files = [_loading.write(Path(folder) / f"{name}.safetensors", shapes, torch.bfloat16, seed)
+                 for seed, (name, shapes) in enumerate((("base", base), ("adapter", adapter)))]
+        sizes = [file.stat().st_size for file in files]
+        rows = [result("loading: base and adapter", sum(sizes) / GB, "GB"),
+                result("loading: width of its blocks", base["patch_embedding.weight"][0], "")]
+        for name, dtype in (("load_open_model", "bfloat16"), ("load_open_model, cast to fp16", "float16")):
+            say(name)
+            rows += _loaded(name, _loading.child(ROOT / "benchmarks" / "_loading.py", dtype, *files), sum(sizes))
+        return [*rows, *_host_rows(files, sizes)]
+
+
+def _host_rows(files: list[Path], sizes: list[int]) -> list[Result]:
+    host = find_host()
+    if host is None:
+        return [result("loading: in ComfyUI", "not measured: no ComfyUI, run `make host`", "")]
+    script = ROOT / "benchmarks" / "_host_loading.py"
+    say("nodes/hosted.py load, and the host's own loader, in the host's Python")
+    ours = _loading.child(script, host[0], ROOT, "pack", "bf16", *files, python=host[1])
+    theirs = _loading.child(script, host[0], ROOT, "host", "bf16", files[0], python=host[1])
+    return [
+        *_loaded("in ComfyUI, nodes/hosted.py load", ours, sum(sizes)),
+        result(f"loading: ComfyUI's own loader, the base alone ({sizes[0] / GB:.2f} GB): peak", theirs["peak"] / GB, "GB")]
+
+
+def _loaded(name: str, found: dict[str, float], size: int) -> list[Result]:
+    most = size + ROOM_GB * GB
+    return [
+        result(f"loading: {name}: peak RSS over that before", found["peak"] / GB, "GB", f"<= {most / GB:.2f} (files + {ROOM_GB:g})",
+               found["peak"] <= most),
+        result(f"loading: {name}: kept, own and mapped", f"{found['own'] / GB:.2f} and {found['mapped'] / GB:.2f}", "GB"),
+        result(f"loading: {name}", found["seconds"], "s")]

@@ -8,6 +8,7 @@ host reads the files, chooses types and casts; weights keep Wan's names. Sound r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,9 +27,11 @@ from ..tm_core.errors import InputError
 from ..tm_core.face.mask import token_mask
 from ..tm_core.model.dit import TalkingDiT
 from ..tm_core.weights.families import HEAD_DIM, Family, Identified, canonical, identify
+from ..tm_core.weights.files import TensorFile
 from ..tm_core.weights.open_models import build_projector
 
 SOUND = "tm_sound"
+PART_BYTES = 2**28
 TYPES = {"default": None, "fp8_e4m3fn": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
 
 
@@ -89,19 +92,32 @@ class TalkingWan(comfy.model_base.WAN21):
 
 def load(files: Sequence[Path], *, preset: str | None = None, weight_type: str = "default", head_dim: int = HEAD_DIM) -> Any:
     """A host MODEL (ModelPatcher) of a base and its adapter, or of one checkpoint; InputError for files that are not one."""
-    merged: dict[str, Tensor] = {}
-    shapes = []
-    for file in files:
-        state, _ = comfy.utils.load_torch_file(str(file), safe_load=True, return_metadata=True)
-        shapes.append({k: tuple(v.shape) for k, v in state.items()})
-        merged |= {canonical(k): v for k, v in state.items()}
-    found = identify(shapes, preset=preset, head_dim=head_dim)
-    config = _configured(merged, found.family, TYPES[weight_type])
-    model = TalkingWan(config, found, device=None)
-    offload = comfy.model_management.unet_offload_device()
-    model = model.to(offload)
-    model.load_model_weights(merged, "")
+    with ExitStack() as stack:
+        sources = [stack.enter_context(TensorFile(Path(file))) for file in files]
+        found = identify([source.header.shapes for source in sources], preset=preset, head_dim=head_dim)
+        read = {canonical(key): partial(source.get_tensor, key) for source in sources for key in source.header.shapes}
+        sketch = {canonical(key): source.sketch(key) for source in sources for key in source.header.shapes}
+        config = _configured(sketch, found.family, TYPES[weight_type])
+        model = TalkingWan(config, found, device=None)
+        offload = comfy.model_management.unet_offload_device()
+        model = model.to(offload)
+        _fill(model, {name: read[name] for name in sketch})
     return comfy.model_patcher.ModelPatcher(model, load_device=comfy.model_management.get_torch_device(), offload_device=offload)
+
+
+def _fill(model: Any, read: dict[str, Callable[[], Tensor]]) -> None:
+    """The weights, some at a time: the host copies them, so a whole state dict would be in memory beside its copy."""
+    network, part, held = model.diffusion_model, dict[str, Tensor](), 0
+    if type(network.head.head)._load_from_state_dict is not torch.nn.Module._load_from_state_dict:
+        model.load_model_weights({name: get() for name, get in read.items()}, "")  # layers of the host's that must see all at once
+        return
+    for name, get in read.items():
+        part[name] = get()
+        held += part[name].nbytes
+        if held >= PART_BYTES:
+            network.load_state_dict(model.model_config.process_unet_state_dict(part), strict=False)
+            part, held = {}, 0
+    network.load_state_dict(model.model_config.process_unet_state_dict(part), strict=False)
 
 
 def _configured(state: dict[str, Tensor], family: Family, dtype: torch.dtype | None) -> Any:

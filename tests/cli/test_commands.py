@@ -8,8 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
 from tm_core.cli.bench import available, machine, result_line
+from tm_core.vae.taehv import TAEHV
+from tm_core.weights.families import FAMILIES
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMANDS = ("animate", "score", "doctor", "bench", "train")
@@ -48,6 +51,27 @@ def test_doctor_names_the_remedy_for_missing_weights(cli: Run, tmp_path: Path) -
     assert line.startswith("MISSING") and "absent.safetensors" in line
 
 
+def test_doctor_lists_open_checkpoints_and_what_each_family_needs(cli: Run, weights: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    (models / "diffusion_models").mkdir(parents=True)
+    (models / "diffusion_models" / "cut.safetensors").write_bytes(b"\x10")
+    (models / "vae_approx").mkdir()
+    save_file(TAEHV().state_dict(), models / "vae_approx" / "taew2_1.safetensors")
+    done = cli("doctor", "--json", "--weights", weights, "--models", models)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {check["what"]: check for check in json.loads(done.stdout)}
+    assert found["vae_approx/taew2_1.safetensors"]["ok"] and not found["diffusion_models/cut.safetensors"]["ok"]
+    assert {f"family {f.title}" for f in FAMILIES.values()} <= set(found)
+    said = cli("doctor", "--weights", weights, "--models", models).stdout
+    assert "no use  diffusion_models/cut.safetensors: damaged" in said
+    assert "partly  family InfiniteTalk: found vae taew2_1.safetensors; needs base Wan2.1 I2V 14B into models/diffusion_models;" in said
+
+
+def test_doctor_says_which_named_folder_is_not_there(cli: Run, weights: Path, tmp_path: Path) -> None:
+    done = cli("doctor", "--weights", weights, "--models", tmp_path / "nowhere")
+    assert done.returncode == 1 and "nowhere: no such folder" in done.stdout
+
+
 def test_bench_lists_the_benchmarks_of_the_issue(cli: Run) -> None:
     done = cli("bench", "--list")
     assert done.returncode == 0
@@ -57,7 +81,7 @@ def test_bench_lists_the_benchmarks_of_the_issue(cli: Run) -> None:
 
 
 def test_bench_json_is_one_object(cli: Run, weights: Path) -> None:
-    done = cli("bench", "memory", "--json", "--seconds", 3, "--weights", weights, "--device", "cpu")
+    done = cli("bench", "memory", "--json", "--part", "stream", "--seconds", 3, "--weights", weights, "--device", "cpu")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert set(result) == {"bench", "machine", "commit", "results"} and result["bench"] == "memory"

@@ -62,7 +62,7 @@ def test_two_files_are_the_model_that_was_saved(tmp_path: Path, kind: AudioKind,
         "text": numbers("t", (1, 4, 32)), "image": numbers("i", (1, 257, 1280)), "audio": numbers("a", (1, 3, 5, 24))}
     with torch.no_grad():
         difference = (model.dit(**data) - whole(**data)).abs().max()
-    assert difference <= 1e-5  # mapped weights lie at other addresses than copied ones: kernels may add in another order
+    assert difference <= 1e-5  # weights lie at other addresses: kernels may add in another order
 
 
 def test_liveacts_memory_is_loaded_with_the_rest(tmp_path: Path) -> None:

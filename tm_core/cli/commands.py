@@ -100,11 +100,16 @@ def score(
 
 
 @app.command()
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False, weights: Weights = None) -> None:
-    """Say what is installed, which devices and weights work, what is missing and how to get it."""
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    weights: Weights = None,
+    models: Annotated[list[Path] | None, typer.Option(
+        help="A ComfyUI models folder to look for open checkpoints in; may be given again. COMFYUI_PATH's if left out.")] = None,
+) -> None:
+    """Say what is installed, which devices, weights and open checkpoints work, what is missing and how to get it."""
     from .doctor import examine
 
-    found = examine(weights)
+    found = examine(weights, models or ())
     if as_json:
         print_json([c.to_dict() for c in found], indent=2)
     else:
@@ -123,6 +128,8 @@ def bench(
     device: Device = "auto",
     seconds: Annotated[float | None, typer.Option(help="Shorter or longer than the benchmark's own duration.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for what the benchmark leaves to look at.")] = None,
+    part: Annotated[list[str] | None, typer.Option(help="One part of a benchmark that has several; may be given again.")] = None,
+    gb: Annotated[float | None, typer.Option(help="Size of the checkpoint that `bench memory` writes to load it.")] = None,
 ) -> None:
     """Measure the figures that README and docs quote; exit code 1 if one misses its bar."""
     from .bench import available, run_bench
@@ -131,7 +138,7 @@ def bench(
         for entry, purpose in available().items():
             typer.echo(f"{entry:10} {purpose}")
         return
-    result = run_bench(name, weights=weights, device=device, seconds=seconds, out=out)
+    result = run_bench(name, weights=weights, device=device, seconds=seconds, out=out, part=part or None, gb=gb)
     if as_json:
         print_json(result)
     if not all(r["ok"] is not False for r in result["results"]):

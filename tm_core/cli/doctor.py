@@ -7,12 +7,15 @@ import importlib.util
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..weights.inventory import Found, Readiness
 
 REQUIRED = ("torch", "numpy", "safetensors", "librosa", "einops", "av", "PIL", "scipy")
 EXTRAS = {
@@ -25,6 +28,7 @@ EXTRAS = {
 DISTRIBUTION = {"PIL": "pillow"}
 ENCODERS = ("libx264", "aac")
 ENOUGH_DISK_GB = 1.0
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,7 @@ class Check:
     ok: bool
     optional: bool = False
     remedy: str = ""
+    word: str = "absent"  # for an optional one that is not ok
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types."""
@@ -43,13 +48,13 @@ class Check:
 
     def line(self) -> str:
         """For people."""
-        mark = "ok     " if self.ok else "absent " if self.optional else "MISSING"
+        mark = "ok     " if self.ok else f"{self.word:7}" if self.optional else "MISSING"
         return f"{mark} {self.what}: {self.found}" + (f"; {self.remedy}" if self.remedy and not self.ok else "")
 
 
-def examine(weights: Path | None = None) -> list[Check]:
-    """Every finding, the ones the main job needs first."""
-    return [*_system(), *_packages(), *_codecs(), *_devices(), *_models(weights), *_extras()]
+def examine(weights: Path | None = None, models: Sequence[Path] = ()) -> list[Check]:
+    """Every finding, the ones the main job needs first; `models`: ComfyUI models folders to look for open checkpoints in."""
+    return [*_system(), *_packages(), *_codecs(), *_devices(), *_models(weights), *_extras(), *_open_checkpoints(models)]
 
 
 def _system() -> Iterator[Check]:
@@ -122,3 +127,42 @@ def _models(weights: Path | None) -> Iterator[Check]:
         yield Check(what="face models", found="usable", ok=True)
     except (InputError, OSError) as error:
         yield Check(what="face models", found=str(error), ok=False, remedy="reinstall the package")
+
+
+def _open_checkpoints(named: Sequence[Path]) -> Iterator[Check]:
+    """Files in the models folders, then what each family still needs."""
+    from ..weights.inventory import HOME, default_folders, readiness, search
+
+    folders = list(named) or default_folders(ROOT)
+    found: list[Found] = []
+    if not folders:
+        yield Check(
+            what="open checkpoints", found="no ComfyUI models folder to search", ok=False, optional=True,
+            remedy=f"name one with --models, or set {HOME}")
+        return
+    for folder in folders:
+        try:
+            files = list(search(folder))
+        except InputError as error:
+            yield Check(what="models", found=str(error), ok=False, optional=not named)
+            continue
+        yield Check(what="models", found=f"{len(files)} files in {folder}", ok=True)
+        yield from map(_file, files)
+        found += files
+    yield from map(_family, readiness(found))
+
+
+def _file(file: Found) -> Check:
+    useless = file.kind is None
+    return Check(
+        what=f"{file.folder}/{file.path.name}", found=file.line(), ok=not useless and not file.misplaced, optional=True,
+        word="no use" if useless else "move")
+
+
+def _family(answer: Readiness) -> Check:
+    parts = [f"complete: {', '.join(answer.have)}" if answer.ok else f"found {', '.join(answer.have) or 'nothing of it'}"]
+    parts += [f"needs {missing}" for missing in answer.missing]
+    parts += answer.notes if answer.have else ()
+    return Check(
+        what=f"family {answer.family.title}", found="; ".join(parts), ok=answer.ok, optional=True,
+        word="partly" if answer.have else "absent")

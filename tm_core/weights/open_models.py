@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..model.dit import TalkingDiT
 from ..model.open_projectors import FantasyProjector, FantasyProjectorConfig, GroupedProjector, GroupedProjectorConfig
 from .families import HEAD_DIM, Family, Identified, identify
-from .files import fill, opened, shapes_in
+from .files import TensorFile, fill
 
 PROJECTORS = {"fantasytalking": "proj_model.", "multitalk": "audio_proj.", "liveact": "audio_proj."}
 SCALES = (".scale_weight", ".weight_scale")  # beside a layer's fp8 weight: the host's two spellings
@@ -40,8 +40,8 @@ def load_open_model(
 ) -> OpenModel:
     """The model of a base and its adapter, or of one whole checkpoint; InputError for files that are not one."""
     with ExitStack() as stack:
-        sources = [stack.enter_context(opened(path)) for path in files]
-        found = identify([shapes_in(f) for f in sources], preset=preset, head_dim=head_dim)
+        sources = [stack.enter_context(TensorFile(path)) for path in files]
+        found = identify([source.header.shapes for source in sources], preset=preset, head_dim=head_dim)
         reader = Reader(sources, found, torch.device(device), dtype)
         with torch.device("meta"):
             dit, projector = TalkingDiT(found.dit, operations=operations), build_projector(found, operations)
@@ -65,14 +65,14 @@ def build_projector(
 class Reader:
     """One tensor at a time by our name, on its device and in its type."""
 
-    def __init__(self, sources: Sequence[Any], found: Identified, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, sources: Sequence[TensorFile], found: Identified, device: torch.device, dtype: torch.dtype) -> None:
         self._names, self._device, self._dtype = found.names, device, dtype
-        self._owner = {key: f for f in sources for key in f.keys()}  # noqa: SIM118 - not a dict
+        self._owner = {key: source for source in sources for key in source.header.shapes}
 
     def __call__(self, name: str) -> Tensor:
         """The tensor; fp8 multiplied by its layer's scale."""
         key = self._names[name]
-        value: Tensor = self._owner[key].get_tensor(key)
+        value = self._owner[key].get_tensor(key)
         if value.element_size() == 1:
             return self._unscaled(key, value)
         return value.to(self._device, self._dtype)

@@ -24,8 +24,7 @@ from tm_core.audio.wav2vec2 import Wav2Vec2  # noqa: E402 - after the path
 from tm_core.config import CacheMode, Guidance, ModelConfig, SamplerConfig, paper_18b, tiny, wan_i2v_14b  # noqa: E402
 from tm_core.model.audio_projector import AudioProjector  # noqa: E402
 from tm_core.model.dit import TalkingDiT  # noqa: E402
-from tm_core.streaming.clips import clip_of  # noqa: E402
-from tm_core.streaming.guidance import noise_levels, passes  # noqa: E402
+from tm_core.streaming.guidance import passes  # noqa: E402
 from tm_core.streaming.memory import cache_size  # noqa: E402
 from tm_core.vae.taehv import TAEHV  # noqa: E402
 from tm_core.vae.wan import WanVAE  # noqa: E402
@@ -64,7 +63,8 @@ def defaults() -> str:
     """How each family is sampled."""
     def row(f: Family) -> list[object]:
         steps = f"{f.steps} at {', '.join(f'{t:g}' for t in f.timesteps)}" if f.timesteps else f.steps
-        mode = "clips, full attention" if f.mode == "bidirectional" else "sparse causal chunks"
+        causal = "sparse causal chunks" if f.memory is None else "causal chunks, compressed history"
+        mode = "clips, full attention" if f.mode == "bidirectional" else causal
         return [f.title, f"`{f.name}`", mode, frames(f), steps, f"{f.shift:g}", guided(f.guidance), f.clip_frames,
                 f.motion_frames or "none", f.licence, f.source]
 
@@ -99,7 +99,9 @@ def refused() -> str:
 
 def parameters(family: Family) -> int:
     """Numbers in a family's base and adapter at the published sizes."""
-    dit = replace(wan_i2v_14b().dit, audio_kind=AUDIO_KINDS[family.layout], audio_dim=AUDIO_DIMS[family.layout])
+    dit = replace(
+        wan_i2v_14b().dit, audio_kind=AUDIO_KINDS[family.layout], audio_dim=AUDIO_DIMS[family.layout],
+        memory_stride=5 if family.memory is not None else 0)
     return sum(math.prod(shape) for shape in expected(dit, family.layout).values())
 
 
@@ -118,14 +120,6 @@ def weights() -> str:
     return table(["model, base and adapter together", "parameters", "bf16 or fp16", "fp8, every tensor"], rows)
 
 
-def own_sampler(family: Family) -> SamplerConfig:
-    """A family's own way of sampling, as far as memory depends on it."""
-    levels = noise_levels(family.steps, family.shift)
-    if family.mode == "bidirectional":
-        return SamplerConfig(sigmas=levels, guidance=family.guidance, clip=clip_of(family.clip_frames, max(1, family.motion_frames)))
-    return SamplerConfig(sigmas=levels, guidance=family.guidance, chunk_latents=family.clip_frames // 4)
-
-
 def cache() -> str:
     """Bytes of the keys and values that a stream of a 14B model keeps between chunks."""
     def stream(mode: CacheMode, guidance: Guidance) -> SamplerConfig:
@@ -135,10 +129,10 @@ def cache() -> str:
         "chunks of 3 latents, 2 steps, `per_step` (the paper)": stream("per_step", Guidance()),
         "the same, `clean_rerun` or `recompute`": stream("clean_rerun", Guidance()),
         "the same, `per_step`, guided by text and sound": stream("per_step", Guidance(text=5.0, audio=4.0))}
-    wanted |= {f"{f.title}'s chunks and steps": own_sampler(f) for f in FAMILIES.values() if f.mode == "sparse_causal"}
+    wanted |= {f"{f.title}'s chunks and history": f.sampler() for f in FAMILIES.values() if f.mode == "sparse_causal"}
     clips = [f for f in FAMILIES.values() if f.mode == "bidirectional"]
     wanted[f"clips: {', '.join(f.title for f in clips)}"] = max(
-        map(own_sampler, clips), key=lambda s: cache_size(wan_i2v_14b().dit, s, *PICTURES[0], torch.bfloat16).total)
+        (f.sampler() for f in clips), key=lambda s: cache_size(wan_i2v_14b().dit, s, *PICTURES[0], torch.bfloat16).total)
     dit, rows = wan_i2v_14b().dit, []
     for name, sampler in wanted.items():
         sizes = [cache_size(dit, sampler, w, h, torch.bfloat16) for w, h in PICTURES]

@@ -19,6 +19,7 @@ MADE = {p: torch.tensor([v]) for p, v in ((BOTH, 7.0), (NO_TEXT, 5.0), (NO_AUDIO
     (Guidance(text=5.0, audio=4.0), 3, 2 + 5 * (7 - 5) + 4 * (5 - 2)),
     (Guidance(text=5.0, audio=4.0, rule="fantasytalking"), 3, 2 + 5 * (3 - 2) + 4 * (7 - 3)),
     (Guidance(audio=4.0, rule="fantasytalking"), 2, 3 + 4 * (7 - 3)),
+    (Guidance(text=5.0), 2, 5 + 5 * (7 - 5)),
     (Guidance(text=5.0, rule="fantasytalking"), 2, 5 + 5 * (7 - 5)),
 ], ids=str)
 def test_outputs_are_joined_as_the_family_does(guidance: Guidance, count: int, value: float) -> None:

@@ -35,9 +35,9 @@ def passes(guidance: Guidance) -> tuple[Pass, ...]:
         return (BOTH,)
     if guidance.text == 1:
         return BOTH, NO_AUDIO
-    if guidance.rule == "fantasytalking":
-        return (BOTH, NO_TEXT) if guidance.audio == 1 else (BOTH, NO_AUDIO, NEITHER)
-    return BOTH, NO_TEXT, NEITHER
+    if guidance.audio == 1:
+        return BOTH, NO_TEXT
+    return (BOTH, NO_AUDIO, NEITHER) if guidance.rule == "fantasytalking" else (BOTH, NO_TEXT, NEITHER)
 
 
 def of_steps(sampler: SamplerConfig) -> tuple[Guidance, ...]:

@@ -28,7 +28,7 @@ from ..model.talking import TalkingModel
 from ..timeline import Timeline
 from .cancel import CancelToken
 from .guidance import BOTH, Pass, join, of_steps, passes
-from .sampler import LatentChunk, Scene, chunk_noise, listen, stack_masks
+from .sampler import LatentChunk, Scene, chunk_noise, listen, spending, stack_masks
 
 Evaluate = Callable[[Tensor, int], Tensor]
 
@@ -84,15 +84,10 @@ class CompressedSampler:
     def step(self, state: CompressedState, cancel: CancelToken | None = None) -> tuple[LatentChunk, CompressedState]:
         """The next chunk and the state after it.
 
-        Raises Cancelled between denoising steps. A state is spent by its step, finished or cut short: RuntimeError
-        for one stepped twice, because its buffers hold something later by then.
+        Raises Cancelled between denoising steps, and RuntimeError for a state stepped twice.
         """
-        if state.buffers.chunk != state.chunk:
-            raise RuntimeError(f"the state before chunk {state.chunk} is spent; open the stream again")
-        state.buffers.chunk = None
-        with torch.inference_mode():
+        with spending(state):
             latents = self._denoise(state, cancel or CancelToken())
-        state.buffers.chunk = state.chunk + 1
         return LatentChunk(index=state.chunk, latents=latents), replace(state, chunk=state.chunk + 1)
 
     def _denoise(self, state: CompressedState, token: CancelToken) -> Tensor:

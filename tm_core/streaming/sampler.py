@@ -15,9 +15,10 @@ Shapes: B=1, C latent channels, F latents, S tokens, W x M one audio window, P s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -101,6 +102,29 @@ def chunk_noise(seed: int, chunk: int, step: int, shape: tuple[int, ...]) -> Ten
     return torch.randn(shape, generator=generator)
 
 
+class Spendable(Protocol):
+    """A state whose buffers the next step overwrites."""
+
+    @property
+    def buffers(self) -> Any:
+        """With the number of the chunk they stand before, None once a step was cut short."""
+
+    @property
+    def chunk(self) -> int:
+        """The chunk this state stands before."""
+
+
+@contextmanager
+def spending(state: Spendable) -> Iterator[None]:
+    """One step of a state: RuntimeError for one that is spent, because its buffers hold something later by then."""
+    if state.buffers.chunk != state.chunk:
+        raise RuntimeError(f"the state before chunk {state.chunk} is spent; open the stream again")
+    state.buffers.chunk = None
+    with torch.inference_mode():
+        yield
+    state.buffers.chunk = state.chunk + 1
+
+
 class ChunkedSampler:
     """`open` a stream, then `step` through its chunks."""
 
@@ -129,14 +153,10 @@ class ChunkedSampler:
         """The next chunk and the state after it.
 
         Raises Cancelled between denoising steps. A state is spent by its step, finished or cut short: RuntimeError
-        for one stepped twice, because its buffers hold something later by then.
+        for one stepped twice.
         """
-        if state.buffers.chunk != state.chunk:
-            raise RuntimeError(f"the state before chunk {state.chunk} is spent; open the stream again")
-        state.buffers.chunk = None
-        with torch.inference_mode():
+        with spending(state):
             chunk = self._denoise(state, cancel or CancelToken())
-        state.buffers.chunk = state.chunk + 1
         return chunk, replace(state, chunk=state.chunk + 1)
 
     def _denoise(self, state: SamplerState, token: CancelToken) -> LatentChunk:

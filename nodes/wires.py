@@ -9,4 +9,6 @@ AudioWindows = io.Custom("TM_AUDIO_WINDOWS")  # tm_core.app.Voice
 Speaker = io.Custom("TM_SPEAKER")  # tm_core.app.Speech
 Portrait = io.Custom("TM_PORTRAIT")  # tm_core.app.Subject
 LatentStream = io.Custom("TM_LATENT_STREAM")  # tm_core.streaming.handles.LatentStream
-FrameStream = io.Custom("TM_FRAME_STREAM")  # tm_core.streaming.handles.FrameStream
+FrameStream = io.Custom("TM_FRAME_STREAM")  # tm_core.streaming.compose.Frames: a FrameStream, or several composed
+Cast = io.Custom("TM_CAST")  # tuple of tm_core.scenes.Character
+Layers = io.Custom("TM_LAYERS")  # tuple of tm_core.scenes.Placement

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -235,28 +235,35 @@ def _picture_subject(rgb: np.ndarray, config: ModelConfig, face_index: int | Non
 
 
 def build_scene(
-    model: TalkingModel, subject: Subject, speech: Speech, *, choices: Choices | None = None, prompt: Prompt | None = None,
+    model: TalkingModel, subject: Subject, speech: Speech, *, others: Sequence[tuple[Subject, Speech]] = (),
+    choices: Choices | None = None, prompt: Prompt | None = None,
 ) -> BuiltScene:
-    """Portrait, voice and prompt as the sampler takes them; InputError for what does not fit this model."""
-    config, prompt = model.config, prompt or Prompt()
+    """Portrait, voice and prompt as the sampler takes them; InputError for what does not fit this model.
+
+    `others`: who else speaks in the same picture, each with a mask of their own. The video is as long as the first voice.
+    """
+    config, prompt, voice = model.config, prompt or Prompt(), speech.voice
     sampler = settings(config, choices or Choices())
+    speakers = tuple(_speaker(config, sampler, *member) for member in [(subject, speech), *others])
+    meta = StreamMeta(
+        width=config.width, height=config.height, num_frames=voice.num_frames, timeline=timeline_of(config, sampler),
+        audio_s=voice.duration_s, audio=voice.source or voice.waveform)
+    scene = Scene(
+        reference=encode_picture(model, subject.image, sampler), speakers=speakers, frames=voice.num_frames, picture=subject.image,
+        text=_needed(config, "positive", prompt.text, True), image=prompt.image,
+        negative=_needed(config, "negative", prompt.negative, sampler.guidance.text != 1))
+    return BuiltScene(scene=scene, image=subject.image, meta=meta, sampler=sampler)
+
+
+def _speaker(config: ModelConfig, sampler: SamplerConfig, subject: Subject, speech: Speech) -> Speaker:
     size = subject.portrait.image.shape[:2]
     if size != (config.height, config.width):
         raise InputError(
             "portrait", f"{size[1]}x{size[0]}", f"the model draws {config.width}x{config.height}",
             "prepare the portrait with the model that animates it")
-    voice = speech.voice
-    speaker = Speaker(
-        windows=partial(voice.windows, each_clip=sampler.clip is not None), speaking=speech.speaking,
+    return Speaker(
+        windows=partial(speech.voice.windows, each_clip=sampler.clip is not None), speaking=speech.speaking,
         mask=torch.from_numpy(token_mask(subject.mask, config.token_hw)))
-    meta = StreamMeta(
-        width=config.width, height=config.height, num_frames=voice.num_frames, timeline=timeline_of(config, sampler),
-        audio_s=voice.duration_s, audio=voice.source or voice.waveform)
-    scene = Scene(
-        reference=encode_picture(model, subject.image, sampler), speakers=(speaker,), frames=voice.num_frames, picture=subject.image,
-        text=_needed(config, "positive", prompt.text, True), image=prompt.image,
-        negative=_needed(config, "negative", prompt.negative, sampler.guidance.text != 1))
-    return BuiltScene(scene=scene, image=subject.image, meta=meta, sampler=sampler)
 
 
 def _needed(config: ModelConfig, name: str, text: Tensor | None, needed: bool) -> Tensor | None:

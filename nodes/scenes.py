@@ -1,0 +1,230 @@
+"""TM_PasteBack, TM_Character, TM_SceneStream, TM_Layer and TM_Canvas: several faces, one video."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from tempfile import mkstemp
+from typing import Any
+
+from torch import Tensor
+
+from ..tm_core import app, scenes
+from ..tm_core.settings import Choices
+from ..tm_core.streaming.compose import Frames
+from ..tm_core.weights.loading import TalkingModel
+from . import bridge, compat, pictures, sound, wires
+from .compat import io
+from .stream import MAX_SEED
+
+MOST_PIXELS = scenes.MOST_SIDE
+
+
+def mix_file() -> Path:
+    """A new name in the host's temporary folder."""
+    handle, name = mkstemp(prefix="tm_mix_", suffix=".wav", dir=compat.temp_folder())
+    os.close(handle)
+    return Path(name)
+
+
+class PasteBack(io.ComfyNode):
+    """An animated crop put back into the picture it was cut from."""
+
+    @classmethod
+    def define_schema(cls) -> Any:
+        """Schema of TM_PasteBack."""
+        return compat.schema(
+            node_id="TM_PasteBack",
+            display_name="Paste Back",
+            description="Puts the animated face back into the picture it was cut from, at the picture's own size. Pixels outside the "
+            "soft-edged crop stay as they are, to the bit.",
+            inputs=[
+                compat.field(wires.FrameStream, "frames", tooltip="The animated crop."),
+                compat.field(io.Image, "image", tooltip="The picture that Portrait and Face Mask was given."),
+                compat.field(wires.Portrait, "portrait", tooltip="What Portrait and Face Mask made of it: it knows the place."),
+            ],
+            outputs=[wires.FrameStream.Output("pasted", display_name="frame stream", tooltip="The whole picture, talking.")],
+        )
+
+    @classmethod
+    def execute(cls, frames: Frames, image: Tensor, portrait: app.Subject) -> Any:
+        """Describe the stream; InputError for another picture."""
+        return io.NodeOutput(scenes.put_back(pictures.picture_of(image), [frames], [portrait]))
+
+
+class Character(io.ComfyNode):
+    """Somebody who takes part in a scene."""
+
+    @classmethod
+    def define_schema(cls) -> Any:
+        """Schema of TM_Character."""
+        return compat.schema(
+            node_id="TM_Character",
+            display_name="Character",
+            description="A face of a picture and what it says. Chain several for a scene.",
+            inputs=[
+                compat.field(wires.Portrait, "portrait", tooltip="The face, from Portrait and Face Mask of the scene's picture."),
+                compat.field(wires.Speaker, "speaker", tooltip="What is said and when, from Speaking / Silence."),
+                compat.field(wires.Cast, "others", optional=True, tooltip="The characters before this one."),
+                compat.field(io.String, "name", default="", tooltip="For messages; may stay empty."),
+                compat.field(
+                    io.Float, "gain_db", default=0.0, min=-60.0, max=20.0, step=0.5, advanced=True,
+                    tooltip="Louder or softer in the mix, in dB."),
+                compat.field(
+                    io.Float, "pan", default=0.0, min=-1.0, max=1.0, step=0.05, advanced=True,
+                    tooltip="Where the voice comes from: -1 left, 0 middle, 1 right."),
+            ],
+            outputs=[wires.Cast.Output("cast", display_name="cast", tooltip="Everybody so far.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, portrait: app.Subject, speaker: app.Speech, name: str = "", gain_db: float = 0.0, pan: float = 0.0,
+        others: tuple[scenes.Character, ...] = (),
+    ) -> Any:
+        """Add."""
+        return io.NodeOutput((*others, scenes.Character(subject=portrait, speech=speaker, name=name, gain_db=gain_db, pan=pan)))
+
+
+class SceneStream(io.ComfyNode):
+    """Several faces of one picture, talking."""
+
+    @classmethod
+    def define_schema(cls) -> Any:
+        """Schema of TM_SceneStream."""
+        return compat.schema(
+            node_id="TM_SceneStream",
+            display_name="Scene of Several Faces",
+            description="Animates every character of a picture, each with a voice and a schedule, and gives the whole picture with all "
+            "voices mixed. Nothing is computed before a preview, save or collect node pulls.",
+            inputs=[
+                compat.field(wires.Model, "model", tooltip="The model that draws."),
+                compat.field(io.Image, "image", tooltip="The picture, of any size, from which the portraits were cut."),
+                compat.field(wires.Cast, "cast", tooltip="The characters."),
+                compat.field(
+                    io.Int, "seed", default=0, min=0, max=MAX_SEED, control_after_generate=True,
+                    tooltip="The same seed and inputs give the same video. Each character draws from a seed of its own."),
+                compat.field(
+                    io.Int, "steps", default=0, min=0, max=100, advanced=True,
+                    tooltip="Denoising steps. 0: as many as the model was made for."),
+                compat.field(
+                    io.Combo, "device", options=compat.devices(), default=compat.AUTO, advanced=True,
+                    tooltip="Where frames are decoded. auto: where the model is."),
+                compat.field(
+                    io.Int, "queue_depth", default=2, min=1, max=16, advanced=True, tooltip="Chunks that may wait between the workers."),
+                compat.field(io.Conditioning, "positive", optional=True, tooltip="Open models only: the prompt."),
+                compat.field(io.Conditioning, "negative", optional=True, tooltip="Open models with text guidance only: what to avoid."),
+                compat.field(
+                    io.ClipVisionOutput, "clip_vision_output", optional=True,
+                    tooltip="Open models only: the picture as CLIP Vision Encode sees it."),
+            ],
+            outputs=[
+                wires.FrameStream.Output("frames", display_name="frame stream", tooltip="The whole picture, for any number of sinks."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: TalkingModel, image: Tensor, cast: tuple[scenes.Character, ...], seed: int, steps: int = 0, device: str = compat.AUTO,
+        queue_depth: int = 2, positive: Any = None, negative: Any = None, clip_vision_output: Any = None,
+    ) -> Any:
+        """Describe the stream; InputError for characters that cannot stand in one scene."""
+        prompt = app.Prompt(
+            text=bridge.prompt_of(positive, "positive"), negative=bridge.prompt_of(negative, "negative"),
+            image=bridge.picture_tokens(clip_vision_output))
+        seconds = max(c.speech.voice.duration_s for c in cast) if cast else 0.0
+        path = mix_file()
+        try:
+            stream = scenes.scene_stream(
+                model, pictures.picture_of(image), cast, scenes.write_mix([c.track for c in cast], seconds, path), seed=seed,
+                choices=Choices(steps=steps or None), prompt=prompt,
+                device=None if device == compat.AUTO else compat.device_named(device), queue_depth=queue_depth)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        sound.remove_with(stream, path)
+        return io.NodeOutput(stream)
+
+
+class Layer(io.ComfyNode):
+    """A stream with a place on a canvas."""
+
+    @classmethod
+    def define_schema(cls) -> Any:
+        """Schema of TM_Layer."""
+        return compat.schema(
+            node_id="TM_Layer",
+            display_name="Layer",
+            description="Gives a stream its place on a canvas. Chain several; Canvas puts them together.",
+            inputs=[
+                compat.field(wires.FrameStream, "frames", tooltip="The stream."),
+                compat.field(wires.Layers, "others", optional=True, tooltip="The layers before this one."),
+                compat.field(io.Int, "x", default=0, min=-MOST_PIXELS, max=MOST_PIXELS, tooltip="Left edge on the canvas, in pixels."),
+                compat.field(io.Int, "y", default=0, min=-MOST_PIXELS, max=MOST_PIXELS, tooltip="Upper edge on the canvas, in pixels."),
+                compat.field(io.Int, "width", default=0, min=0, max=MOST_PIXELS, tooltip="Width on the canvas. 0: the stream's own."),
+                compat.field(io.Int, "height", default=0, min=0, max=MOST_PIXELS, tooltip="Height on the canvas. 0: the stream's own."),
+                compat.field(io.Int, "layer", default=0, min=-100, max=100, tooltip="Higher ones cover lower ones."),
+                compat.field(io.Boolean, "soft_edge", default=False, tooltip="Fade out towards the edge instead of a hard border."),
+                compat.field(
+                    io.Float, "start_s", default=0.0, min=0.0, max=36000.0, step=0.1, advanced=True,
+                    tooltip="When the stream begins, in seconds. Before, its first frame stands; after its end the last."),
+                compat.field(
+                    io.Float, "gain_db", default=0.0, min=-60.0, max=20.0, step=0.5, advanced=True,
+                    tooltip="Louder or softer in the mix, in dB."),
+                compat.field(
+                    io.Float, "pan", default=0.0, min=-1.0, max=1.0, step=0.05, advanced=True,
+                    tooltip="Where its sound comes from: -1 left, 0 middle, 1 right."),
+            ],
+            outputs=[wires.Layers.Output("layers", display_name="layers", tooltip="All layers so far.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, frames: Frames, x: int, y: int, width: int, height: int, layer: int, soft_edge: bool, start_s: float = 0.0,
+        gain_db: float = 0.0, pan: float = 0.0, others: tuple[scenes.Placement, ...] = (),
+    ) -> Any:
+        """Add."""
+        sound.present(frames.meta.audio)
+        return io.NodeOutput((*others, scenes.Placement(
+            frames=frames, x=x, y=y, width=width, height=height, z=layer, soft=soft_edge, start_s=start_s, gain_db=gain_db, pan=pan)))
+
+
+class Canvas(io.ComfyNode):
+    """Layers put together."""
+
+    @classmethod
+    def define_schema(cls) -> Any:
+        """Schema of TM_Canvas."""
+        return compat.schema(
+            node_id="TM_Canvas",
+            display_name="Canvas",
+            description="Puts streams together on one canvas, on one timeline, with their sounds mixed. Portraits may come from different "
+            "models.",
+            inputs=[
+                compat.field(wires.Layers, "layers", tooltip="What stands where."),
+                compat.field(io.Int, "width", default=1024, min=16, max=MOST_PIXELS, tooltip="Width of the canvas in pixels."),
+                compat.field(io.Int, "height", default=512, min=16, max=MOST_PIXELS, tooltip="Height of the canvas in pixels."),
+                compat.field(io.String, "background", default="black", tooltip="A colour: a name such as black, or #rrggbb."),
+                compat.field(io.Image, "image", optional=True, tooltip="A picture as the background; it sets the size instead."),
+                compat.field(
+                    io.Float, "fps", default=0.0, min=0.0, max=120.0, step=1.0, advanced=True,
+                    tooltip="Frames per second. 0: those of the first layer."),
+            ],
+            outputs=[wires.FrameStream.Output("frames", display_name="frame stream", tooltip="The canvas, for any number of sinks.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, layers: tuple[scenes.Placement, ...], width: int, height: int, background: str, image: Tensor | None = None, fps: float = 0.0,
+    ) -> Any:
+        """Describe the stream; InputError for a layer beside the canvas."""
+        canvas = scenes.background(width, height, background) if image is None else pictures.picture_of(image)
+        path = mix_file()
+        try:
+            stream = scenes.assemble(canvas, layers, fps=fps, sound_folder=path.parent, sound_name=path.name)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        sound.remove_with(stream, path)
+        return io.NodeOutput(stream)
+

@@ -1,0 +1,61 @@
+"""Sounds mixed: level, place, time; read at full rate and never clipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tm_core.errors import InputError
+from tm_core.media.audio_io import Waveform
+from tm_core.media.mix import MIX_RATE, Track, mix, write_mix
+
+
+def tone(seconds: float = 0.5, level: float = 0.25, rate: int = 16000, pitch: float = 440.0) -> Waveform:
+    t = np.arange(round(seconds * rate)) / rate
+    return Waveform(samples=(level * np.sin(2 * np.pi * pitch * t)).astype(np.float32), sample_rate=rate)
+
+
+def level_of(samples: np.ndarray) -> float:
+    return float(np.sqrt((samples.astype(np.float64) ** 2).mean()))
+
+
+@pytest.mark.parametrize(("pan", "left", "right"), [(0.0, 1.0, 1.0), (-1.0, 2**0.5, 0.0), (1.0, 0.0, 2**0.5)])
+def test_pan_keeps_the_power(pan: float, left: float, right: float) -> None:
+    made = mix([Track(sound=tone(), pan=pan)], 0.5)[:, 2000:-2000]
+    plain = level_of(tone(rate=MIX_RATE).samples[2000:-2000])
+    assert [level_of(side) / plain for side in made] == pytest.approx([left, right], abs=0.01)
+
+
+def test_gain_and_time() -> None:
+    made = mix([Track(sound=tone(), gain_db=-20.0, start_s=0.25)], 1.0)
+    assert made.shape == (2, MIX_RATE) and not made[:, : MIX_RATE // 4 - 200].any() and not made[:, -MIX_RATE // 5 :].any()
+    assert level_of(made[0, 14000:34000]) == pytest.approx(0.1 * level_of(tone().samples), rel=0.02)
+
+
+def test_a_sum_that_would_clip_is_turned_down_as_a_whole(caplog: pytest.LogCaptureFixture) -> None:
+    made = mix([Track(sound=tone(level=0.9)), Track(sound=tone(level=0.9))], 0.5)
+    assert np.abs(made).max() == pytest.approx(1.0, abs=1e-3) and "turned down by 5" in caplog.text
+
+
+def test_files_of_any_kind_come_in_as_loud_as_they_are(tmp_path: Path) -> None:
+    """A mono file at 22050 Hz, written and read back through a mix of its own."""
+    path = write_mix([Track(sound=tone(seconds=0.4, rate=22050))], 0.4, tmp_path / "a.wav")
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        assert (stream.rate, stream.channels, round(float(stream.duration * stream.time_base), 3)) == (MIX_RATE, 2, 0.4)
+    again = mix([Track(sound=path)], 0.4)
+    assert level_of(again[0, 3000:-3000]) == pytest.approx(level_of(tone().samples), rel=0.02)
+
+
+def test_what_cannot_be_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"pan: 1\.5"):
+        Track(sound=tone(), pan=1.5)
+    with pytest.raises(InputError, match=r"start_s: -1"):
+        Track(sound=tone(), start_s=-1)
+    with pytest.raises(InputError, match="no such file"):
+        mix([Track(sound=tmp_path / "none.wav")], 1.0)
+    with pytest.raises(InputError, match="cannot be kept there"):
+        write_mix([Track(sound=tone())], 0.5, tmp_path / "nowhere" / "a.wav")

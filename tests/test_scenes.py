@@ -1,0 +1,139 @@
+"""Several faces of one picture, and portraits on one canvas, with the bundled model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tm_core import app, scenes
+from tm_core.errors import InputError
+from tm_core.media.audio_io import Waveform, read_audio
+from tm_core.media.image_io import open_image
+from tm_core.model.talking import TalkingModel
+from tm_core.weights.loading import load_model
+
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def model() -> TalkingModel:
+    return load_model()
+
+
+@pytest.fixture(scope="module")
+def picture(assets: Path) -> np.ndarray:
+    """The demo portrait twice, once mirrored, on grey."""
+    face = open_image(assets / "portraits" / "demo.jpg")
+    face = face[: min(face.shape[:2]), : min(face.shape[:2])]
+    row = np.concatenate([face, face[:, ::-1]], 1)
+    return np.pad(row, [(40, 40), (30, 31), (0, 0)], constant_values=90)
+
+
+@pytest.fixture(scope="module")
+def voice(assets: Path) -> Waveform:
+    sound = read_audio(next((assets / "speech").glob("*.wav")))
+    return Waveform(samples=sound.samples[: round(1.2 * RATE)])
+
+
+def character(
+    model: TalkingModel, picture: np.ndarray, face: int, sound: Waveform, mode: app.SpeakingMode = "speaking",
+) -> scenes.Character:
+    speech = app.select_speaking(app.encode_audio(sound, model.config), mode)
+    return scenes.Character(subject=app.prepare_subject(picture, model.config, face_index=face), speech=speech, name="AB"[face])
+
+
+def rendered(frames: scenes.Frames) -> np.ndarray:
+    return np.concatenate([chunk.frames for chunk in frames.chunks()])
+
+
+def mouth(frames: np.ndarray, one: scenes.Character) -> np.ndarray:
+    """The lower half of a character's crop in frames of the whole picture."""
+    x0, y0, x1, y1 = (round(v) for v in one.subject.portrait.box)
+    width, height = x1 - x0, y1 - y0
+    return frames[:, y0 + height // 2 : y1 - height // 4, x0 + width // 3 : x1 - width // 3].astype(np.float32)
+
+
+def motion(frames: np.ndarray) -> float:
+    return float(np.abs(np.diff(frames, axis=0)).mean())
+
+
+def test_only_who_speaks_moves_the_mouth_and_swapping_voices_swaps_mouths(
+    model: TalkingModel, picture: np.ndarray, voice: Waveform,
+) -> None:
+    made = []
+    for speaker in (0, 1):
+        cast = [character(model, picture, i, voice, "speaking" if i == speaker else "listening") for i in (0, 1)]
+        frames = rendered(scenes.scene_stream(model, picture, cast, voice))
+        assert frames.shape == (30, *picture.shape)
+        moved = [motion(mouth(frames, one)) for one in cast]
+        assert moved[1 - speaker] < 0.35 * moved[speaker]
+        made.append(frames)
+    assert np.abs(made[0].astype(int) - made[1]).max() > 60
+
+
+def test_outside_the_crops_the_picture_is_untouched(model: TalkingModel, picture: np.ndarray, voice: Waveform) -> None:
+    cast = [character(model, picture, i, voice) for i in (0, 1)]
+    frames = rendered(scenes.scene_stream(model, picture, cast, voice))
+    outside = np.ones(picture.shape[:2], bool)
+    for one in cast:
+        x0, y0, x1, y1 = one.subject.portrait.box
+        outside[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))] = False
+    assert outside.mean() > 0.2 and (frames[:, outside] == picture[outside]).all()
+
+
+def test_a_face_among_others_is_the_face_alone(model: TalkingModel, picture: np.ndarray, voice: Waveform) -> None:
+    """The same seed gives the same mouth, whoever else is there and however long they speak."""
+    one, longer = character(model, picture, 0, voice), Waveform(samples=np.concatenate([voice.samples, voice.samples]))
+    alone = rendered(scenes.scene_stream(model, picture, [one], voice, seed=3))
+    other = character(model, picture, 1, longer)
+    both = rendered(scenes.scene_stream(model, picture, [one, other], voice, seed=3))
+    assert len(alone) == 30 and len(both) == 60
+    assert np.array_equal(mouth(alone[:25], one), mouth(both[:25], one))
+    assert motion(mouth(both[36:], one)) < 0.5 * motion(mouth(both[:25], one)) < 2 * motion(mouth(both[36:], other))
+
+
+def test_paste_back_is_a_scene_of_one(model: TalkingModel, picture: np.ndarray, voice: Waveform) -> None:
+    one = character(model, picture, 1, voice)
+    crop = app.decode_stream(app.sample_stream(model, app.build_scene(model, one.subject, one.speech), seed=3))
+    pasted = scenes.put_back(picture, [crop], [one.subject])
+    assert (pasted.meta.width, pasted.meta.height) == picture.shape[1::-1] and pasted.meta.audio is crop.meta.audio
+    assert np.array_equal(rendered(pasted), rendered(scenes.scene_stream(model, picture, [one], voice, seed=3)))
+
+
+def test_portraits_made_apart_meet_on_a_canvas(model: TalkingModel, picture: np.ndarray, voice: Waveform, tmp_path: Path) -> None:
+    parts = []
+    for face in (0, 1):
+        one = character(model, picture, face, voice)
+        parts.append(app.decode_stream(app.sample_stream(model, app.build_scene(model, one.subject, one.speech), seed=face)))
+    canvas = scenes.background(300, 160, "#102030")
+    placed = [
+        scenes.Placement(frames=parts[0], x=10, y=16),
+        scenes.Placement(frames=parts[1], x=150, y=16, width=140, height=140, start_s=0.4, pan=1)]
+    stream = scenes.assemble(canvas, placed, sound_folder=tmp_path)
+    frames = rendered(stream)
+    assert frames.shape == (40, 160, 300, 3)
+    assert (frames[:, :, :10] == canvas[:, :10]).all() and (frames[:, :, 295:] == canvas[:, 295:]).all()
+    assert np.array_equal(frames[:30, 16:144, 10:138], rendered(parts[0]))
+    assert stream.meta.audio == tmp_path / "mix.wav" and read_audio(tmp_path / "mix.wav").duration_s == pytest.approx(1.6, abs=0.01)
+
+
+def test_what_cannot_be_says_so(model: TalkingModel, picture: np.ndarray, voice: Waveform) -> None:
+    one = character(model, picture, 0, voice)
+    with pytest.raises(InputError, match=r"characters 0 and 1 \(A, A\): have the same face"):
+        scenes.scene_stream(model, picture, [one, one], voice)
+    with pytest.raises(InputError, match="characters: 0"):
+        scenes.scene_stream(model, picture, [], voice)
+    right = character(model, picture, 1, voice)
+    with pytest.raises(InputError, match="was not cut from this picture"):
+        scenes.scene_stream(model, picture[:, :200], [right], voice)
+    with pytest.raises(InputError, match="background: blurple: is no colour"):
+        scenes.background(100, 100, "blurple")
+    with pytest.raises(InputError, match="width: 4: must be 16 to"):
+        scenes.background(4, 100, "black")
+    with pytest.raises(InputError, match="layers: 0"):
+        scenes.assemble(picture, [])
+    frames = app.decode_stream(app.sample_stream(model, app.build_scene(model, one.subject, one.speech)))
+    with pytest.raises(InputError, match="a mix needs a place"):
+        scenes.assemble(picture, [scenes.Placement(frames=frames), scenes.Placement(frames=frames, x=5)])

@@ -1,0 +1,205 @@
+"""Several characters: faces of one picture brought to speech where they stand, or portraits made apart put onto one canvas.
+
+Models of faces animate a crop round every face and the crops are put back, so a face is the same alone and among others,
+whatever its size in the picture; pixels outside the masks stay as they are, to the bit. Open checkpoints see the whole picture
+and all speakers at once, each with a mask. Non-goals: finding faces (face), who speaks when (audio). Paper section 3.
+
+Shapes: H x W picture, h x w a mask over its layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import ImageColor
+
+from . import app
+from .errors import InputError
+from .media.audio_io import Waveform
+from .media.mix import Track, write_mix
+from .model.talking import TalkingModel
+from .settings import Choices
+from .streaming.compose import Box, ComposedStream, Frames, Layer, apart, soft_edge
+from .streaming.handles import StreamMeta
+from .timeline import Timeline
+
+MOST_SIDE = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class Character:
+    """Somebody in a picture: the face, what is said and when, how loud and from where (`pan` -1 left to 1 right)."""
+
+    subject: app.Subject
+    speech: app.Speech
+    name: str = ""
+    gain_db: float = 0.0
+    pan: float = 0.0
+
+    @property
+    def track(self) -> Track:
+        """The voice in a mix."""
+        voice = self.speech.voice
+        return Track(sound=voice.source or voice.waveform, gain_db=self.gain_db, pan=self.pan)
+
+
+def mixed(tracks: Sequence[Track], seconds: float, folder: Path | None, name: str) -> Path | Waveform:
+    """One sound of several. A single one as it is passes through; else a wave file NAME in `folder`, which must be given."""
+    if len(tracks) == 1 and (only := tracks[0]) == Track(sound=only.sound):
+        return only.sound
+    if folder is None:
+        raise InputError("sound", f"{len(tracks)} voices", "a mix needs a place to be kept", "give a folder for it")
+    return write_mix(tracks, seconds, folder / name)
+
+
+# -- one picture, several faces ---------------------------------------------------------------------------------
+
+
+def padded(speech: app.Speech, seconds: float) -> app.Speech:
+    """The same speech, followed by listening until `seconds`."""
+    sound = speech.voice.waveform
+    missing = round(seconds * sound.sample_rate) - len(sound.samples)
+    if missing <= 0:
+        return speech
+    longer = Waveform(samples=np.concatenate([sound.samples, np.zeros(missing, np.float32)]), sample_rate=sound.sample_rate)
+    return replace(speech, voice=replace(speech.voice, waveform=longer))
+
+
+def together(characters: Sequence[Character]) -> list[app.Speech]:
+    """Everybody's speech, all as long as the longest."""
+    longest = max(c.speech.voice.duration_s for c in characters)
+    return [padded(c.speech, longest) for c in characters]
+
+
+def scene_stream(
+    model: TalkingModel, picture: np.ndarray, characters: Sequence[Character], sound: Path | Waveform, *, seed: int = 0,
+    choices: Choices | None = None, prompt: app.Prompt | None = None, device: str | torch.device | None = None, queue_depth: int = 2,
+) -> Frames:
+    """A picture (H, W, 3) uint8 whose characters speak, at its own size, carrying `sound`; nothing is sampled before a sink pulls.
+
+    Character i draws from seed + i. InputError for no character, or a face that two of them share.
+    """
+    if not characters:
+        raise InputError("characters", 0, "a scene needs at least one", "connect a portrait and its speaker")
+    _check_faces(characters)
+    speeches, subjects = together(characters), [c.subject for c in characters]
+    if model.config.framing == "picture":
+        others = list(zip(subjects[1:], speeches[1:], strict=True))
+        built = app.build_scene(model, subjects[0], speeches[0], others=others, choices=choices, prompt=prompt)
+        streams, subjects = [app.sample_stream(model, built, seed=seed)], subjects[:1]
+    else:
+        scenes = [app.build_scene(model, *member, choices=choices) for member in zip(subjects, speeches, strict=True)]
+        streams = [app.sample_stream(model, built, seed=seed + i) for i, built in enumerate(scenes)]
+    frames = [app.decode_stream(stream, device=device, queue_depth=queue_depth) for stream in streams]
+    return put_back(picture, frames, subjects, sound)
+
+
+def put_back(
+    picture: np.ndarray, frames: Sequence[Frames], subjects: Sequence[app.Subject], sound: Path | Waveform | None = None,
+) -> Frames:
+    """Animated crops where they were cut from; outside their soft-edged places the picture (H, W, 3) stays as it is, to the bit.
+
+    `sound` None: that of the first stream.
+    """
+    boxes: list[Box] = [s.portrait.box for s in subjects]
+    for subject in subjects:
+        _check_same_picture(picture, subject)
+    masks = apart(boxes, [soft_edge() for _ in boxes])
+    layers = [
+        Layer(frames=f, box=box, mask=mask, still=s.portrait.image) for f, box, mask, s in zip(frames, boxes, masks, subjects, strict=True)]
+    first = frames[0].meta
+    audio = first.audio if sound is None else sound
+    meta = replace(first, width=picture.shape[1], height=picture.shape[0], audio=audio)
+    return ComposedStream(picture, layers, meta)
+
+
+def _check_faces(characters: Sequence[Character]) -> None:
+    for i, one in enumerate(characters):
+        for j in range(i):
+            a, b = one.subject, characters[j].subject
+            if np.array_equal(a.portrait.landmarks, b.portrait.landmarks) and np.array_equal(a.mask, b.mask):
+                names = f"characters {j} and {i}" + (f" ({characters[j].name}, {one.name})" if one.name else "")
+                raise InputError("characters", names, "have the same face", "choose another face number for one of them")
+
+
+def _check_same_picture(picture: np.ndarray, subject: app.Subject) -> None:
+    height, width = picture.shape[:2]
+    x0, y0, x1, y1 = subject.portrait.box
+    if (x0 + x1) / 2 > width or (y0 + y1) / 2 > height:
+        raise InputError(
+            "image", f"{width}x{height}", "the portrait was not cut from this picture", "connect the picture the portrait was made from")
+
+
+# -- portraits made apart, one canvas ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """A stream's place on a canvas, in pixels from its upper left corner; a size of 0 keeps the stream's own."""
+
+    frames: Frames
+    x: int = 0
+    y: int = 0
+    width: int = 0
+    height: int = 0
+    z: int = 0
+    soft: bool = False
+    start_s: float = 0.0
+    gain_db: float = 0.0
+    pan: float = 0.0
+
+    @property
+    def box(self) -> Box:
+        """(x0, y0, x1, y1)."""
+        meta = self.frames.meta
+        return float(self.x), float(self.y), float(self.x + (self.width or meta.width)), float(self.y + (self.height or meta.height))
+
+    @property
+    def end_s(self) -> float:
+        """When it is over."""
+        return self.start_s + self.frames.meta.duration_s
+
+    @property
+    def track(self) -> Track | None:
+        """Its sound in the mix, None for a stream without one."""
+        audio = self.frames.meta.audio
+        return None if audio is None else Track(sound=audio, gain_db=self.gain_db, pan=self.pan, start_s=self.start_s)
+
+
+def background(width: int, height: int, colour: str) -> np.ndarray:
+    """A canvas (height, width, 3) of one colour; InputError for a colour or a size that is none."""
+    for name, side in (("width", width), ("height", height)):
+        if not 16 <= side <= MOST_SIDE:
+            raise InputError(name, side, f"must be 16 to {MOST_SIDE} pixels", "use for example 1024")
+    try:
+        rgb = ImageColor.getrgb(colour)[:3]
+    except ValueError as error:
+        raise InputError("background", colour, "is no colour", "use a name such as black, or #rrggbb") from error
+    return np.full((height, width, 3), rgb, np.uint8)
+
+
+def assemble(canvas: np.ndarray, placements: Sequence[Placement], *, fps: float = 0.0, sound_folder: Path | None = None,
+             sound_name: str = "mix.wav") -> Frames:
+    """Streams on a canvas (H, W, 3) uint8 as one stream, as long as the last of them, with all their sounds mixed.
+
+    `fps` 0: that of the first stream. The mix is kept in `sound_folder`, which must outlive the stream.
+    """
+    if not placements:
+        raise InputError("layers", 0, "a canvas needs at least one stream", "connect one")
+    for placement in placements:
+        if placement.start_s < 0:
+            raise InputError("start_s", placement.start_s, "a stream cannot begin before the video", "use 0 or more")
+    rate = Fraction(fps).limit_denominator(1001) if fps else placements[0].frames.meta.fps
+    seconds = max(p.end_s for p in placements)
+    tracks = [track for p in placements if (track := p.track) is not None]
+    audio = mixed(tracks, seconds, sound_folder, sound_name) if tracks else None
+    layers = [Layer(frames=p.frames, box=p.box, mask=soft_edge() if p.soft else None, start_s=p.start_s, z=p.z) for p in placements]
+    meta = StreamMeta(
+        width=canvas.shape[1], height=canvas.shape[0], num_frames=max(1, round(seconds * rate)), timeline=Timeline(fps=rate),
+        audio_s=seconds, audio=audio)
+    return ComposedStream(canvas, layers, meta)

@@ -1,0 +1,213 @@
+"""Streams on a canvas: portraits side by side, or animated faces put back into the picture they were cut from.
+
+Layers are painted from the lowest up, each frame resampled to its place and blended by its mask; where a mask is 0 the canvas
+keeps its pixels to the bit. One frame of every layer is in memory besides the chunk it came in. Non-goals: sound (media/mix.py),
+what the layers show.
+
+Shapes: H x W canvas, h x w a layer's own frames, T frames of a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import uniform_filter
+
+from ..errors import InputError
+from .cancel import CancelToken
+from .handles import StreamMeta
+from .metrics import StreamMetrics
+from .pipeline import FrameChunk, Poll
+
+Box = tuple[float, float, float, float]
+EDGE = 0.12  # of the layer's side: how far a soft edge reaches in
+BORDER = 0.15  # of a face's size: how far two faces' regions fade into one another
+ALIKE, SMOOTH = (6.0, 20.0), 7  # levels of 255 at which detail begins to leave and has left, on a mean over so many pixels
+
+
+class Frames(Protocol):
+    """What a sink pulls from: a FrameStream, or streams composed."""
+
+    @property
+    def meta(self) -> StreamMeta:
+        """Size, rate, length and sound."""
+
+    def new_metrics(self, started: float | None = None) -> StreamMetrics:
+        """Metrics to hand to `chunks`."""
+
+    def chunks(
+        self, *, cancel: CancelToken | None = None, poll: Poll | None = None, metrics: StreamMetrics | None = None,
+    ) -> Generator[FrameChunk, None, None]:
+        """All chunks from the first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A stream and its place: `box` (x0, y0, x1, y1) in the canvas's pixel edges, fractional or beyond it as well.
+
+    `mask` (any size) in 0..1 lies over the whole box, None: opaque. Before `start_s` the first frame stands, after the end
+    the last. Higher `z` is painted later; equal ones in their order. `still` (h, w, 3) uint8 is what the canvas was cut and
+    shrunk to: where frames look like it, the canvas's finer detail is given back.
+    """
+
+    frames: Frames
+    box: Box
+    mask: np.ndarray | None = None
+    still: np.ndarray | None = None
+    start_s: float = 0.0
+    z: int = 0
+
+
+class ComposedStream:
+    """Layers on a canvas (H, W, 3) uint8, as a stream of its own; every iteration runs all layers anew."""
+
+    def __init__(self, canvas: np.ndarray, layers: Sequence[Layer], meta: StreamMeta) -> None:
+        """`meta` says size, rate, length and sound; InputError for no layer, or one that lies beside the canvas."""
+        if not layers:
+            raise InputError("layers", 0, "a canvas needs at least one stream", "connect one")
+        self._canvas, self._meta = canvas, meta
+        self._layers = [(layer, _Place(layer, canvas)) for layer in sorted(layers, key=lambda one: one.z)]
+
+    def __iter__(self) -> Iterator[FrameChunk]:
+        return self.chunks()
+
+    @property
+    def meta(self) -> StreamMeta:
+        """Size, rate, length and sound of the whole."""
+        return self._meta
+
+    def new_metrics(self, started: float | None = None) -> StreamMetrics:
+        """Metrics to hand to `chunks`; of work they see only what reaches the canvas."""
+        return StreamMetrics(chunk_s=self.meta.chunk_s, fps=float(self.meta.fps), started=started)
+
+    def chunks(
+        self, *, cancel: CancelToken | None = None, poll: Poll | None = None, metrics: StreamMetrics | None = None,
+    ) -> Generator[FrameChunk, None, None]:
+        """All chunks from the first. Raises what any layer raises; all workers of all layers have ended when it has."""
+        fps, timeline = self._meta.fps, self._meta.timeline
+        with ExitStack() as stack:
+            readers = [(stack.enter_context(closing(_Reader(layer, cancel, poll))), place) for layer, place in self._layers]
+            for index in range(self._meta.num_chunks):
+                span = timeline.frames_of_chunk(index)
+                kept = range(span.start, min(span.stop, self._meta.num_frames))
+                frames = np.stack([self._paint(readers, Fraction(number) / fps) for number in kept])
+                if metrics is not None:
+                    metrics.frames_out(len(frames))
+                yield FrameChunk(index=index, frames=frames, pts=span.start, time_base=1 / fps)
+
+    def _paint(self, readers: Sequence[tuple[_Reader, _Place]], time_s: Fraction) -> np.ndarray:
+        canvas: np.ndarray = self._canvas.copy()
+        for reader, place in readers:
+            place.paint(canvas, reader.frame_at(time_s))
+        return canvas
+
+
+class _Reader:
+    """One layer's frames by time, which only goes on."""
+
+    def __init__(self, layer: Layer, cancel: CancelToken | None, poll: Poll | None) -> None:
+        self._start, self._meta = Fraction(layer.start_s).limit_denominator(10**6), layer.frames.meta
+        self._chunks = layer.frames.chunks(cancel=cancel, poll=poll)
+        self._held: FrameChunk | None = None
+
+    def frame_at(self, time_s: Fraction) -> np.ndarray:
+        """The frame (h, w, 3) that shows at this time."""
+        number = int((time_s - self._start) * self._meta.fps) if time_s > self._start else 0
+        number = min(number, self._meta.num_frames - 1)
+        while self._held is None or number >= self._held.pts + len(self._held.frames):
+            self._held = next(self._chunks)
+        frame: np.ndarray = self._held.frames[number - self._held.pts]
+        return frame
+
+    def close(self) -> None:
+        """End the layer's workers."""
+        self._chunks.close()
+
+
+class _Place:
+    """Where a layer lies, in whole pixels, and how much of it counts there."""
+
+    def __init__(self, layer: Layer, canvas: np.ndarray) -> None:
+        x0, y0, x1, y1 = layer.box
+        canvas_hw = canvas.shape[:2]
+        self._left, self._top = max(0, int(np.ceil(x0))), max(0, int(np.ceil(y0)))
+        right, bottom = min(canvas_hw[1], int(np.floor(x1))), min(canvas_hw[0], int(np.floor(y1)))
+        self._size = right - self._left, bottom - self._top
+        if min(self._size) < 1:
+            where = ", ".join(f"{v:g}" for v in layer.box)
+            rule = f"lies outside the canvas of {canvas_hw[1]} x {canvas_hw[0]}"
+            raise InputError("layer", f"({where})", rule, "move it onto the canvas")
+        self._inside = ((self._left - x0) / (x1 - x0), (self._top - y0) / (y1 - y0), (right - x0) / (x1 - x0), (bottom - y0) / (y1 - y0))
+        self._alpha = None if layer.mask is None else self._resized(layer.mask.astype(np.float32), Image.Resampling.BILINEAR)[..., None]
+        self._still = layer.still
+        self._detail = None if layer.still is None else self._region(canvas) - self._resized(layer.still, Image.Resampling.BICUBIC)
+
+    def _resized(self, picture: np.ndarray, how: Image.Resampling) -> np.ndarray:
+        height, width = picture.shape[:2]
+        box = tuple(min(max(v * n, 0.0), float(n)) for v, n in zip(self._inside, (width, height) * 2, strict=True))
+        return np.asarray(Image.fromarray(picture).resize(self._size, how, box=box))
+
+    def paint(self, canvas: np.ndarray, frame: np.ndarray) -> None:
+        """Put a frame (h, w, 3) uint8 onto the canvas (H, W, 3) uint8, in place."""
+        same = frame.shape[1::-1] == self._size and self._inside == (0.0, 0.0, 1.0, 1.0)
+        picture = frame if same else self._resized(frame, Image.Resampling.BICUBIC)
+        if self._detail is not None:
+            picture = picture + self._detail * self._likeness(frame)
+        region = self._region(canvas, np.uint8)
+        if self._alpha is None:
+            region[:] = np.clip(np.rint(picture), 0, 255)
+        else:
+            below = region.astype(np.float32)
+            region[:] = np.clip(np.rint(below + (picture - below) * self._alpha), 0, 255)
+
+    def _region(self, canvas: np.ndarray, kind: type = np.float32) -> np.ndarray:
+        """The layer's part of a canvas; a view where the type is the canvas's own."""
+        part = canvas[self._top : self._top + self._size[1], self._left : self._left + self._size[0]]
+        return part.astype(kind, copy=False)
+
+    def _likeness(self, frame: np.ndarray) -> np.ndarray:
+        """(H', W', 1) in 0..1: 1 where a frame looks like the still, smooth, so that no edge of it shows."""
+        assert self._still is not None
+        change = np.abs(frame.astype(np.int16) - self._still).max(2).astype(np.float32)
+        alike = np.clip(ALIKE[1] - uniform_filter(change, SMOOTH), 0, ALIKE[1] - ALIKE[0]) / (ALIKE[1] - ALIKE[0])
+        return self._resized(alike, Image.Resampling.BILINEAR)[..., None]
+
+
+def soft_edge(size: int = 256, reach: float = EDGE) -> np.ndarray:
+    """Mask (size, size): 0 at the border, 1 from `reach` of the side on inside, round at the corners."""
+    at = (np.arange(size) + 0.5) / size
+    inside = np.clip(np.minimum(at, 1 - at) / reach, 0, 1)
+    near = 1 - np.minimum(1, np.hypot(1 - inside[:, None], 1 - inside[None]))
+    soft = 0.5 - 0.5 * np.cos(np.pi * near)
+    soft[[0, -1]], soft[:, [0, -1]] = 0, 0
+    return np.asarray(soft, np.float32)
+
+
+def apart(boxes: Sequence[Box], masks: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Masks (h, w) over their boxes, cut where another box is nearer: no face is painted over by its neighbour's crop.
+
+    Nearness is distance from the box's centre over its size; the border between two is soft and their masks add up to 1 there.
+    """
+    made = []
+    for i, (box, mask) in enumerate(zip(boxes, masks, strict=True)):
+        mine = _distance(box, box, mask.shape)
+        share = np.ones_like(mine)
+        for j, other in enumerate(boxes):
+            if j != i:
+                share = np.minimum(share, np.clip((_distance(other, box, mask.shape) - mine) / BORDER + 0.5, 0, 1))
+        made.append(np.asarray(mask * share, np.float32))
+    return made
+
+
+def _distance(box: Box, where: Box, shape: tuple[int, ...]) -> np.ndarray:
+    """Distance from a box's centre over half its side, on a grid (h, w) that lies over `where`."""
+    x = where[0] + (np.arange(shape[1]) + 0.5) / shape[1] * (where[2] - where[0])
+    y = where[1] + (np.arange(shape[0]) + 0.5) / shape[0] * (where[3] - where[1])
+    half = max(box[2] - box[0], box[3] - box[1]) / 2
+    return np.asarray(np.hypot(x[None] - (box[0] + box[2]) / 2, y[:, None] - (box[1] + box[3]) / 2) / half)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from PIL import ImageColor
 from . import app
 from .errors import InputError
 from .media.audio_io import Waveform
+from .media.image_io import open_image
 from .media.mix import Track, write_mix
 from .model.talking import TalkingModel
 from .settings import Choices
@@ -116,6 +118,13 @@ def put_back(
     audio = first.audio if sound is None else sound
     meta = replace(first, width=picture.shape[1], height=picture.shape[0], audio=audio)
     return ComposedStream(picture, layers, meta)
+
+
+def animate_in_place(image: Path, audio: Path, *, model: TalkingModel, face_index: int | None = None, **options: Any) -> Frames:
+    """As `app.animate`, and the face put back into the picture it is in, at the picture's own size."""
+    frames = app.animate(image, audio, model=model, face_index=face_index, **options)
+    picture = open_image(image)
+    return put_back(picture, [frames], [app.prepare_subject(picture, model.config, face_index=face_index)])
 
 
 def _check_faces(characters: Sequence[Character]) -> None:

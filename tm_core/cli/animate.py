@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from .. import app
+from .. import app, scenes
 from ..errors import InputError
 from ..media.video_io import VideoWriter, check_output
-from ..streaming.handles import FrameStream
+from ..streaming.compose import Frames
 from ..streaming.metrics import StreamMetrics
 from ..weights.loading import TalkingModel, load_model
 
@@ -47,6 +47,7 @@ class Job:
     steps: int | None
     speaking: str
     queue_depth: int
+    paste_back: bool
     quiet: bool
     started: float
 
@@ -68,7 +69,8 @@ def run_job(job: Job) -> dict[str, Any]:
     if job.decode_device is not None:
         app.parse_device("--decode-device", job.decode_device)
     model = load_model(job.weights, device=device, dtype=torch.float32)
-    frames = app.animate(
+    animate: Callable[..., Frames] = scenes.animate_in_place if job.paste_back else app.animate
+    frames = animate(
         job.image, job.audio, model=model, seed=job.seed, steps=job.steps, face_index=job.face, mask=job.mask,
         speaking=cast(app.SpeakingMode, job.speaking), decode_device=job.decode_device, queue_depth=job.queue_depth)
     metrics = frames.new_metrics(started=job.started)
@@ -79,7 +81,7 @@ def run_job(job: Job) -> dict[str, Any]:
     return report
 
 
-def write_video(frames: FrameStream, out: Path, metrics: StreamMetrics, *, quiet: bool) -> None:
+def write_video(frames: Frames, out: Path, metrics: StreamMetrics, *, quiet: bool) -> None:
     """Drain a stream into an mp4, a chunk in memory at a time."""
     meta = frames.meta
     with (
@@ -126,7 +128,7 @@ class _Lines:
             sys.stderr.write(f"{self._done}/{self._total} frames, {rate:.1f} frames/s, {left:.0f} s to go\n")
 
 
-def make_report(job: Job, model: TalkingModel, frames: FrameStream, metrics: StreamMetrics) -> dict[str, Any]:
+def make_report(job: Job, model: TalkingModel, frames: Frames, metrics: StreamMetrics) -> dict[str, Any]:
     """The numbers of a finished job (design section 8)."""
     meta = frames.meta
     return {

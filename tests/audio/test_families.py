@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from benchmarks._seeded import fill, fill_state, sound
-from tm_core.audio.families import FAMILIES, encode_speech, from_host, prepare_sound
+from tm_core.audio import families
+from tm_core.audio.families import FAMILIES, encode_speech, from_host, pieces, prepare_sound
 from tm_core.audio.loudness import integrated_loudness, normalise_loudness
 from tm_core.audio.speech_windows import FrameWindows, TokenWindows
 from tm_core.audio.wav2vec2 import Wav2Vec2, Wav2Vec2Config, build_wav2vec2, vectors_of
@@ -253,3 +254,33 @@ def test_the_hosts_output_serves_multitalk_only_when_asked() -> None:
 def test_what_cannot_be_right_is_refused(output: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         from_host(output, FANTASY)
+
+
+@pytest.mark.parametrize("name", ["infinitetalk", "liveact", "fantasytalking"])
+@pytest.mark.parametrize("seconds", [60.02, 95.0, 121.37, 180.0])
+def test_a_long_sound_is_as_many_features_as_the_whole(name: str, seconds: float) -> None:
+    """Every feature once; each piece makes as many as it says; context on both sides but for the ends."""
+    family, n = FAMILIES[name], round(seconds * 16000)
+    made = pieces(n, family)
+    total = family.frames_of(n) if family.per_frame else vectors_of(n)
+    assert sum(p.kept.stop - p.kept.start for p in made) == total and made[0].samples.start == 0 and made[-1].samples.stop == n
+    for piece in made:
+        length = piece.samples.stop - piece.samples.start
+        assert piece.samples.stop <= n and piece.kept.stop <= piece.rows
+        assert piece.rows == vectors_of(length) if not family.per_frame else abs(piece.rows - length / 16000 * float(family.fps)) < 1.01
+    assert all(p.kept.start >= 115 for p in made[1:])
+
+
+def test_pieces_are_the_sound_at_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pieces of two seconds: what is kept of the second is what that stretch, with its context, gives on its own."""
+    encoder = Wav2Vec2(Wav2Vec2Config(
+        width=64, heads=1, layers=2, feed_forward=64, conv_channels=16, position_kernel=8, position_groups=4)).eval()
+    family = replace(FAMILIES["infinitetalk"], loudness_lufs=None, layers=2, width=64)
+    samples = np.random.default_rng(0).normal(0, 0.1, 6 * 16000).astype(np.float32)
+    whole = encode_speech(encoder, samples, family)
+    stretch = encode_speech(encoder, samples[25600:70400], family)  # 1.6 to 4.4 s
+    monkeypatch.setattr(families, "AT_ONCE_S", 2.0)
+    monkeypatch.setattr(families, "CONTEXT_S", 0.4)
+    made = encode_speech(encoder, samples, family)
+    assert made.shape == whole.shape == (150, 2, 64) and made.dtype == torch.float16
+    assert torch.equal(made[50:100], stretch[10:60].half()) and not torch.equal(made[:50], made[50:100])

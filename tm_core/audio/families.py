@@ -29,13 +29,14 @@ from torch import Tensor
 from ..errors import InputError
 from .loudness import normalise_loudness
 from .speech_windows import FrameWindows, GroupedWindows, PaddedWindows, TokenWindows
-from .wav2vec2 import HOP, SAMPLE_RATE, Wav2Vec2, resample_vectors, vectors_of
+from .wav2vec2 import HOP, RECEPTIVE, SAMPLE_RATE, Wav2Vec2, resample_vectors, vectors_of
 
 log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
 EncoderName = Literal["wav2vec2-base-960h", "chinese-wav2vec2-base"]
 VARIANCE_FLOOR = 1e-7
+AT_ONCE_S, CONTEXT_S = 60.0, 5.0  # of a long sound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,14 +123,47 @@ def encode_speech(
 ) -> Tensor:
     """Features of a sound (n,), 16 kHz mono: (T, L, D) per video frame, or (N, D) at 50 Hz for FantasyTalking.
 
-    `dtype` is the type the encoder's layers compute in. The whole sound is encoded at once, as the official scripts do.
+    `dtype` is the type the encoder's layers compute in. A sound of up to AT_ONCE_S is encoded at once, as the official scripts
+    do; a longer one in pieces with CONTEXT_S more on either side, float16 on the CPU, so that an hour neither takes an hour's
+    attention nor its memory. Loudness and normalisation are those of the whole sound either way.
     LiveAct's script speeds speech up to 25 frames a second before encoding; here the features are stretched to its frame
     rate instead, which is the same at 25 fps and close to it at 24 and 20. Errors: InputError for a sound below 400 samples.
     """
-    sound = torch.from_numpy(prepare_sound(samples, family)).to(device=device, dtype=dtype)[None]
-    with torch.inference_mode():
-        states = encoder(sound, frames=family.frames_of(len(samples)) if family.per_frame else None)
-    return pick_layers([state[0] for state in states], family)
+    sound = torch.from_numpy(prepare_sound(samples, family))
+
+    def encode(part: Tensor, rows: int) -> Tensor:
+        with torch.inference_mode():
+            states = encoder(part.to(device=device, dtype=dtype)[None], frames=rows if family.per_frame else None)
+        return pick_layers([state[0] for state in states], family)
+
+    rows = family.frames_of(len(samples)) if family.per_frame else vectors_of(len(samples))
+    if len(samples) <= AT_ONCE_S * SAMPLE_RATE:
+        return encode(sound, rows)
+    made = [encode(sound[piece.samples], piece.rows)[piece.kept].to("cpu", torch.float16) for piece in pieces(len(samples), family)]
+    return torch.cat(made)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A stretch of a long sound: its samples, the features these give, and which of them count."""
+
+    samples: slice
+    rows: int
+    kept: slice
+
+
+def pieces(samples: int, family: SpeechFamily) -> list[Piece]:
+    """A sound of n samples in stretches whose kept features, one after the other, are as many as the whole sound's."""
+    hop = Fraction(SAMPLE_RATE) / family.fps if family.per_frame else Fraction(HOP)
+    total = family.frames_of(samples) if family.per_frame else vectors_of(samples)
+    step, margin = int(AT_ONCE_S * SAMPLE_RATE / hop), int(CONTEXT_S * SAMPLE_RATE / hop)
+    found = []
+    for first in range(0, total, step):
+        last = min(total, first + step)
+        low, high = max(0, first - margin), min(total, last + margin)
+        end = samples if high == total else round(high * hop) + (0 if family.per_frame else RECEPTIVE - HOP)
+        found.append(Piece(samples=slice(round(low * hop), end), rows=high - low, kept=slice(first - low, last - low)))
+    return found
 
 
 def pick_layers(states: list[Tensor], family: SpeechFamily) -> Tensor:

@@ -10,3 +10,5 @@ Speaker = io.Custom("TM_SPEAKER")  # tm_core.app.Speech
 Portrait = io.Custom("TM_PORTRAIT")  # tm_core.app.Subject
 LatentStream = io.Custom("TM_LATENT_STREAM")  # tm_core.streaming.handles.LatentStream
 FrameStream = io.Custom("TM_FRAME_STREAM")  # tm_core.streaming.handles.FrameStream
+Faces = io.Custom("TM_FACES")  # tm_core.face.found.FoundFaces
+Boxes = io.Custom("BBOX")  # other packs' boxes

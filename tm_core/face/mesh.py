@@ -289,23 +289,23 @@ def _moved(before: Squares, after: Squares) -> np.ndarray:
     return np.asarray((shift > TRACK_SHIFT) | (size > 2 * TRACK_SHIFT) | (turn > TRACK_TURN))
 
 
-def _shared(a: Box, b: Box) -> float:
+def shared_area(a: Box, b: Box) -> float:
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
-def _size(a: Box) -> float:
+def area(a: Box) -> float:
     return max(0.0, a[2] - a[0]) * max(0.0, a[3] - a[1])
 
 
 def overlap(a: Box, b: Box) -> float:
     """Intersection over union."""
-    shared = _shared(a, b)
-    return shared / (_size(a) + _size(b) - shared + 1e-9)
+    shared = shared_area(a, b)
+    return shared / (area(a) + area(b) - shared + 1e-9)
 
 
 def same_place(a: Box, b: Box) -> bool:
     """One face seen twice: the detector also likes eyes, from which the mesh finds the whole face again."""
-    return _shared(a, b) > 0.5 * min(_size(a), _size(b))
+    return shared_area(a, b) > 0.5 * min(area(a), area(b))
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

@@ -136,11 +136,11 @@ def _outline(points: np.ndarray) -> np.ndarray:
     """(P, 2): where the face ends, an opening jaw included; the hull of landmarks that are not the mesh's."""
     if len(points) not in MESHES:
         try:
-            return points[ConvexHull(points).vertices]
+            return np.asarray(points[ConvexHull(points).vertices])
         except QhullError as error:
             raise InputError("landmarks", f"{len(points)} points", "they lie on a line", "give the points of a face") from error
     oval, centre = points[list(OVAL)], points[list(OVAL)].mean(0)
-    return centre + (oval - centre) * WIDER + _below(oval, centre, points)
+    return np.asarray(centre + (oval - centre) * WIDER + _below(oval, centre, points))
 
 
 def _lips(points: np.ndarray, index: int) -> np.ndarray:
@@ -154,7 +154,7 @@ def _lips(points: np.ndarray, index: int) -> np.ndarray:
             f"landmarks {index}", f"{len(points)} points", f"lips are known for {DLIB}, {MESHES[0]} and {MESHES[1]} points",
             "choose the region face, or connect landmarks of the face mesh")
     centre = lips.mean(0)
-    return centre + (lips - centre) * LIPS_WIDER + ((lips - centre) @ down > 0)[:, None] * down
+    return np.asarray(centre + (lips - centre) * LIPS_WIDER + ((lips - centre) @ down > 0)[:, None] * down)
 
 
 def _below(outline: np.ndarray, centre: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -214,7 +214,7 @@ def _edged(area: _Area, choices: MaskChoices) -> np.ndarray:
     if not choices.grow and not choices.feather:
         return area.inside.astype(np.float32) if area.soft is None else area.soft
     reach = int(np.ceil(abs(choices.grow) + choices.feather)) + 2
-    rows, columns = (_span(area.inside.any(axis), reach) for axis in (1, 0))
+    rows, columns = (_span(np.asarray(area.inside.any(axis)), reach) for axis in (1, 0))
     out = np.zeros(area.inside.shape, np.float32)
     # a margin of one pixel keeps the distance to an edge that lies outside the picture from counting
     part = area.inside[rows, columns]
@@ -240,7 +240,7 @@ def _apart(masks: np.ndarray, areas: list[_Area]) -> np.ndarray:
     away[masks[:, y, x] == 0] = np.inf
     out = masks.copy()
     out[:, y, x] *= away.argmin(0) == np.arange(len(areas))[:, None]
-    return out
+    return np.asarray(out)
 
 
 @lru_cache(maxsize=1)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..errors import InputError
 from .crops import Squares
-from .mesh import MARGIN, Face, FaceBox, FaceMesh, check_picture, overlap, same_place, sigmoid, square_of_box, squares_of
+from .mesh import MARGIN, Face, FaceBox, FaceMesh, area, check_picture, overlap, same_place, shared_area, sigmoid, square_of_box, squares_of
 
 SMALLEST, MOST = 32, 64  # defaults: pixels of a face's longer side; faces in a picture
 LEAST = 12  # pixels: below that there is no face to be seen
@@ -31,6 +31,7 @@ SCORE = 0.5
 SAME_BOX = 0.3  # intersection over union: two answers of the detector for one face
 # the mesh's logit and the detector's score together: on the bench's groups faces have 18 and more, folds and rings up to 12
 SCORE_WEIGHT, SURE = 20.0, 14.0
+TOUCHING, SURE_BESIDE = 0.1, 0.75  # share of a box on a surer face; the detector's score it then needs: curls over a brow are no face
 QUARTER_TURNS = (0, 1, 2, 3)
 ROW_SHARE = 0.75  # of a face's height: centres that lie further apart are in different rows
 
@@ -105,7 +106,7 @@ class FaceFinder:
         sure = [i for i in np.argsort(-certainty, kind="stable") if certainty[i] > SURE and _stayed(first, faces[i], i)]
         kept: list[Face] = []
         for i in sure:
-            if faces[i].extent >= 0.75 * self.smallest and not any(same_place(faces[i].box, k.box) for k in kept):
+            if faces[i].extent >= 0.75 * self.smallest and not any(_same_or_ghost(faces[i], boxes[i].score, k) for k in kept):
                 kept.append(faces[i])
         return kept
 
@@ -132,11 +133,17 @@ def middle(face: Face) -> tuple[float, float]:
     return (x0 + x1) / 2, (y0 + y1) / 2
 
 
+def _same_or_ghost(face: Face, score: float, surer: Face) -> bool:
+    """A face that is known already, or a weak answer of the detector that lies partly on one."""
+    on_it = shared_area(face.box, surer.box) > TOUCHING * min(area(face.box), area(surer.box))
+    return same_place(face.box, surer.box) or (on_it and score < SURE_BESIDE)
+
+
 def _stayed(squares: Squares, face: Face, i: int) -> bool:
     """The mesh's face is the detector's: it neither ran away nor grew or shrank a lot."""
     away = float(np.linalg.norm(np.array(middle(face)) - squares.centre[i]))
     width = squares.side[i] / MARGIN
-    return away < 0.6 * width and 0.5 < face.extent / width < 2.2
+    return bool(away < 0.6 * width and 0.5 < face.extent / width < 2.2)
 
 
 def _best_of_places(boxes: list[FaceBox]) -> list[FaceBox]:

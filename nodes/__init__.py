@@ -7,6 +7,7 @@ entry point of the pack.
 from __future__ import annotations
 
 from . import compat
+from .faces import DetectFaces, FaceMasks
 from .model import LoadModel
 from .open_model import ApplySpeech, LoadOpenModel, TalkingModelFromModel
 from .scenes import Canvas, Character, Layer, PasteBack, SceneStream
@@ -17,7 +18,7 @@ from .voice import AudioEncoder, SpeakingSilence
 
 NODES: list[type] = [
     LoadModel, LoadOpenModel, TalkingModelFromModel, AudioEncoder, FaceMask, SpeakingSilence, CausalSampler, ApplySpeech, DecodeStream,
-    PasteBack, Character, SceneStream, Layer, Canvas, PreviewStream, SaveStream, CollectFrames,
+    DetectFaces, FaceMasks, PasteBack, Character, SceneStream, Layer, Canvas, PreviewStream, SaveStream, CollectFrames,
 ]
 
 

@@ -12,3 +12,5 @@ LatentStream = io.Custom("TM_LATENT_STREAM")  # tm_core.streaming.handles.Latent
 FrameStream = io.Custom("TM_FRAME_STREAM")  # tm_core.streaming.compose.Frames: a FrameStream, or several composed
 Cast = io.Custom("TM_CAST")  # tuple of tm_core.scenes.Character
 Layers = io.Custom("TM_LAYERS")  # tuple of tm_core.scenes.Placement
+Faces = io.Custom("TM_FACES")  # tm_core.face.found.FoundFaces
+Boxes = io.Custom("BBOX")  # other packs' boxes

@@ -1,10 +1,10 @@
-"""Turn MediaPipe's two face networks from tflite into safetensors that plain torch can run (developers only).
+"""Turn MediaPipe's face and person networks from tflite into safetensors that plain torch can run (developers only).
 
     python tools/convert_face_models.py FOLDER_WITH_TFLITE [--out tm_core/assets/face]
 
 Each network becomes one file: its fp16 weights as they are (in torch's layout) and, in the metadata, the
 list of operations as JSON that `tm_core.face.tflite_graph` interprets. Padding is worked out here, where
-shapes are known. Needs PyPI `tflite`. Non-goal: operations these two networks do not have.
+shapes are known. Needs PyPI `tflite`. Non-goal: operations these three networks do not have.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ import numpy as np
 import tflite
 from safetensors.numpy import save_file
 
-MODELS = ("face_detection_short_range", "face_landmark")
+MODELS = ("face_detection_short_range", "face_landmark", "selfie_segmentation")
 ACTIVATIONS = {tflite.ActivationFunctionType.NONE: None, tflite.ActivationFunctionType.RELU: "relu"}
 OPTIONS = {
     "CONV_2D": tflite.Conv2DOptions, "DEPTHWISE_CONV_2D": tflite.DepthwiseConv2DOptions, "MAX_POOL_2D": tflite.Pool2DOptions,
-    "ADD": tflite.AddOptions, "CONCATENATION": tflite.ConcatenationOptions,
+    "ADD": tflite.AddOptions, "CONCATENATION": tflite.ConcatenationOptions, "AVERAGE_POOL_2D": tflite.Pool2DOptions,
+    "MUL": tflite.MulOptions, "RESIZE_BILINEAR": tflite.ResizeBilinearOptions,
 }
+TRANSPOSED = "Convolution2DTransposeBias"  # MediaPipe's own operation; its options are three integers: padding, stride across, stride down
 NAMES = {code: name for name, code in vars(tflite.BuiltinOperator).items() if isinstance(code, int)}
 TO_CHANNELS_FIRST = (0, 3, 1, 2)
 
@@ -63,8 +65,13 @@ class Converter:
         self.weights[name] = np.ascontiguousarray(value.reshape(-1) if axes is None else value.transpose(axes))
         return name
 
+    def _name(self, op: tflite.Operator) -> str:
+        code = self.model.OperatorCodes(op.OpcodeIndex())
+        name = NAMES[code.BuiltinCode()]
+        return str(code.CustomCode().decode()) if name == "CUSTOM" else name
+
     def _operator(self, op: tflite.Operator) -> None:
-        name = NAMES[self.model.OperatorCodes(op.OpcodeIndex()).BuiltinCode()]
+        name = self._name(op)
         sources, (target,) = [int(i) for i in op.InputsAsNumpy()], [int(i) for i in op.OutputsAsNumpy()]
         options = OPTIONS[name]() if name in OPTIONS else None
         if options is not None:
@@ -74,8 +81,8 @@ class Converter:
             self.alias[target] = sources[0]
             return
         entry: dict[str, Any] = {"op": name.lower(), "out": target}
-        entry |= getattr(self, f"_{name.lower()}")(sources, target, options)
-        if options is not None:
+        entry |= self._transposed(sources, op) if name == TRANSPOSED else getattr(self, f"_{name.lower()}")(sources, target, options)
+        if options is not None and hasattr(options, "FusedActivationFunction"):
             entry["act"] = ACTIVATIONS[options.FusedActivationFunction()]
         self.ops.append(entry)
 
@@ -116,6 +123,34 @@ class Converter:
     def _relu(self, sources: list[int], target: int, options: Any) -> dict[str, Any]:
         return {"in": sources}
 
+    def _hard_swish(self, sources: list[int], target: int, options: Any) -> dict[str, Any]:
+        return {"in": sources}
+
+    def _logistic(self, sources: list[int], target: int, options: Any) -> dict[str, Any]:
+        return {"in": sources}
+
+    def _mul(self, sources: list[int], target: int, options: Any) -> dict[str, Any]:
+        return {"in": sources}
+
+    def _average_pool_2d(self, sources: list[int], target: int, options: Any) -> dict[str, Any]:
+        if self._shape(sources[0])[1:3] != [options.FilterHeight(), options.FilterWidth()]:
+            raise ValueError("only averages over the whole plane are known")
+        return {"in": sources}
+
+    def _resize_bilinear(self, sources: list[int], target: int, options: Any) -> dict[str, Any]:
+        if options.AlignCorners() or not options.HalfPixelCenters():
+            raise ValueError("only half pixel centres are known")
+        return {"in": sources[:1], "size": self._shape(target)[1:3]}
+
+    def _transposed(self, sources: list[int], op: tflite.Operator) -> dict[str, Any]:
+        x, w, b = sources
+        _, across, down = np.frombuffer(op.CustomOptionsAsNumpy().tobytes()[:12], "<i4")
+        if self._shape(w)[1:3] != [down, across]:
+            raise ValueError("only transposed convolutions without overlap are known")
+        return {
+            "op": "transpose_conv_2d", "in": [x], "weight": self._weight(w, (3, 0, 1, 2)), "bias": self._weight(b),
+            "stride": [int(down), int(across)]}
+
     def _add(self, sources: list[int], target: int, options: Any) -> dict[str, Any]:
         return {"in": sources}
 
@@ -137,7 +172,7 @@ def convert(source: Path, target: Path) -> None:
 
 
 def main() -> None:
-    """Convert both networks."""
+    """Convert all networks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "tm_core" / "assets" / "face")

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from tm_core.face.mesh import ASSETS
 
-NETWORKS = ["face_detection_short_range", "face_landmark"]
+NETWORKS = ["face_detection_short_range", "face_landmark", "selfie_segmentation"]
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -43,7 +43,7 @@ def test_equals_litert_on_noise(name: str, shared: Path) -> None:
         torch.testing.assert_close(a[key].reshape(3, -1), b[key].reshape(3, -1), rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, "selfie_segmentation"])
 def test_batch_equals_one_by_one(name: str) -> None:
     net = TfliteGraph(ASSETS / f"{name}.safetensors")
     x = torch.rand(4, 3, *net.input_hw)

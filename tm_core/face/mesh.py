@@ -87,14 +87,14 @@ class FaceMesh:
         found = self.detect(rgb)[:CANDIDATES]
         if not found:
             return []
-        squares = Squares.join([_square_of_box(b) for b in found])
-        landmarks, _ = self._landmarks(rgb[None], squares)
-        landmarks, presence = self._landmarks(rgb[None], squares_of(landmarks))  # again, now that the place is known better
+        squares = Squares.join([square_of_box(b) for b in found])
+        landmarks, _ = self.landmarks_in(rgb[None], squares)
+        landmarks, presence = self.landmarks_in(rgb[None], squares_of(landmarks))  # again, now that the place is known better
         faces: list[Face] = []
-        for box, points, score in zip(found, landmarks, _sigmoid(presence), strict=True):
+        for box, points, score in zip(found, landmarks, sigmoid(presence), strict=True):
             face = Face(landmarks=_enlarged(points, shrunk), score=float(score))
             doubtful = score <= 0.5 or (faces and box.score < SURE_OF_ANOTHER)
-            if not doubtful and not any(_same(face.box, other.box) for other in faces):
+            if not doubtful and not any(same_place(face.box, other.box) for other in faces):
                 faces.append(face)
         largest = max((f.extent for f in faces), default=0.0)
         return sorted((f for f in faces if f.extent > SMALLEST_SHARE * largest), key=lambda f: f.box[0] + f.box[2])
@@ -144,7 +144,7 @@ class FaceMesh:
             out[first[0] :] = landmarks
             return out, square
         squares = square.repeat(len(frames))
-        out, presence = self._landmarks(frames, squares)
+        out, presence = self.landmarks_in(frames, squares)
         moved = np.arange(len(frames))
         for _ in range(RECROPS):
             after = squares_of(out[moved])
@@ -152,8 +152,8 @@ class FaceMesh:
             if not far.any():
                 break
             moved, squares = moved[far], after[far]
-            out[moved], presence[moved] = self._landmarks(frames[moved], squares)
-        for i in np.flatnonzero(_sigmoid(presence) <= 0.5):
+            out[moved], presence[moved] = self.landmarks_in(frames[moved], squares)
+        for i in np.flatnonzero(sigmoid(presence) <= 0.5):
             again = self._largest(frames[i])
             out[i] = np.nan if again is None else again
         seen = np.flatnonzero(~np.isnan(out[:, 0, 0]))
@@ -163,7 +163,7 @@ class FaceMesh:
         faces = self.faces(rgb)
         return max(faces, key=lambda f: f.extent).landmarks if faces else None
 
-    def _landmarks(self, pictures: np.ndarray, squares: Squares) -> tuple[np.ndarray, np.ndarray]:
+    def landmarks_in(self, pictures: np.ndarray, squares: Squares) -> tuple[np.ndarray, np.ndarray]:
         """Landmarks (N, 468, 3) in the picture and presence logits (N,) of N squares of N pictures, or of one."""
         points, presence = [], []
         for i in range(0, len(squares), MESH_BATCH):
@@ -182,14 +182,14 @@ class FaceMesh:
             part = views[i : i + DETECTOR_BATCH]
             tensor = torch.from_numpy(np.stack([_view(rgb, v) for v in part])).permute(0, 3, 1, 2).float()
             out = self.detector(tensor / 127.5 - 1)
-            scores = _sigmoid(out["classificators"][..., 0].cpu().numpy())
+            scores = sigmoid(out["classificators"][..., 0].cpu().numpy())
             values = out["regressors"].cpu().numpy().reshape(len(part), -1, 8, 2)
             for view, s, v in zip(part, scores, values, strict=True):
                 found += self._boxes(view, s, v)
         found.sort(key=lambda b: -b.score)
         kept: list[FaceBox] = []
         for box in found:
-            if not any(_overlap(box.box, k.box) > OVERLAP for k in kept):
+            if not any(overlap(box.box, k.box) > OVERLAP for k in kept):
                 kept.append(box)
         return kept
 
@@ -273,7 +273,7 @@ def _view(rgb: np.ndarray, view: Box) -> np.ndarray:
     return out
 
 
-def _square_of_box(found: FaceBox) -> Squares:
+def square_of_box(found: FaceBox) -> Squares:
     x0, y0, x1, y1 = found.box
     across = found.eyes[1] - found.eyes[0]
     return Squares(
@@ -289,24 +289,24 @@ def _moved(before: Squares, after: Squares) -> np.ndarray:
     return np.asarray((shift > TRACK_SHIFT) | (size > 2 * TRACK_SHIFT) | (turn > TRACK_TURN))
 
 
-def _shared(a: Box, b: Box) -> float:
+def shared_area(a: Box, b: Box) -> float:
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
-def _size(a: Box) -> float:
+def area(a: Box) -> float:
     return max(0.0, a[2] - a[0]) * max(0.0, a[3] - a[1])
 
 
-def _overlap(a: Box, b: Box) -> float:
+def overlap(a: Box, b: Box) -> float:
     """Intersection over union."""
-    shared = _shared(a, b)
-    return shared / (_size(a) + _size(b) - shared + 1e-9)
+    shared = shared_area(a, b)
+    return shared / (area(a) + area(b) - shared + 1e-9)
 
 
-def _same(a: Box, b: Box) -> bool:
+def same_place(a: Box, b: Box) -> bool:
     """One face seen twice: the detector also likes eyes, from which the mesh finds the whole face again."""
-    return _shared(a, b) > 0.5 * min(_size(a), _size(b))
+    return shared_area(a, b) > 0.5 * min(area(a), area(b))
 
 
-def _sigmoid(x: np.ndarray) -> np.ndarray:
+def sigmoid(x: np.ndarray) -> np.ndarray:
     return np.asarray(1 / (1 + np.exp(-np.clip(x, -60, 60))))

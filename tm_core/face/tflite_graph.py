@@ -1,7 +1,7 @@
 """A small interpreter of converted tflite networks in plain torch (fp16 weights, fp32 arithmetic, as in the originals).
 
 `tools/convert_face_models.py` writes the files: fp16 weights in torch's layout and the operations as JSON
-in the metadata. Non-goals: training, operations that the two face networks do not have, tflite itself.
+in the metadata. Non-goals: training, operations that the face and person networks do not have, tflite itself.
 No section of the paper: the networks are MediaPipe's.
 """
 
@@ -86,7 +86,12 @@ def _max_pool(op: Op, x: list[Tensor], w: dict[str, Tensor]) -> Tensor:
 
 
 def _reshape(op: Op, x: list[Tensor], w: dict[str, Tensor]) -> Tensor:
-    return x[0].permute(0, 2, 3, 1).reshape(len(x[0]), *op["shape"])  # tflite counts channels last
+    # tflite counts channels last; the first number is left open, so a network of convolutions takes larger pictures too
+    return x[0].permute(0, 2, 3, 1).reshape(len(x[0]), -1, *op["shape"][1:])
+
+
+def _transposed(op: Op, x: list[Tensor], w: dict[str, Tensor]) -> Tensor:
+    return F.conv_transpose2d(x[0], w[op["weight"]], w[op["bias"]], op["stride"])
 
 
 _RUN: dict[str, Callable[[Op, list[Tensor], dict[str, Tensor]], Tensor]] = {
@@ -96,6 +101,12 @@ _RUN: dict[str, Callable[[Op, list[Tensor], dict[str, Tensor]], Tensor]] = {
     "pad": lambda op, x, w: _padded(x[0], op["pad"]),
     "prelu": lambda op, x, w: F.prelu(x[0], w[op["weight"]]),
     "relu": lambda op, x, w: x[0].relu(),
+    "hard_swish": lambda op, x, w: F.hardswish(x[0]),
+    "logistic": lambda op, x, w: x[0].sigmoid(),
+    "mul": lambda op, x, w: x[0] * x[1],
+    "average_pool_2d": lambda op, x, w: x[0].mean((2, 3), keepdim=True),
+    "resize_bilinear": lambda op, x, w: F.interpolate(x[0], op["size"], mode="bilinear", align_corners=False),
+    "transpose_conv_2d": _transposed,
     "add": lambda op, x, w: x[0] + x[1],
     "concatenation": lambda op, x, w: torch.cat(x, op["axis"]),
 }

@@ -1,0 +1,62 @@
+"""What the face nodes and commands call: find the faces of a picture, mask them, show them.
+
+Non-goals: how (search, regions, overlay). No section of the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from ..errors import InputError
+from .mesh import Face, FaceMesh
+from .overlay import overlay
+from .regions import MaskChoices, Source, face_masks
+from .search import MOST, SMALLEST, FaceFinder
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundFaces:
+    """The faces of one picture in reading order, and its size in pixels."""
+
+    faces: tuple[Face, ...]
+    width: int
+    height: int
+
+
+@lru_cache(maxsize=1)
+def shared_mesh() -> FaceMesh:
+    """The bundled networks, loaded once."""
+    return FaceMesh()
+
+
+def find_faces(rgb: np.ndarray, *, smallest: float = SMALLEST, most: int = MOST) -> FoundFaces:
+    """All faces of a picture (H, W, 3) uint8; none is no error."""
+    faces = FaceFinder(mesh=shared_mesh(), smallest=smallest, most=most)(rgb)
+    return FoundFaces(faces=tuple(faces), width=rgb.shape[1], height=rgb.shape[0])
+
+
+def numbered(rgb: np.ndarray, found: FoundFaces) -> np.ndarray:
+    """The picture with each face framed and numbered from 0."""
+    return overlay(rgb, boxes=[f.box for f in found.faces])
+
+
+def mask_faces(rgb: np.ndarray, sources: Sequence[Source] | FoundFaces | None, choices: MaskChoices) -> tuple[np.ndarray, np.ndarray]:
+    """Masks (N, H, W) and the picture tinted with them; without sources the picture's own faces. InputError where there is no face."""
+    height, width = rgb.shape[:2]
+    sources = find_faces(rgb) if sources is None else sources
+    if isinstance(sources, FoundFaces):
+        if (sources.width, sources.height) != (width, height):
+            raise InputError(
+                "faces", f"found in {sources.width}x{sources.height} pixels", f"the picture has {width}x{height}",
+                "connect the same picture")
+        sources = sources.faces
+    if not sources:
+        raise InputError(
+            "image", f"{width}x{height} pixels", "no face found",
+            "lower the smallest face in Find Faces, or give a mask or a box for each face")
+    masks = face_masks(sources, (width, height), choices, rgb=rgb)
+    return masks, overlay(rgb, masks)

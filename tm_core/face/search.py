@@ -1,0 +1,198 @@
+"""Every face of a picture: many, small ones in large pictures, heads on their side or upside down, in reading order.
+
+`FaceMesh.faces` looks at whole pictures of 128 pixels, which is quick and enough for a portrait. Here the detector,
+a network of convolutions only, runs over the picture at several scales and in four quarter turns; the mesh then
+confirms each face. Non-goals: who a face is (track), video (track), profiles. No section of the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..errors import InputError
+from .crops import Squares
+from .mesh import MARGIN, Face, FaceBox, FaceMesh, area, check_picture, overlap, same_place, shared_area, sigmoid, square_of_box, squares_of
+
+SMALLEST, MOST = 32, 64  # defaults: pixels of a face's longer side; faces in a picture
+LEAST = 12  # pixels: below that there is no face to be seen
+SEEN_AS = 40.0  # pixels of the network at which a face of the smallest size is looked at
+STEP = 2**0.5  # between scales
+COARSEST = 80  # pixels of the longer side: a face that fills the picture is found with black round it
+BORDER = 16  # black pixels round the picture
+TILE, TILE_OVERLAP = 768, 128  # pixels of the network looked at at once: bounds the memory; no face is larger than the overlap
+CELLS = ((8, 2), (16, 6))  # pixels and answers of a cell
+UNIT = 16  # sides the network takes are multiples
+SCORE = 0.5
+SAME_BOX = 0.3  # intersection over union: two answers of the detector for one face
+# the mesh's logit and the detector's score together: on the bench's groups faces have 18 and more, folds and rings up to 12
+SCORE_WEIGHT, SURE = 20.0, 14.0
+TOUCHING, SURE_BESIDE = 0.1, 0.75  # share of a box on a surer face; the detector's score it then needs: curls over a brow are no face
+QUARTER_TURNS = (0, 1, 2, 3)
+ROW_SHARE = 0.75  # of a face's height: centres that lie further apart are in different rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceFinder:
+    """Faces of at least `smallest` pixels, the `most` surest, in reading order; `turns` are the quarter turns looked in."""
+
+    mesh: FaceMesh
+    smallest: float = SMALLEST
+    most: int = MOST
+    turns: tuple[int, ...] = QUARTER_TURNS
+
+    def __post_init__(self) -> None:
+        if self.smallest < LEAST:
+            raise InputError("smallest", self.smallest, f"faces below {LEAST} pixels are not told from noise", f"set it to {LEAST} or more")
+        if self.most < 1:
+            raise InputError("most", self.most, "at least one face is looked for", "set it to 1 or more")
+
+    def __call__(self, rgb: np.ndarray) -> list[Face]:
+        """Faces of a picture (H, W, 3) uint8."""
+        check_picture(rgb)
+        found = self._confirmed(rgb, self.candidates(rgb))
+        return reading_order(found[: self.most])
+
+    def candidates(self, rgb: np.ndarray) -> list[FaceBox]:
+        """What the detector takes for faces, best first, one for each place; score 0..1."""
+        boxes = [box for scale in self._scales(rgb) for box in self._at_scale(rgb, scale)]
+        return _best_of_places(boxes)
+
+    def _scales(self, rgb: np.ndarray) -> list[float]:
+        finest = SEEN_AS / self.smallest
+        coarsest = min(COARSEST / max(rgb.shape[:2]), finest)
+        steps = int(np.ceil(np.log(finest / coarsest) / np.log(STEP) - 1e-6))
+        return [finest / STEP**i for i in range(steps + 1)]
+
+    def _at_scale(self, rgb: np.ndarray, scale: float) -> Iterator[FaceBox]:
+        size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
+        small = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR))
+        ratio = np.array([rgb.shape[1], rgb.shape[0]]) / size
+        for turn in self.turns:
+            turned = np.rot90(small, turn)
+            for points, score in self._detected(turned):
+                place = (_unturned(points, turn, size) + 0.5) * ratio - 0.5
+                yield _box(place, score)
+
+    def _detected(self, rgb: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
+        """Points (4, 2) - two corners, two eyes - in a picture's own pixels, and their score."""
+        for x, y, tile in _tiles(rgb):
+            tensor = torch.from_numpy(tile).permute(2, 0, 1)[None].float() / 127.5 - 1
+            out = self.mesh.detector(tensor)
+            scores = sigmoid(out["classificators"][0, :, 0].cpu().numpy())
+            values = out["regressors"][0].cpu().numpy().reshape(-1, 8, 2)
+            cells = _cells(tile.shape[1], tile.shape[0])
+            for i in np.flatnonzero(scores > SCORE):
+                centre, eyes = values[i, 0] + cells[i], values[i, 2:4] + cells[i]
+                half = values[i, 1] / 2
+                points = np.array([centre - half, centre + half, *eyes])
+                yield points + np.array([x - 0.5, y - 0.5]), float(scores[i])
+
+    def _confirmed(self, rgb: np.ndarray, boxes: list[FaceBox]) -> list[Face]:
+        """Faces the mesh agrees on, surest first, each once."""
+        boxes = boxes[: 4 * self.most]
+        if not boxes:
+            return []
+        first = Squares.join([square_of_box(b) for b in boxes])
+        landmarks, _ = self.mesh.landmarks_in(rgb[None], first)
+        second = squares_of(landmarks)
+        landmarks, presence = self.mesh.landmarks_in(rgb[None], second)
+        faces = [Face(landmarks=p, score=float(s)) for p, s in zip(landmarks, sigmoid(presence), strict=True)]
+        certainty = presence + SCORE_WEIGHT * (np.array([b.score for b in boxes]) - SCORE)
+        sure = [i for i in np.argsort(-certainty, kind="stable") if certainty[i] > SURE and _stayed(first, faces[i], i)]
+        kept: list[Face] = []
+        for i in sure:
+            if faces[i].extent >= 0.75 * self.smallest and not any(_same_or_ghost(faces[i], boxes[i].score, k) for k in kept):
+                kept.append(faces[i])
+        return kept
+
+
+def reading_order(faces: list[Face]) -> list[Face]:
+    """From left to right, in rows from top to bottom; centres less than ROW_SHARE of a face apart in height are one row."""
+    rows: list[list[Face]] = []
+    for face in sorted(faces, key=lambda f: (middle(f)[1], middle(f)[0])):
+        if rows and _in_row(face, rows[-1]):
+            rows[-1].append(face)
+        else:
+            rows.append([face])
+    return [face for row in rows for face in sorted(row, key=middle)]
+
+
+def _in_row(face: Face, row: list[Face]) -> bool:
+    below = middle(face)[1] - float(np.mean([middle(f)[1] for f in row]))
+    return below < ROW_SHARE * float(np.mean([f.extent for f in [*row, face]]))
+
+
+def middle(face: Face) -> tuple[float, float]:
+    """Centre of a face's box."""
+    x0, y0, x1, y1 = face.box
+    return (x0 + x1) / 2, (y0 + y1) / 2
+
+
+def _same_or_ghost(face: Face, score: float, surer: Face) -> bool:
+    """A face that is known already, or a weak answer of the detector that lies partly on one."""
+    on_it = shared_area(face.box, surer.box) > TOUCHING * min(area(face.box), area(surer.box))
+    return same_place(face.box, surer.box) or (on_it and score < SURE_BESIDE)
+
+
+def _stayed(squares: Squares, face: Face, i: int) -> bool:
+    """The mesh's face is the detector's: it neither ran away nor grew or shrank a lot."""
+    away = float(np.linalg.norm(np.array(middle(face)) - squares.centre[i]))
+    width = squares.side[i] / MARGIN
+    return bool(away < 0.6 * width and 0.5 < face.extent / width < 2.2)
+
+
+def _best_of_places(boxes: list[FaceBox]) -> list[FaceBox]:
+    kept: list[FaceBox] = []
+    for box in sorted(boxes, key=lambda b: -b.score):
+        if not any(overlap(box.box, k.box) > SAME_BOX and _turned_alike(box, k) for k in kept):
+            kept.append(box)
+    return kept
+
+
+def _turned_alike(a: FaceBox, b: FaceBox) -> bool:
+    """Within 60 degrees: a face seen upright and upside down is two candidates, and the mesh decides."""
+    u, v = a.eyes[1] - a.eyes[0], b.eyes[1] - b.eyes[0]
+    return float(u @ v) > 0.5 * float(np.linalg.norm(u) * np.linalg.norm(v))
+
+
+def _box(points: np.ndarray, score: float) -> FaceBox:
+    low, high = points[:2].min(0), points[:2].max(0)
+    return FaceBox(box=(float(low[0]), float(low[1]), float(high[0]), float(high[1])), eyes=points[2:], score=score)
+
+
+def _unturned(points: np.ndarray, turn: int, size: tuple[int, int]) -> np.ndarray:
+    """Points (P, 2) of np.rot90(picture, turn) in the picture's own pixels; size: its (width, height)."""
+    x, y = points[:, 0], points[:, 1]
+    last_x, last_y = size[0] - 1, size[1] - 1
+    return np.stack([(x, y), (last_x - y, x), (last_x - x, last_y - y), (y, last_y - x)][turn], -1)
+
+
+def _tiles(rgb: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Left, top and pixels of overlapping parts of a picture with black round it, sides multiples of UNIT."""
+    height, width = rgb.shape[:2]
+    step = TILE - TILE_OVERLAP
+    for y in range(-BORDER, max(1, height + BORDER - TILE_OVERLAP), step):
+        for x in range(-BORDER, max(1, width + BORDER - TILE_OVERLAP), step):
+            right, bottom = min(x + TILE, width + BORDER), min(y + TILE, height + BORDER)
+            tile = np.zeros((_whole_units(bottom - y), _whole_units(right - x), 3), np.uint8)
+            x0, y0, x1, y1 = max(x, 0), max(y, 0), min(right, width), min(bottom, height)
+            tile[y0 - y : y1 - y, x0 - x : x1 - x] = rgb[y0:y1, x0:x1]
+            yield x, y, tile
+
+
+def _whole_units(n: int) -> int:
+    return -(-n // UNIT) * UNIT
+
+
+def _cells(width: int, height: int) -> np.ndarray:
+    """(answers, 2): where the network's answers belong, in pixels."""
+    parts = []
+    for pixels, answers in CELLS:
+        x, y = np.meshgrid(np.arange(width // pixels), np.arange(height // pixels))
+        parts.append((np.stack([x, y], -1).reshape(-1, 1, 2) + 0.5).repeat(answers, 1).reshape(-1, 2) * pixels)
+    return np.concatenate(parts)

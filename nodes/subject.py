@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from ..tm_core import app
+from ..tm_core.face.found import FoundFaces
 from ..tm_core.weights.loading import TalkingModel
 from . import compat, pictures, wires
 from .compat import io
@@ -29,6 +30,9 @@ class FaceMask(io.ComfyNode):
                     io.Int, "face", default=-1, min=-1, max=31,
                     tooltip="Which face, counted from the left, the first is 0. -1: the only one, and an error if there are several."),
                 compat.field(
+                    wires.Faces, "faces", optional=True,
+                    tooltip="Faces that Find Faces found in this picture, small or turned ones too. face counts them in reading order."),
+                compat.field(
                     io.Mask, "mask", optional=True,
                     tooltip="A mask over the whole picture, white where the voice may move it. It replaces the region that is found."),
             ],
@@ -40,9 +44,11 @@ class FaceMask(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: TalkingModel, image: Tensor, face: int = -1, mask: Tensor | None = None) -> Any:
+    def execute(
+        cls, model: TalkingModel, image: Tensor, face: int = -1, mask: Tensor | None = None, faces: FoundFaces | None = None,
+    ) -> Any:
         """Prepare; InputError for no face, or several where none was chosen."""
         subject = app.prepare_subject(
             pictures.picture_of(image), model.config, face_index=None if face < 0 else face,
-            mask=None if mask is None else pictures.region_of(mask))
+            mask=None if mask is None else pictures.region_of(mask), faces=faces)
         return io.NodeOutput(subject, pictures.mask_of(subject.mask), pictures.image_of(subject.portrait.image[None]))

@@ -13,7 +13,7 @@ import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -27,9 +27,10 @@ from .audio.silence import speaking_latents
 from .audio.windows import MelFeatures
 from .config import ModelConfig, SamplerConfig
 from .errors import InputError
+from .face.found import FoundFaces, shared_mesh
 from .face.mask import DEFAULT_FEATHER, crop_mask, face_mask, token_mask
 from .face.mesh import FaceMesh
-from .face.portrait import Portrait, frame_picture, prepare_portrait
+from .face.portrait import Portrait, cut_portrait, frame_picture, prepare_portrait
 from .media.audio_io import Waveform, read_audio
 from .media.image_io import open_image
 from .settings import Choices, check_steps, settings
@@ -156,10 +157,9 @@ def timeline_of(config: ModelConfig, sampler: SamplerConfig | None = None) -> Ti
     return make(chunk_latents=sampler.chunk_latents)
 
 
-@lru_cache(maxsize=1)
 def face_mesh() -> FaceMesh:
     """The bundled face detector and mesh, loaded once."""
-    return FaceMesh()
+    return shared_mesh()
 
 
 def encode_audio(waveform: Waveform, config: ModelConfig, source: Path | None = None, speech: Tensor | None = None) -> Voice:
@@ -202,15 +202,20 @@ def select_speaking(voice: Voice, mode: SpeakingMode = "auto", **thresholds: flo
 
 def prepare_subject(
     rgb: np.ndarray, config: ModelConfig, *, face_index: int | None = None, mask: np.ndarray | None = None,
+    faces: FoundFaces | None = None,
 ) -> Subject:
     """Whom to animate in a picture (H, W, 3) uint8, at model size.
 
     Models of faces get a crop round the face and its region; open checkpoints the picture, and the whole of it as the region
-    unless it shows several faces. `mask` (any size, 0..1) over the whole picture replaces the region that is found.
+    unless it shows several faces. `mask` (any size, 0..1) over the whole picture replaces the region that is found; `faces`
+    are those of the picture where they were looked for before, small or turned ones too.
     """
     if config.framing == "picture":
-        return _picture_subject(rgb, config, face_index, mask)
-    portrait = prepare_portrait(rgb, config.width, face_mesh(), face_index)
+        return _picture_subject(rgb, config, face_index, mask, faces)
+    if faces is None:
+        portrait = prepare_portrait(rgb, config.width, face_mesh(), face_index)
+    else:
+        portrait = cut_portrait(rgb, config.width, faces.face(rgb, face_index))
     region = face_mask(portrait.landmarks, config.width) if mask is None else _own_mask(mask, portrait, rgb)
     return Subject(portrait=portrait, mask=region)
 
@@ -222,13 +227,19 @@ def _own_mask(mask: np.ndarray, portrait: Portrait, rgb: np.ndarray) -> np.ndarr
     return region
 
 
-def _picture_subject(rgb: np.ndarray, config: ModelConfig, face_index: int | None, mask: np.ndarray | None) -> Subject:
+def _picture_subject(
+    rgb: np.ndarray, config: ModelConfig, face_index: int | None, mask: np.ndarray | None, faces: FoundFaces | None,
+) -> Subject:
     size = config.width, config.height
-    portrait, faces = frame_picture(rgb, size, face_mesh(), face_index)
+    known = list(faces.faces) if faces is not None else face_mesh().faces(rgb)
+    if face_index is None and (mask is not None or len(known) < 2):
+        chosen = known
+    else:  # says which faces there are, if none was chosen
+        chosen = [faces.face(rgb, face_index) if faces is not None else face_mesh().face(rgb, face_index)]
+    portrait = frame_picture(rgb, size, chosen)
     if mask is not None:
         return Subject(portrait=portrait, mask=_own_mask(mask, portrait, rgb))
-    if faces > 1:
-        face_mesh().face(rgb, face_index)  # says which ones there are, if none was chosen
+    if len(known) > 1:
         extent = np.ptp(portrait.landmarks[:, 1]) / config.width
         return Subject(portrait=portrait, mask=face_mask(portrait.landmarks, size, float(DEFAULT_FEATHER * extent)))
     return Subject(portrait=portrait, mask=np.ones((config.height, config.width), np.float32))

@@ -26,6 +26,22 @@ class FoundFaces:
     width: int
     height: int
 
+    def check_picture(self, rgb: np.ndarray) -> None:
+        """InputError for a picture (H, W, 3) of another size than theirs."""
+        if (self.width, self.height) != (rgb.shape[1], rgb.shape[0]):
+            raise InputError(
+                "faces", f"found in {self.width}x{self.height} pixels", f"the picture has {rgb.shape[1]}x{rgb.shape[0]}",
+                "connect the same picture")
+
+    def face(self, rgb: np.ndarray, index: int | None) -> Face:
+        """Number `index` (None: the only one) of the picture they were found in; InputError for another picture or number."""
+        self.check_picture(rgb)
+        if not self.faces or (index is None and len(self.faces) > 1) or (index is not None and not 0 <= index < len(self.faces)):
+            count = len(self.faces)
+            remedy = f"choose face 0 to {count - 1}" if count else "lower the smallest face in Find Faces"
+            raise InputError("face", "none chosen" if index is None else index, f"{count} faces were found", remedy)
+        return self.faces[index or 0]
+
 
 @lru_cache(maxsize=1)
 def shared_mesh() -> FaceMesh:
@@ -49,10 +65,7 @@ def mask_faces(rgb: np.ndarray, sources: Sequence[Source] | FoundFaces | None, c
     height, width = rgb.shape[:2]
     sources = find_faces(rgb) if sources is None else sources
     if isinstance(sources, FoundFaces):
-        if (sources.width, sources.height) != (width, height):
-            raise InputError(
-                "faces", f"found in {sources.width}x{sources.height} pixels", f"the picture has {width}x{height}",
-                "connect the same picture")
+        sources.check_picture(rgb)
         sources = sources.faces
     if not sources:
         raise InputError(

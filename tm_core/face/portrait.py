@@ -7,6 +7,7 @@ Deterministic: the same picture gives the same pixels. Non-goals: several speake
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,27 +42,28 @@ def prepare_portrait(rgb: np.ndarray, size: int, mesh: FaceMesh, face_index: int
 
     InputError for no face, several where none is chosen (`face_index` counts from the left), a face too small.
     """
-    face = mesh.face(rgb, face_index)
+    return cut_portrait(rgb, size, mesh.face(rgb, face_index))
+
+
+def cut_portrait(rgb: np.ndarray, size: int, face: Face) -> Portrait:
+    """Crop (size, size) round a face that is known; InputError for one too small."""
     _check_extent(face.extent)
     box = crop_box(face, (rgb.shape[1], rgb.shape[0]))
     image = resample(rgb, box, size)
     return Portrait(image=image, landmarks=into_crop(face.landmarks, box, size), box=box)
 
 
-def frame_picture(rgb: np.ndarray, size: tuple[int, int], mesh: FaceMesh, face_index: int | None = None) -> tuple[Portrait, int]:
-    """As much of a picture (H, W, 3) uint8 as `size` (width, height) has the shape for, and how many faces it shows.
+def frame_picture(rgb: np.ndarray, size: tuple[int, int], chosen: Sequence[Face]) -> Portrait:
+    """As much of a picture (H, W, 3) uint8 as `size` (width, height) has the shape for.
 
-    The face that is chosen, or all of them, stay as near to the middle as the picture allows; without a face its middle is kept.
-    InputError for a face that is not there.
+    The faces stay as near to the middle as the picture allows, the first one's landmarks are kept; without any the middle is.
     """
-    faces = mesh.faces(rgb)
-    chosen = faces if face_index is None else [mesh.face(rgb, face_index)]
     box = cover_box((rgb.shape[1], rgb.shape[0]), size, chosen)
     landmarks = into_crop(chosen[0].landmarks, box, size[0]) if chosen else np.zeros((0, 3), np.float32)
-    return Portrait(image=resample(rgb, box, size), landmarks=landmarks, box=box), len(faces)
+    return Portrait(image=resample(rgb, box, size), landmarks=landmarks, box=box)
 
 
-def cover_box(extent: tuple[int, int], size: tuple[int, int], faces: list[Face]) -> Box:
+def cover_box(extent: tuple[int, int], size: tuple[int, int], faces: Sequence[Face]) -> Box:
     """The largest box of the shape of `size` (width, height) in a picture of `extent`, its middle at the faces' where it can be."""
     scale = min(extent[0] / size[0], extent[1] / size[1])
     half = np.array(size) * scale / 2

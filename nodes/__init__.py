@@ -11,6 +11,7 @@ from .faces import DetectFaces, FaceMasks
 from .model import LoadModel
 from .open_model import ApplySpeech, LoadOpenModel, TalkingModelFromModel
 from .scenes import Canvas, Character, Layer, PasteBack, SceneStream
+from .score import ScoreVideo
 from .sinks import CollectFrames, PreviewStream, SaveStream
 from .stream import CausalSampler, DecodeStream
 from .subject import FaceMask
@@ -19,6 +20,7 @@ from .voice import AudioEncoder, SpeakingSilence
 NODES: list[type] = [
     LoadModel, LoadOpenModel, TalkingModelFromModel, AudioEncoder, FaceMask, SpeakingSilence, CausalSampler, ApplySpeech, DecodeStream,
     DetectFaces, FaceMasks, PasteBack, Character, SceneStream, Layer, Canvas, PreviewStream, SaveStream, CollectFrames,
+    ScoreVideo,
 ]
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import av
 import comfy.model_management
 import comfy.ops
 import comfy.utils
@@ -30,7 +31,7 @@ except ImportError:
 from ..tm_core.errors import InputError
 
 __all__ = [
-    "ComfyExtension", "Progress", "check_interrupt", "chosen", "device_named", "devices", "field", "files_of", "fingerprint",
+    "ComfyExtension", "Progress", "check_interrupt", "chosen", "device_named", "devices", "field", "file_of", "files_of", "fingerprint",
     "free_memory", "graph_metadata", "io", "model_files", "operations", "output_file", "path_of", "register_model_folder", "room_on",
     "saved_video", "schema", "shown_picture", "tell", "temp_folder", "video_of", "weights_named",
 ]
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 CATEGORY = "TalkingMachines"
 MODEL_FOLDER, DIFFUSION_MODELS, MODEL_PATCHES = "talking_machines", "diffusion_models", "model_patches"
 AUTO = "auto"
+LEAST_CUT_S = 0.01
 
 
 # ---- schemas
@@ -152,6 +154,18 @@ def graph_metadata(hidden: Any) -> dict[str, str]:
 def video_of(path: Path) -> Any:
     """A file as the host's VIDEO: only the path travels."""
     return InputImpl.VideoFromFile(str(path))
+
+
+def file_of(video: Any) -> Path | None:
+    """The file that a VIDEO is, whole; None for one in memory, and for a part of a file (hosts that can cut one)."""
+    if not isinstance(video, InputImpl.VideoFromFile):
+        return None
+    source = video.get_stream_source()
+    if not isinstance(source, str):
+        return None
+    with av.open(source) as container:
+        whole = None if container.duration is None else container.duration / av.time_base
+    return Path(source) if whole is not None and abs(whole - video.get_duration()) < LEAST_CUT_S else None
 
 
 # ---- machine

@@ -21,6 +21,7 @@ IDS = {
     "TM_LoadModel", "TM_AudioEncoder", "TM_FaceMask", "TM_SpeakingSilence", "TM_CausalSampler", "TM_DecodeStream",
     "TM_PreviewStream", "TM_SaveStream", "TM_CollectFrames", "TM_LoadOpenModel", "TM_TalkingModel", "TM_ApplySpeech",
     "TM_DetectFaces", "TM_FaceMasks", "TM_PasteBack", "TM_Character", "TM_SceneStream", "TM_Layer", "TM_Canvas",
+    "TM_ScoreVideo",
 }  # fmt: skip
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))

@@ -91,13 +91,20 @@ def animate(
 
 @app.command()
 def score(
-    video: Annotated[Path, typer.Argument(help="Any video of a talking face.")],
-    audio: Annotated[Path | None, typer.Option(help="The sound to compare with; the video's own if left out.")] = None,
+    video: Annotated[Path, typer.Argument(help="Any video of talking faces; with --csv a folder of them as well.")],
+    audio: Annotated[list[Path] | None, typer.Option(
+        help="The sound to compare with; the video's own if left out. Given again for several faces, each is matched with one.")] = None,
+    out: Annotated[Path | None, typer.Option("--csv", help="Write a table, a row for each face of each video.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="How much of each video SyncNet judges: 30 if left out, 0 for all.")] = None,
 ) -> None:
-    """Measure lip sync, drift and quality of a video; prints JSON."""
-    from .score import score_file
+    """Measure lip sync of every face, who speaks, drift and quality of a video; prints JSON."""
+    from .score import score_file, score_folder
 
-    print_json(score_file(video, audio), indent=2)
+    if out is not None and audio:
+        raise InputError("--audio", audio[0], "a table is made with the videos' own sounds", "leave out --audio or --csv")
+    if out is None and video.is_dir():
+        raise InputError("video", video, "is a folder", "add --csv FILE to score all videos in it")
+    print_json(score_file(video, audio or (), seconds) if out is None else score_folder(video, out, seconds), indent=2)
 
 
 @app.command()

@@ -1,33 +1,137 @@
-"""`talking-machines score`: lip sync, drift and quality of any video, whatever made it."""
+"""`talking-machines score`: lip sync of every face, drift and quality of any video, whatever made it; or of a whole folder."""
 
 from __future__ import annotations
 
+import csv
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 
 from ..app import face_mesh
 from ..errors import InputError
 from ..media.audio_io import read_audio
 from ..media.video_io import probe, read_frames
-from ..metrics.score import score_video
+from ..metrics.score import JUDGED_S, score_video
+
+log = logging.getLogger(__name__)
+
+VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
+OF_VIDEO = ("width", "height", "fps", "video_s", "face_found")
+OF_FACE = (
+    "face", "speaks", "sync_c", "sync_d", "offset_frames", "lip_r", "confidence", "speaking_s", "judged_s", "first_s", "last_s", "frames")
+COLUMNS = ("video", "faces", *OF_FACE, "box", *OF_VIDEO, "error")
 
 
-def score_file(video: Path, audio: Path | None) -> dict[str, Any]:
-    """All measures of a video; `audio` None: the video's own sound. InputError for what is no video of a face."""
+def score_file(video: Path, audio: Sequence[Path] = (), seconds: float | None = None) -> dict[str, Any]:
+    """All measures of a video; no `audio`: the video's own sound. InputError for what is no video of a face."""
+    limit = JUDGED_S if seconds is None else check_seconds(seconds)
     fps, frames = read_frames(video)
     samples = _samples(video, audio)
-    return {"video": str(video), **score_video(frames, float(fps), samples, mesh=face_mesh())}
+    named = {"audio": [str(a) for a in audio]} if audio else {}
+    return {"video": str(video), **named, **score_video(_explained(video, frames), float(fps), samples, mesh=face_mesh(), seconds=limit)}
 
 
-def _samples(video: Path, audio: Path | None) -> np.ndarray | None:
-    """16 kHz sound to compare with, None for a video without a sound track."""
-    if audio is not None:
-        return read_audio(audio).samples
-    if probe(video).audio_s is None:
-        return None
+def check_seconds(seconds: float) -> float | None:
+    """Seconds to judge, None for all (0); InputError below."""
+    if not seconds >= 0:
+        raise InputError("--seconds", seconds, "must be 0 (all of the video) or more", "use 30")
+    return seconds or None
+
+
+def _explained(video: Path, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     try:
-        return read_audio(video).samples
+        yield from frames
+    except av.FFmpegError as error:
+        raise InputError("video", video, f"cannot be read to its end ({error.strerror})", "copy or encode the file again") from error
+
+
+def _samples(video: Path, audio: Sequence[Path]) -> list[np.ndarray]:
+    """16 kHz sounds to compare with, none for a video without a sound track."""
+    if audio:
+        return [read_audio(path).samples for path in audio]
+    if probe(video).audio_s is None:
+        return []
+    try:
+        return [read_audio(video).samples]
     except InputError as error:
         raise InputError("video", video, f"its sound {error.rule}", "give the sound with --audio") from error
+
+
+def score_folder(folder: Path, out: Path, seconds: float | None = None) -> dict[str, Any]:
+    """A row of `out` for every face of every video below a folder (or of one video); a video that fails is one row that says why."""
+    videos = videos_of(folder)
+    part = _checked(out)
+    if seconds is not None:
+        check_seconds(seconds)
+    failed = 0
+    try:
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            for number, video in enumerate(videos, 1):
+                rows = _rows(video, folder, seconds)
+                failed += bool(rows[0]["error"])
+                writer.writerows(rows)
+                sys.stderr.write(f"{number} of {len(videos)} {rows[0]['video']}: {rows[0]['error'] or said(rows)}\n")
+        os.replace(part, out)
+    finally:
+        part.unlink(missing_ok=True)
+    return {"folder": str(folder), "videos": len(videos), "failed": failed, "csv": str(out)}
+
+
+def said(rows: Sequence[dict[str, Any]]) -> str:
+    """A video in a few words."""
+    best = max(rows, key=lambda row: -1.0 if row["confidence"] is None else row["confidence"])
+    if best["sync_c"] is None:
+        return f"{len(rows)} faces, no sync"
+    return f"{len(rows)} faces, {best['face']} best: Sync-C {best['sync_c']}, offset {best['offset_frames']}"
+
+
+def videos_of(folder: Path) -> list[Path]:
+    """The videos below a folder in the order of their names, or the one that is given; InputError where there is none."""
+    if folder.is_file():
+        return [folder]
+    if not folder.is_dir():
+        raise InputError("video", folder, "no such file or folder", "check the path")
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEOS and p.is_file())
+    if not found:
+        raise InputError("video", folder, "holds no video", f"give a folder with files that end in {', '.join(sorted(VIDEOS))}")
+    return found
+
+
+def _checked(out: Path) -> Path:
+    """The temporary name beside `out`; InputError where neither can be written."""
+    part = out.with_name(out.name + ".part")
+    if out.is_dir():
+        raise InputError("--csv", out, "is a folder", "give the name of a file, as scores.csv")
+    try:
+        part.touch()
+    except OSError as error:
+        raise InputError("--csv", out, f"cannot be written ({error.strerror})", "choose a folder that exists and may be written") from error
+    return part
+
+
+def _rows(video: Path, folder: Path, seconds: float | None) -> list[dict[str, Any]]:
+    """The rows of one video; whatever goes wrong with it ends here, so that the others are scored."""
+    name = str(video.relative_to(folder)) if video != folder else str(video)
+    try:
+        report = score_file(video, seconds=seconds)
+    except InputError as error:
+        return [{"video": name, "error": str(error)}]
+    except Exception as error:
+        log.exception("%s", video)
+        return [{"video": name, "error": f"{type(error).__name__}: {' '.join(str(error).split())}"}]
+    return [_row(name, face, report) for face in report["faces"]]
+
+
+def _row(name: str, face: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
+    box = " ".join(f"{v:.0f}" for v in face["box"])
+    values = {k: face[k] for k in OF_FACE} | {k: report[k] for k in OF_VIDEO}
+    short = {k: round(v, 3) if isinstance(v, float) else v for k, v in values.items()}
+    return {"video": name, "faces": len(report["faces"]), **short, "box": box, "error": None}

@@ -7,6 +7,7 @@ entry point of the pack.
 from __future__ import annotations
 
 from . import compat
+from .batch import BatchLipsync
 from .model import LoadModel
 from .open_model import ApplySpeech, LoadOpenModel, TalkingModelFromModel
 from .sinks import CollectFrames, PreviewStream, SaveStream
@@ -16,7 +17,7 @@ from .voice import AudioEncoder, SpeakingSilence
 
 NODES: list[type] = [
     LoadModel, LoadOpenModel, TalkingModelFromModel, AudioEncoder, FaceMask, SpeakingSilence, CausalSampler, ApplySpeech, DecodeStream,
-    PreviewStream, SaveStream, CollectFrames,
+    PreviewStream, SaveStream, CollectFrames, BatchLipsync,
 ]
 
 

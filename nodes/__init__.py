@@ -7,6 +7,7 @@ entry point of the pack.
 from __future__ import annotations
 
 from . import compat
+from .batch import BatchLipsync
 from .faces import DetectFaces, FaceMasks
 from .model import LoadModel
 from .open_model import ApplySpeech, LoadOpenModel, TalkingModelFromModel
@@ -21,6 +22,7 @@ NODES: list[type] = [
     LoadModel, LoadOpenModel, TalkingModelFromModel, AudioEncoder, FaceMask, SpeakingSilence, CausalSampler, ApplySpeech, DecodeStream,
     DetectFaces, FaceMasks, PasteBack, Character, SceneStream, Layer, Canvas, PreviewStream, SaveStream, CollectFrames,
     ScoreVideo,
+    BatchLipsync,
 ]
 
 

@@ -32,8 +32,8 @@ from ..tm_core.errors import InputError
 
 __all__ = [
     "ComfyExtension", "Progress", "check_interrupt", "chosen", "device_named", "devices", "field", "file_of", "files_of", "fingerprint",
-    "free_memory", "graph_metadata", "io", "model_files", "operations", "output_file", "path_of", "register_model_folder", "room_on",
-    "saved_video", "schema", "shown_picture", "tell", "temp_folder", "video_of", "weights_named",
+    "free_memory", "graph_metadata", "input_path", "io", "model_files", "operations", "output_file", "output_folder", "path_of",
+    "register_model_folder", "room_on", "saved_video", "schema", "shown_picture", "tell", "temp_folder", "video_of", "weights_named",
 ]
 
 log = logging.getLogger(__name__)
@@ -128,6 +128,26 @@ def output_file(prefix: str, suffix: str, width: int, height: int) -> tuple[Path
     except Exception as error:  # the host raises a bare Exception for this
         raise InputError("filename_prefix", prefix, "points outside the output folder", "use a name like video/talking") from error
     return Path(folder) / f"{name}_{counter:05}_{suffix}", subfolder
+
+
+def input_path(name: str, field: str) -> Path:
+    """A file or folder of the input folder; InputError for one elsewhere (a graph may come from anyone). Links in it are the user's."""
+    return _below(folder_paths.get_input_directory(), name, field, "the input folder", "put the files, or a link to them, there")
+
+
+def output_folder(name: str, field: str) -> Path:
+    """A folder of the output folder, there or not; InputError for one elsewhere, and for the output folder itself."""
+    path = _below(folder_paths.get_output_directory(), name, field, "the output folder", "use a name like batch/talking")
+    if path == Path(os.path.abspath(folder_paths.get_output_directory())):
+        raise InputError(field, name or "nothing", "a folder of its own is needed", "use a name like batch/talking")
+    return path
+
+
+def _below(base: str, name: str, field: str, place: str, remedy: str) -> Path:
+    path = Path(os.path.abspath(os.path.join(base, name)))
+    if not path.is_relative_to(os.path.abspath(base)):
+        raise InputError(field, name, f"points outside {place}", remedy)
+    return path
 
 
 def saved_video(path: Path, subfolder: str) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def test_the_engine_never_imports_its_host() -> None:
 
 def test_the_engine_needs_only_requirements_txt() -> None:
     """Everything a node can reach imports without the extras; the command line and training may ask for theirs."""
-    names = [name for name in map(module_name, core_files()) if unit(name) not in {"cli", "train", "batch", "live"}]
+    names = [name for name in map(module_name, core_files()) if unit(name) not in {"cli", "train", "live"}]
     import_all((*HOST_MODULES, *EXTRAS), names)
 
 

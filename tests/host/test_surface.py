@@ -22,6 +22,7 @@ IDS = {
     "TM_PreviewStream", "TM_SaveStream", "TM_CollectFrames", "TM_LoadOpenModel", "TM_TalkingModel", "TM_ApplySpeech",
     "TM_DetectFaces", "TM_FaceMasks", "TM_PasteBack", "TM_Character", "TM_SceneStream", "TM_Layer", "TM_Canvas",
     "TM_ScoreVideo",
+    "TM_BatchLipsync",
 }  # fmt: skip
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))

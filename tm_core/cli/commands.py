@@ -90,6 +90,27 @@ def animate(
 
 
 @app.command()
+def batch(
+    manifest: Annotated[Path, typer.Argument(help="CSV with a header, or one JSON object a line: image, audio, out, and options.")],
+    out: Annotated[Path, typer.Option(help="Folder of the videos, the ledger and report.json; a later run goes on there.")],
+    workers: Annotated[int | None, typer.Option(help="Each loads the model once; left out: one for each core, or GPU.")] = None,
+    engine: Annotated[str, typer.Option(help="local: processes here; ray: a Ray cluster, RAY_ADDRESS names it.")] = "local",
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed in an earlier run.")] = False,
+    model: Annotated[Path | None, typer.Option(help="A .safetensors model; the bundled one if left out.")] = None,
+    device: Device = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say only what failed.")] = False,
+) -> None:
+    """Make every video of MANIFEST; can be stopped or killed at any time, the next run goes on. Exit code 1 if some failed."""
+    from .batch import run_manifest
+
+    summary = run_manifest(
+        manifest, out, workers=workers, engine=engine, retry_failed=retry_failed, weights=model, device=device, quiet=quiet)
+    print_json(summary)
+    if summary["failed"]:
+        raise typer.Exit(1)
+
+
+@app.command()
 def score(
     video: Annotated[Path, typer.Argument(help="Any video of talking faces; with --csv a folder of them as well.")],
     audio: Annotated[list[Path] | None, typer.Option(

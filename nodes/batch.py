@@ -1,0 +1,154 @@
+"""TM_BatchLipsync: many portraits and voices to videos in the output folder, with the model that is loaded already.
+
+The same ledger as `talking-machines batch`: what is done stays done, a job that was stopped goes on when it is queued again. It
+works in this process, one item after the other. Pictures and sounds come from ComfyUI's input folder, as with the host's own nodes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..tm_core import app
+from ..tm_core.batch.digest import model_digest
+from ..tm_core.batch.engine import InlineEngine
+from ..tm_core.batch.manifest import Item, parse_manifest
+from ..tm_core.batch.pairs import pair_up, pictures_in
+from ..tm_core.batch.run import Progress, run_batch
+from ..tm_core.batch.work import Order
+from ..tm_core.errors import InputError
+from ..tm_core.weights.families import FAMILIES
+from ..tm_core.weights.loading import TalkingModel
+from . import compat, sound, wires
+from .compat import io
+from .voice import MODES
+
+ONE_WAY = "give either a manifest, or a folder of portraits with audio or a folder of sounds"
+
+
+class BatchLipsync(io.ComfyNode):
+    """A manifest, or a folder of portraits with sounds, as videos."""
+
+    @classmethod
+    def define_schema(cls) -> Any:
+        """Schema of TM_BatchLipsync."""
+        return compat.schema(
+            node_id="TM_BatchLipsync",
+            display_name="Batch Lipsync",
+            description="Makes a video for each portrait and voice, the model loaded once. What is done stays done: a job that was stopped "
+            "goes on when it is queued again, and what fails is listed while the rest is made.",
+            search_aliases=["batch", "many portraits", "talking head", "lip sync"],
+            is_output_node=True,
+            inputs=[
+                compat.field(wires.Model, "model", tooltip="The model from Load Talking Model."),
+                compat.field(
+                    io.String, "output_folder", default="batch/talking",
+                    tooltip="Folder in ComfyUI's output folder for the videos, the ledger and report.json. The same folder goes on."),
+                compat.field(
+                    io.String, "manifest", default="", multiline=True,
+                    tooltip="CSV with a header, or one JSON object a line: image, audio, out, and if you like seed, steps, speaking, face, "
+                    "mask. Paths are in ComfyUI's input folder, out is in the output folder. Empty: use the folders below."),
+                compat.field(
+                    io.String, "portraits", default="",
+                    tooltip="Instead of a manifest: a folder in ComfyUI's input folder. Every picture in it is animated."),
+                compat.field(
+                    io.String, "sounds", default="",
+                    tooltip="A folder in ComfyUI's input folder with a sound for each portrait, of the same name: anna.png, anna.wav."),
+                compat.field(
+                    io.Int, "seed", default=0, min=0, max=2**53 - 1, control_after_generate=False,
+                    tooltip="Seed of every portrait; a manifest has its own. Another seed makes the videos again."),
+                compat.field(
+                    io.Int, "steps", default=0, min=0, max=100,
+                    tooltip="Denoising steps of every portrait; 0: the model's own number. A manifest has its own."),
+                compat.field(
+                    io.Combo, "mode", options=list(MODES), default="auto",
+                    tooltip="auto: by the loudness of the sound. speaking: always. silence: faces only listen. A manifest has its own."),
+                compat.field(
+                    io.Boolean, "retry_failed", default=False,
+                    tooltip="Try again what failed when this was queued before. Off: only what is not done or was changed."),
+                compat.field(io.Audio, "audio", optional=True, tooltip="One sound for all portraits, instead of a folder of sounds."),
+            ],
+            outputs=[
+                io.String.Output("report", display_name="report", tooltip="JSON: how many are done, what failed and why, and the speed."),
+                io.Int.Output("count", display_name="count", tooltip="Videos that are in the folder now."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> Any:
+        """Always looks: files may have come, changed or gone; what is done is not made again."""
+        return float("nan")
+
+    @classmethod
+    def execute(
+        cls, model: TalkingModel, output_folder: str, manifest: str = "", portraits: str = "", sounds: str = "", seed: int = 0,
+        steps: int = 0, mode: str = "auto", retry_failed: bool = False, audio: Any = None,
+    ) -> Any:
+        """Make what is not made yet; InputError before anything runs where something cannot be used."""
+        if model.config.family is not None:
+            title = FAMILIES[model.config.family].title
+            raise InputError("model", title, "needs a prompt and an encoder for every item", "use a model of Load Talking Model")
+        options = {
+            "seed": seed, "speaking": MODES[compat.chosen("mode", mode, MODES)], **({"steps": steps} if steps else {})}
+        out = compat.output_folder(output_folder, "output_folder")
+        with _one_sound(audio) as voice:
+            items = _items(manifest, portraits, sounds, voice, options)
+            report = _make(items, out, model, retry_failed, cls.hidden.unique_id)
+        return io.NodeOutput(json.dumps(report, indent=2), report["done"])
+
+
+def _make(items: list[Item], out: Path, model: TalkingModel, retry_failed: bool, node_id: str | None) -> dict[str, Any]:
+    bar = compat.Progress(len(items))
+    counted = 0
+
+    def tell(now: Progress) -> None:
+        nonlocal counted
+        ended = now.done + now.failed
+        compat.tell(node_id, f"{now.done} of {now.total} done" + f", {now.failed} failed" * bool(now.failed))
+        counted, more = ended, ended - counted
+        bar.advance(more)
+
+    def shown(frame: np.ndarray) -> None:
+        bar.advance(0, frame)
+
+    order = Order(staging=out, device="cpu")  # the model is where it is
+    return run_batch(
+        items, out, lambda placed, _: InlineEngine(placed, model, compat.check_interrupt, shown), model=model_digest(model), order=order,
+        retry_failed=retry_failed, tell=tell).summary()
+
+
+@contextmanager
+def _one_sound(audio: Any) -> Iterator[Path | None]:
+    """An AUDIO as a file for as long as it is needed."""
+    if audio is None:
+        yield None
+        return
+    path = sound.write_wave(*sound.waveform_of(audio), compat.temp_folder())
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _items(manifest: str, portraits: str, sounds: str, voice: Path | None, options: dict[str, Any]) -> list[Item]:
+    if manifest.strip():
+        if portraits.strip() or sounds.strip() or voice is not None:
+            raise InputError("manifest", "given", "and portraits, sounds or audio as well", ONE_WAY)
+        return parse_manifest(manifest, _located("manifest"))
+    if not portraits.strip():
+        raise InputError("portraits", "nothing", "there is nothing to animate", ONE_WAY)
+    if bool(sounds.strip()) == (voice is not None):
+        raise InputError("sounds", sounds or "nothing", "sounds come from audio or from a folder", "connect audio, or name a folder")
+    app.check_options(seed=int(options["seed"]))
+    faces = pictures_in(_located("portraits")(portraits.strip()))
+    return pair_up(faces, voice or _located("sounds")(sounds.strip()), options)
+
+
+def _located(field: str) -> Callable[[str], Path]:
+    return lambda name: compat.input_path(name, field)

@@ -1,0 +1,77 @@
+"""What an item is made of, as a hash: a video is made again when its files, its options or the model change.
+
+Non-goals: the version of this program; a newer one does not make finished videos again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import InputError
+from ..model.talking import TalkingModel
+from ..weights.loading import default_weights
+from .manifest import Item
+
+SAMPLES = 4096  # numbers of each tensor that tell one set of weights from another
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def weights_digest(path: Path | None) -> str:
+    """Of a model's file, and of the second one that large models have."""
+    path = path or default_weights()
+    second = path.with_name(f"{path.stem}.vae{path.suffix}")
+    try:
+        return " ".join(file_digest(p) for p in (path, second) if p == path or p.is_file())
+    except OSError as error:
+        raise InputError("weights", path, f"cannot be read ({error.strerror})", "check the path") from error
+
+
+def model_digest(model: TalkingModel) -> str:
+    """Of a model in memory: its configuration and numbers taken evenly from each of its tensors."""
+    digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
+    parts: tuple[Any, ...] = (model.dit, model.projector, model.vae)
+    for part in parts:
+        for name, value in ({} if part is None else part.state_dict()).items():
+            flat = value.detach().flatten()
+            some = flat[:: max(1, len(flat) // SAMPLES)].to("cpu", torch.float32)
+            digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode() + some.numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Digests:
+    """Hashes of items; a file that many items share is read once."""
+
+    def __init__(self, model: str) -> None:
+        """`model`: hash of the weights."""
+        self._model = model
+        self._files: dict[tuple[str, int, int], str] = {}
+
+    def of(self, item: Item) -> str:
+        """The hash of an item; InputError where a file went away."""
+        made_of = {name: self._file(name, path) for name, path in item.files.items()}
+        text = json.dumps({"model": self._model, "files": made_of, "options": item.options.to_dict()}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _file(self, name: str, path: Path) -> str:
+        try:
+            stat = os.stat(path)
+            key = str(path), stat.st_size, stat.st_mtime_ns
+            if key not in self._files:
+                self._files[key] = file_digest(path)
+        except OSError as error:
+            raise InputError(name, path, f"cannot be read ({error.strerror})", "check the file") from error
+        return self._files[key]

@@ -1,0 +1,52 @@
+"""A folder of portraits, and one sound for all or a folder of sounds that are paired with them by name, as items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .manifest import Item, ManifestError, Options, Problem
+
+PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+SOUNDS = frozenset({
+    ".aac", ".aif", ".aiff", ".flac", ".m4a", ".mka", ".mkv", ".mov", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav", ".webm"})
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Every picture of a folder, by name; InputError where there is none, or two would become one video."""
+    return list(_by_stem(folder, PICTURES, "portraits", "pictures").values())
+
+
+def pair_up(portraits: Sequence[Path], sounds: Path, options: Mapping[str, Any]) -> list[Item]:
+    """An item for each portrait, named after it; `sounds` is one file for all, or a folder with one of the same name for each.
+
+    ManifestError names every portrait without a sound and every sound without a portrait; its lines count the portraits.
+    """
+    voices = _by_stem(sounds, SOUNDS, "sounds", "sounds") if sounds.is_dir() else {p.stem.casefold(): sounds for p in portraits}
+    stems = {p.stem.casefold() for p in portraits}
+    problems = [
+        Problem(line=n, text=f"{p.name}: no sound of that name; put {p.stem}.wav into the folder of sounds")
+        for n, p in enumerate(portraits, 1) if p.stem.casefold() not in voices]
+    problems += [
+        Problem(line=len(portraits) + 1, text=f"{v.name}: no portrait of that name; remove it, or add its portrait")
+        for stem, v in voices.items() if stem not in stems]
+    if problems:
+        raise ManifestError("portraits", problems)
+    chosen = Options(**options)
+    return [
+        Item(line=n, image=p, audio=voices[p.stem.casefold()], out=f"{p.stem}.mp4", options=chosen) for n, p in enumerate(portraits, 1)]
+
+
+def _by_stem(folder: Path, suffixes: frozenset[str], field: str, what: str) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise InputError(field, folder, "is no folder", "name a folder that is there")
+    found: dict[str, Path] = {}
+    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and p.is_file() and not p.name.startswith(".")):
+        first = found.setdefault(path.stem.casefold(), path)
+        if first != path:
+            raise InputError(field, path.name, f"has the name of {first.name}, and both would become one video", "rename one of them")
+    if not found:
+        raise InputError(field, folder, f"no {what} in it", f"give a folder with files such as {', '.join(sorted(suffixes)[:6])}")
+    return found

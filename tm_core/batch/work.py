@@ -1,0 +1,122 @@
+"""One item becomes one video in the staging folder: what a worker does, whichever engine it belongs to.
+
+Non-goals: who works on what (run), the name the video gets at the end (ledger).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from .. import app
+from ..errors import InputError
+from ..media.video_io import VideoWriter
+from ..weights.loading import TalkingModel, load_model
+from .digest import file_digest
+from .manifest import Item
+
+log = logging.getLogger(__name__)
+Poll = Callable[[], None]
+Shown = Callable[[np.ndarray], None]  # the newest frame (H, W, 3) uint8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What every worker of a run needs: paths are absolute, so that another machine finds them in a shared folder."""
+
+    staging: Path
+    weights: Path | None = None
+    device: str = "auto"
+    threads: int | None = None  # of the CPU, for one worker; None: as torch is set
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """An item on its way: `digest` of what it is made of, `staged` its file in the staging folder."""
+
+    item: Item
+    digest: str
+    staged: str
+    attempt: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a task. `crashed`: the worker died with it, which says little about the item."""
+
+    task: Task
+    sha256: str = ""
+    reason: str = ""
+    crashed: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is a video."""
+        return not self.reason
+
+
+class Workshop:
+    """A worker's share: the model, loaded once."""
+
+    def __init__(self, order: Order, model: TalkingModel | None = None) -> None:
+        """InputError for weights or a device that cannot be used, or a staging folder this machine does not see."""
+        if not order.staging.is_dir():
+            raise InputError(
+                "out", order.staging.parent, "is not there on this machine",
+                "use a folder that every machine of the cluster sees under the same path")
+        if order.threads is not None:
+            torch.set_num_threads(order.threads)
+        self._order = order
+        self._model = model or load_model(order.weights, device=app.parse_device("device", order.device), dtype=torch.float32)
+        app.face_mesh()
+
+    def make(self, task: Task, poll: Poll | None = None, shown: Shown | None = None) -> Outcome:
+        """The video of a task, whole and synced; whatever goes wrong with the item is the outcome. `poll` may raise BaseException."""
+        started = time.monotonic()
+        try:
+            facts = self._write(task, poll, shown)
+            path = self._order.staging / task.staged
+            return Outcome(task=task, sha256=file_digest(path), facts={**facts, "seconds": round(time.monotonic() - started, 3)})
+        except Exception as error:  # one item's trouble must not end the others
+            if not isinstance(error, InputError):
+                log.exception("%s failed", task.item.out)
+            return Outcome(task=task, reason=described(error))
+
+    def _write(self, task: Task, poll: Poll | None, shown: Shown | None) -> dict[str, Any]:
+        item, options = task.item, task.item.options
+        frames = app.animate(
+            item.image, item.audio, model=self._model, seed=options.seed, steps=options.steps, face_index=options.face,
+            mask=item.mask, speaking=cast(app.SpeakingMode, options.speaking))
+        meta, path = frames.meta, self._order.staging / task.staged
+        with (
+            VideoWriter(path, meta.width, meta.height, meta.fps, audio=meta.audio) as writer,
+            closing(frames.chunks(poll=poll)) as chunks,  # both workers end before the file is closed
+        ):
+            for chunk in chunks:
+                writer.write(chunk.frames)
+                if shown is not None:
+                    shown(chunk.frames[-1])
+        _sync(path)
+        return {"frames": meta.num_frames, "video_s": round(meta.duration_s, 3)}
+
+
+def described(error: BaseException) -> str:
+    """An error in one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text or 'no message'}"
+
+
+def _sync(path: Path) -> None:
+    """On the disk before the ledger says so."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())

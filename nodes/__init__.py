@@ -9,6 +9,7 @@ from __future__ import annotations
 from . import compat
 from .model import LoadModel
 from .open_model import ApplySpeech, LoadOpenModel, TalkingModelFromModel
+from .schedule import Conversation, SchedulePicture, SpeakingTimeline
 from .sinks import CollectFrames, PreviewStream, SaveStream
 from .stream import CausalSampler, DecodeStream
 from .subject import FaceMask
@@ -16,7 +17,7 @@ from .voice import AudioEncoder, SpeakingSilence
 
 NODES: list[type] = [
     LoadModel, LoadOpenModel, TalkingModelFromModel, AudioEncoder, FaceMask, SpeakingSilence, CausalSampler, ApplySpeech, DecodeStream,
-    PreviewStream, SaveStream, CollectFrames,
+    PreviewStream, SaveStream, CollectFrames, SpeakingTimeline, Conversation, SchedulePicture,
 ]
 
 

@@ -20,6 +20,7 @@ WORKFLOWS = ROOT / "workflows"
 IDS = {
     "TM_LoadModel", "TM_AudioEncoder", "TM_FaceMask", "TM_SpeakingSilence", "TM_CausalSampler", "TM_DecodeStream",
     "TM_PreviewStream", "TM_SaveStream", "TM_CollectFrames", "TM_LoadOpenModel", "TM_TalkingModel", "TM_ApplySpeech",
+    "TM_SpeakingTimeline", "TM_Conversation", "TM_SchedulePicture",
 }  # fmt: skip
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))

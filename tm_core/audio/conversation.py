@@ -23,7 +23,7 @@ FADE_S = 0.01  # no click
 
 def own_spans(schedule: Schedule, name: str, duration_s: float, margin_s: float = MARGIN_S) -> tuple[Span, ...]:
     """When a speaker is heard: the own turns, widened by `margin_s` where nobody else speaks."""
-    own = schedule.inside(name, duration_s)
+    own = [(start, min(end, duration_s)) for start, end in schedule.inside(name, duration_s)]
     others = (span for other in schedule.names if other != name for span in schedule.spans(other))
     wide = without(((max(0.0, start - margin_s), min(end + margin_s, duration_s)) for start, end in own), others)
     return merged((*own, *wide))

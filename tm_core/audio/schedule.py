@@ -76,12 +76,13 @@ class Schedule:
             raise InputError(field, ", ".join(names), rule, f"add {', '.join(missing)}, or take these turns out of the timeline")
 
     def inside(self, name: str, duration_s: float, field: str = "timeline") -> tuple[Span, ...]:
-        """The spans of a speaker, cut to a sound; InputError for a turn that begins after it."""
-        for start, end in self.spans(name):
+        """The spans of a speaker in a sound of this length; InputError for a turn that begins after it."""
+        spans = self.spans(name)
+        for start, end in spans:
             if start >= duration_s:
                 turn = Schedule(turns=(Turn(speaker=name, start_s=start, end_s=end),)).text
                 raise InputError(field, turn, f"begins when the sound is over ({duration_s:.2f} s)", "correct its times, or take it out")
-        return tuple((start, min(end, duration_s)) for start, end in self.spans(name))
+        return spans
 
 
 def merged(spans: Iterable[Span]) -> tuple[Span, ...]:

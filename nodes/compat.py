@@ -217,7 +217,7 @@ def tell(node_id: str | None, text: str) -> None:
 
 
 def nothing(reason: str) -> Any:
-    """An output that holds nothing: a node that is connected to it fails with this reason, the others run."""
+    """An output that holds nothing: a node that is connected to it does not run and shows this reason; the others run."""
     return ExecutionBlocker(reason)
 
 

@@ -12,6 +12,7 @@ from .faces import DetectFaces, FaceMasks
 from .model import LoadModel
 from .open_model import ApplySpeech, LoadOpenModel, TalkingModelFromModel
 from .scenes import Canvas, Character, Layer, PasteBack, SceneStream
+from .schedule import Conversation, SchedulePicture, SpeakingTimeline
 from .score import ScoreVideo
 from .sinks import CollectFrames, PreviewStream, SaveStream
 from .stream import CausalSampler, DecodeStream
@@ -19,10 +20,9 @@ from .subject import FaceMask
 from .voice import AudioEncoder, SpeakingSilence
 
 NODES: list[type] = [
-    LoadModel, LoadOpenModel, TalkingModelFromModel, AudioEncoder, FaceMask, SpeakingSilence, CausalSampler, ApplySpeech, DecodeStream,
-    DetectFaces, FaceMasks, PasteBack, Character, SceneStream, Layer, Canvas, PreviewStream, SaveStream, CollectFrames,
-    ScoreVideo,
-    BatchLipsync,
+    LoadModel, LoadOpenModel, TalkingModelFromModel, AudioEncoder, FaceMask, DetectFaces, FaceMasks, SpeakingSilence, SpeakingTimeline,
+    Conversation, SchedulePicture, CausalSampler, ApplySpeech, DecodeStream, PasteBack, Character, SceneStream, Layer, Canvas,
+    PreviewStream, SaveStream, CollectFrames, ScoreVideo, BatchLipsync,
 ]
 
 

@@ -21,6 +21,7 @@ import folder_paths
 import numpy as np
 import torch
 from comfy.cli_args import args as host_args
+from comfy_execution.graph_utils import ExecutionBlocker
 from PIL import Image
 
 try:  # the pinned API is what the maintainers advise; `latest` changes with the host
@@ -32,8 +33,9 @@ from ..tm_core.errors import InputError
 
 __all__ = [
     "ComfyExtension", "Progress", "check_interrupt", "chosen", "device_named", "devices", "field", "file_of", "files_of", "fingerprint",
-    "free_memory", "graph_metadata", "input_path", "io", "model_files", "operations", "output_file", "output_folder", "path_of",
-    "register_model_folder", "room_on", "saved_video", "schema", "shown_picture", "tell", "temp_folder", "video_of", "weights_named",
+    "free_memory", "graph_metadata", "input_file", "input_path", "io", "model_files", "nothing", "operations", "output_file",
+    "output_folder", "path_of", "register_model_folder", "room_on", "saved_video", "schema", "shown_picture", "tell", "temp_folder",
+    "video_of", "weights_named",
 ]
 
 log = logging.getLogger(__name__)
@@ -117,6 +119,14 @@ def temp_folder() -> Path:
     folder = Path(folder_paths.get_temp_directory())
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def input_file(name: str, field: str) -> Path:
+    """A file in the host's input folder; InputError when it is not there, or elsewhere."""
+    path = input_path(name, field)
+    if not path.is_file():
+        raise InputError(field, name, "is no file in the input folder", "put it there, or paste its text")
+    return path
 
 
 def output_file(prefix: str, suffix: str, width: int, height: int) -> tuple[Path, str]:
@@ -238,6 +248,11 @@ def tell(node_id: str | None, text: str) -> None:
     send = getattr(getattr(PromptServer, "instance", None), "send_progress_text", None)
     if send is not None and node_id is not None:
         send(text, node_id)
+
+
+def nothing(reason: str) -> Any:
+    """An output that holds nothing: a node that is connected to it does not run and shows this reason; the others run."""
+    return ExecutionBlocker(reason)
 
 
 class Progress:

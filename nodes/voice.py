@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor
 
 from ..tm_core import app
+from ..tm_core.audio.hush import Silence
+from ..tm_core.audio.silence import Levels
 from ..tm_core.errors import InputError
 from ..tm_core.media.audio_io import Waveform, read_audio
 from ..tm_core.weights.loading import TalkingModel
@@ -14,6 +16,16 @@ from . import bridge, compat, sound, wires
 from .compat import io
 
 MODES: dict[str, app.SpeakingMode] = {"auto": "auto", "speaking": "speaking", "silence": "listening"}
+
+SILENCES: dict[str, Silence] = {name: name for name in get_args(Silence)}
+
+
+def silence_field() -> Any:
+    """The input `silence` of the nodes that make a speaker."""
+    return compat.field(
+        io.Combo, "silence", options=list(SILENCES), default="zero", optional=True, advanced=True,
+        tooltip="What the model hears while the face listens. zero: no sound at all, which the bundled model rests with. "
+        "real: digital silence, for models that keep talking without a sound.")
 
 
 class AudioEncoder(io.ComfyNode):
@@ -98,6 +110,14 @@ class SpeakingSilence(io.ComfyNode):
                 compat.field(
                     io.Float, "shortest_pause_s", default=0.3, min=0.0, max=5.0, step=0.05, advanced=True,
                     tooltip="auto only: quiet for less than this many seconds does not end speech."),
+                compat.field(
+                    io.Float, "shortest_speech_s", default=0.0, min=0.0, max=5.0, step=0.05, optional=True, advanced=True,
+                    tooltip="auto only: a sound shorter than this many seconds is no speech, as a cough or a click. 0: all of it is."),
+                compat.field(
+                    io.Combo, "levels", options=list(get_args(Levels)), default="relative", optional=True, advanced=True,
+                    tooltip="auto only. relative: the levels are below the loud part of the sound. absolute: they are dB of full scale, "
+                    "for example -40 and -46, so that a track of noise or of a faint other voice stays silent."),
+                silence_field(),
             ],
             outputs=[wires.Speaker.Output("speaker", display_name="speaker", tooltip="The sound and when it is spoken.")],
         )
@@ -105,9 +125,12 @@ class SpeakingSilence(io.ComfyNode):
     @classmethod
     def execute(
         cls, audio_windows: app.Voice, mode: str, speech_db: float = -28.0, silence_db: float = -34.0, shortest_pause_s: float = 0.3,
+        shortest_speech_s: float = 0.0, levels: str = "relative", silence: str = "zero",
     ) -> Any:
         """Select; InputError for levels that cannot be."""
         if silence_db > speech_db:
             raise InputError("silence_db", silence_db, f"is above speech_db ({speech_db})", "set it some dB below")
         choice = MODES[compat.chosen("mode", mode, MODES)]
-        return io.NodeOutput(app.select_speaking(audio_windows, choice, on_db=speech_db, off_db=silence_db, hold_s=shortest_pause_s))
+        return io.NodeOutput(app.select_speaking(
+            audio_windows, choice, silence=SILENCES[compat.chosen("silence", silence, SILENCES)], on_db=speech_db, off_db=silence_db,
+            hold_s=shortest_pause_s, shortest_s=shortest_speech_s, levels=compat.chosen("levels", levels, get_args(Levels))))

@@ -23,6 +23,8 @@ from torch import Tensor
 
 from .audio.families import SpeechFeatures
 from .audio.features import log_mel
+from .audio.hush import Hushed, Silence, flags_at
+from .audio.schedule import Schedule, Span, flags_of_spans, spans_of_flags
 from .audio.silence import speaking_latents
 from .audio.windows import MelFeatures
 from .config import ModelConfig, SamplerConfig
@@ -91,15 +93,30 @@ class Voice:
 
 @dataclass(frozen=True, kw_only=True)
 class Speech:
-    """A voice and when it speaks: flags (F,), True where the lips follow the sound."""
+    """A voice and when it speaks: flags (F,), True where the lips follow the sound.
+
+    `silence`: what the model hears elsewhere. zero: no sound at all, the zero embedding. real: windows of digital silence,
+    which `voice` then has there.
+    """
 
     voice: Voice
     flags: np.ndarray
+    silence: Silence = "zero"
+
+    def __post_init__(self) -> None:
+        heard = self.voice.features
+        plain = heard.sound if isinstance(heard, Hushed) and isinstance(heard.sound, Voice) else self.voice
+        own = replace(plain, features=Hushed(sound=plain, flags=self.flags)) if self.silence == "real" else plain
+        object.__setattr__(self, "voice", own)
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The seconds of the video in which it speaks."""
+        return spans_of_flags(self.flags, self.voice.timeline)
 
     def speaking(self, latents: range) -> Tensor:
-        """Flags (F,) of these latents; silent outside the sound."""
-        inside = [bool(self.flags[i]) if 0 <= i < len(self.flags) else False for i in latents]
-        return torch.tensor(inside)
+        """Which of these latents hear their windows (F,); with zero silence those that speak, none outside the sound."""
+        return torch.ones(len(latents), dtype=torch.bool) if self.silence == "real" else flags_at(self.flags, latents)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,14 +207,33 @@ def _speech_features(name: str, speech: Tensor | None, frames: int) -> SpeechFea
     return SpeechFeatures(values=speech, family=family.speech, frames=frames)
 
 
-def select_speaking(voice: Voice, mode: SpeakingMode = "auto", **thresholds: float) -> Speech:
-    """When the face speaks: by loudness (`auto`, see audio.silence for the thresholds), always or never."""
+def select_speaking(
+    voice: Voice, mode: SpeakingMode = "auto", *, silence: Silence = "zero", schedule: Schedule | None = None, name: str = "",
+    **thresholds: Any,
+) -> Speech:
+    """When the face speaks: by loudness (`auto`, see audio.silence for the thresholds), always or never.
+
+    `schedule`: instead, in the turns of `name`, which may be left out where it is the only one. InputError for a name or a turn
+    that does not fit.
+    """
     check_options(speaking=mode)
-    if mode != "auto":
-        return Speech(voice=voice, flags=np.full(voice.num_latents, mode == "speaking"))
-    flags = speaking_latents(
-        voice.waveform.samples, voice.num_latents, voice.timeline, sample_rate=voice.waveform.sample_rate, **thresholds)
-    return Speech(voice=voice, flags=flags)
+    if silence not in get_args(Silence):
+        raise InputError("silence", silence, "unknown kind of silence", f"choose one of {', '.join(get_args(Silence))}")
+    if schedule is not None:
+        own = schedule.inside(name or _only(schedule), voice.duration_s)
+        flags = flags_of_spans(own, voice.num_latents, voice.timeline)
+    elif mode != "auto":
+        flags = np.full(voice.num_latents, mode == "speaking")
+    else:
+        flags = speaking_latents(
+            voice.waveform.samples, voice.num_latents, voice.timeline, sample_rate=voice.waveform.sample_rate, **thresholds)
+    return Speech(voice=voice, flags=flags, silence=silence)
+
+
+def _only(schedule: Schedule) -> str:
+    if len(schedule.names) != 1:
+        raise InputError("name", "nothing", f"the timeline names {', '.join(schedule.names)}", "say which of them this voice is")
+    return schedule.names[0]
 
 
 def prepare_subject(

@@ -1,22 +1,30 @@
 """When a face speaks: loudness with hysteresis, one flag per latent (paper section 3, speaking/silence).
 
-A pure reducer over 10 ms steps: speech begins above one level, ends below a lower one, and a gap shorter
-than `hold_s` does not end it. Levels are relative to the loud part of the sound, above an absolute floor, so
-quiet recordings speak and digital silence never does. Non-goals: telling speech from other sounds.
+A pure reducer over 10 ms steps: speech begins above one level, ends below a lower one, a gap shorter than `hold_s` does
+not end it, and what lasts less than `shortest_s` was no speech. Levels are relative to the loud part of the sound, above
+an absolute floor, so quiet recordings speak and digital silence never does; or absolute, in dB of full scale, which needs
+no look at the whole sound: `SpeakingStream` gives the same flags while the sound is still coming. Non-goals: telling
+speech from other sounds, who speaks in one sound (schedule.py).
+
+Shapes: n samples, F latents.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InputError
 from ..timeline import Timeline
 
+Levels = Literal["relative", "absolute"]
 STEP_S = 0.01
 FLOOR_DB = -60.0  # below it nothing speaks, however quiet the rest is
 EMPTY_DB = -120.0
+MARGIN_S = 0.08
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,47 +43,167 @@ def react(state: Activity, level_db: float, dt: float, *, on_db: float, off_db: 
     return Activity(speaking=state.speaking and quiet < hold_s, quiet_s=quiet)
 
 
+class LevelStream:
+    """Level of every 10 ms in dB of full scale, over a 30 ms window, as samples arrive: one step behind them."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self._step = round(sample_rate * STEP_S)
+        self._rest = np.zeros(0, np.float32)
+        self._means = np.zeros(0, np.float32)  # of the last two steps; the first one stands before itself as well
+
+    def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Levels of the steps whose window is complete."""
+        held = np.concatenate([self._rest, np.asarray(samples, np.float32)])
+        whole = len(held) // self._step * self._step
+        self._rest = held[whole:]
+        return self._add((held[:whole].reshape(-1, self._step) ** 2).mean(1))
+
+    def finish(self) -> NDArray[np.float32]:
+        """Levels of the remaining steps, the last one filled with silence; there are ceil(n / step) in all."""
+        made = self.push(np.zeros(-len(self._rest) % self._step, np.float32))
+        return np.concatenate([made, self._add(self._means[-1:])])
+
+    def _add(self, means: NDArray[np.float32]) -> NDArray[np.float32]:
+        means = np.concatenate([self._means if len(self._means) else means[:1], means])
+        self._means = means[-2:]
+        smooth = (means[:-2] + means[1:-1] + means[2:]) / 3
+        return np.asarray(10 * np.log10(np.maximum(smooth, 10 ** (EMPTY_DB / 10))), np.float32)
+
+
 def loudness_db(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
     """Level of every 10 ms in dB of full scale, over a 30 ms window."""
-    step = round(sample_rate * STEP_S)
-    count = -(-len(waveform) // step)
-    power = np.pad(waveform.astype(np.float32), (0, count * step - len(waveform))).reshape(count, step)
-    mean = np.pad((power**2).mean(1), 1, mode="edge")
-    smooth = (mean[:-2] + mean[1:-1] + mean[2:]) / 3
-    return np.asarray(10 * np.log10(np.maximum(smooth, 10 ** (EMPTY_DB / 10))), np.float32)
+    stream = LevelStream(sample_rate)
+    return np.concatenate([stream.push(waveform), stream.finish()])
 
 
-def activity(levels_db: NDArray[np.float32], *, on_db: float, off_db: float, hold_s: float) -> NDArray[np.bool_]:
-    """Speaking or not at every step; a hold that ends in silence is taken back."""
-    state, flags = Activity(), np.zeros(len(levels_db), bool)
-    for i, level in enumerate(levels_db):
-        before, state = state, react(state, float(level), STEP_S, on_db=on_db, off_db=off_db, hold_s=hold_s)
-        flags[i] = state.speaking
-        if before.speaking and not state.speaking:
-            flags[i - round(before.quiet_s / STEP_S) : i] = False
-    if state.speaking and state.quiet_s:
-        flags[len(flags) - round(state.quiet_s / STEP_S) :] = False
-    return flags
+class Gate:
+    """Speaking or not at every step of levels that arrive, said once it is final.
+
+    A hold that ends in silence was none, and speech shorter than `shortest_s` was none either; so a step waits until it is
+    known, at most the longer of the two. `speaking` does not wait.
+    """
+
+    def __init__(self, *, on_db: float, off_db: float, hold_s: float, shortest_s: float = 0.0) -> None:
+        self._on_db, self._off_db, self._hold_s = on_db, off_db, hold_s
+        self._shortest = round(shortest_s / STEP_S)
+        self._state = Activity()
+        self._length = self._open = 0  # steps since speech began, and how many of them are not final
+
+    @property
+    def speaking(self) -> bool:
+        """What the reducer says now; may be taken back."""
+        return self._state.speaking
+
+    def push(self, levels_db: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Flags of the next steps that are final."""
+        return np.array([flag for level in levels_db for flag in self._step(float(level))], bool)
+
+    def finish(self) -> NDArray[np.bool_]:
+        """The remaining flags: what is not known to be speech by now is none."""
+        return np.array(self._close(), bool)
+
+    def _step(self, level_db: float) -> list[bool]:
+        self._state = react(self._state, level_db, STEP_S, on_db=self._on_db, off_db=self._off_db, hold_s=self._hold_s)
+        if not self._state.speaking:
+            return [*self._close(), False]
+        self._length, self._open = self._length + 1, self._open + 1
+        if self._state.quiet_s or self._length < self._shortest:
+            return []
+        final, self._open = [True] * self._open, 0
+        return final
+
+    def _close(self) -> list[bool]:
+        final, self._length, self._open = [False] * self._open, 0, 0
+        return final
+
+
+def activity(
+    levels_db: NDArray[np.float32], *, on_db: float, off_db: float, hold_s: float, shortest_s: float = 0.0,
+) -> NDArray[np.bool_]:
+    """Speaking or not at every step, see Gate."""
+    gate = Gate(on_db=on_db, off_db=off_db, hold_s=hold_s, shortest_s=shortest_s)
+    return np.concatenate([gate.push(levels_db), gate.finish()])
+
+
+def _steps(i: int, timeline: Timeline, margin_s: float) -> slice:
+    """Steps of the sound that decide on latent i: its frames and `margin_s` on either side."""
+    frames = timeline.frames_of_latent(i)
+    start = int((frames.start / timeline.fps - margin_s) / STEP_S)
+    stop = int((frames.stop / timeline.fps + margin_s) / STEP_S) + 1
+    return slice(max(0, start), max(0, stop))
 
 
 def speaking_latents(
     waveform: NDArray[np.float32], num_latents: int, timeline: Timeline, *, sample_rate: int = 16000, on_db: float = -28.0,
-    off_db: float = -34.0, hold_s: float = 0.3, margin_s: float = 0.08,
+    off_db: float = -34.0, hold_s: float = 0.3, margin_s: float = MARGIN_S, shortest_s: float = 0.0, levels: Levels = "relative",
 ) -> NDArray[np.bool_]:
     """Flags (num_latents,), True where any of a latent's frames is within `margin_s` of speech.
 
-    on_db and off_db are relative to the loud part (95th percentile) of the sound.
+    on_db and off_db are relative to the loud part (95th percentile) of the sound, or, with absolute levels, dB of full scale.
     """
+    check_rule(on_db, off_db, hold_s, shortest_s, levels)
     flags = np.zeros(num_latents, bool)
     if not len(waveform):
         return flags
-    levels = loudness_db(waveform, sample_rate)
-    loud = float(np.percentile(levels, 95))
-    on, off = max(loud + on_db, FLOOR_DB), max(loud + off_db, FLOOR_DB)
-    active = activity(levels, on_db=on, off_db=off, hold_s=hold_s)
+    heard = loudness_db(waveform, sample_rate)
+    if levels == "relative":
+        loud = float(np.percentile(heard, 95))
+        on_db, off_db = max(loud + on_db, FLOOR_DB), max(loud + off_db, FLOOR_DB)
+    active = activity(heard, on_db=on_db, off_db=off_db, hold_s=hold_s, shortest_s=shortest_s)
     for i in range(num_latents):
-        frames = timeline.frames_of_latent(i)
-        start = int((frames.start / timeline.fps - margin_s) / STEP_S)
-        stop = int((frames.stop / timeline.fps + margin_s) / STEP_S) + 1
-        flags[i] = bool(active[max(0, start) : max(0, stop)].any())
+        flags[i] = bool(active[_steps(i, timeline, margin_s)].any())
     return flags
+
+
+def check_rule(on_db: float, off_db: float, hold_s: float, shortest_s: float, levels: str = "relative") -> None:
+    """InputError for a rule that cannot be."""
+    if off_db > on_db:
+        raise InputError("silence_db", off_db, f"is above speech_db ({on_db})", "set it some dB below")
+    if min(hold_s, shortest_s) < 0:
+        raise InputError("shortest_pause_s, shortest_speech_s", (hold_s, shortest_s), "no time is below 0", "use 0.3 and 0")
+    if levels not in get_args(Levels):
+        raise InputError("levels", levels, "unknown kind of levels", f"choose one of {', '.join(get_args(Levels))}")
+
+
+class SpeakingStream:
+    """Flags of latents while their sound is still coming, by absolute levels: those of `speaking_latents`, bit for bit.
+
+    A latent's flag comes when it is final: `delay_s` after its last frame at the latest. `speaking` says what is known now.
+    """
+
+    def __init__(
+        self, timeline: Timeline, *, sample_rate: int = 16000, on_db: float, off_db: float, hold_s: float = 0.3,
+        margin_s: float = MARGIN_S, shortest_s: float = 0.0,
+    ) -> None:
+        check_rule(on_db, off_db, hold_s, shortest_s)
+        self._timeline, self._margin_s = timeline, margin_s
+        self._levels = LevelStream(sample_rate)
+        self._gate = Gate(on_db=on_db, off_db=off_db, hold_s=hold_s, shortest_s=shortest_s)
+        self._active, self._first = np.zeros(0, bool), 0  # final steps that are still needed, the first of them absolute
+        self._latent = 0
+        self.delay_s = margin_s + max(hold_s, shortest_s) + 3 * STEP_S
+
+    @property
+    def speaking(self) -> bool:
+        """Whether the sound speaks now; may be taken back."""
+        return self._gate.speaking
+
+    def push(self, samples: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Flags of the next latents that are final."""
+        self._active = np.concatenate([self._active, self._gate.push(self._levels.push(samples))])
+        flags = []
+        while (steps := _steps(self._latent, self._timeline, self._margin_s)).stop <= self._first + len(self._active):
+            flags.append(self._flag(steps))
+        return np.array(flags, bool)
+
+    def finish(self, num_latents: int) -> NDArray[np.bool_]:
+        """The remaining flags of `num_latents` in all, silence after the end."""
+        rest = self._gate.push(self._levels.finish()), self._gate.finish()
+        self._active = np.concatenate([self._active, *rest])
+        return np.array([self._flag(_steps(i, self._timeline, self._margin_s)) for i in range(self._latent, num_latents)], bool)
+
+    def _flag(self, steps: slice) -> bool:
+        self._active = self._active[max(0, steps.start - self._first) :]  # later latents begin later
+        self._first = max(self._first, steps.start)
+        self._latent += 1
+        return bool(self._active[: steps.stop - self._first].any())

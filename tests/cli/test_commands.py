@@ -15,7 +15,7 @@ from tm_core.vae.taehv import TAEHV
 from tm_core.weights.families import FAMILIES
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-COMMANDS = ("animate", "score", "doctor", "bench", "train")
+COMMANDS = ("animate", "score", "doctor", "bench", "train", "batch")
 
 
 def test_help_names_every_command(cli: Run) -> None:

@@ -140,8 +140,8 @@ def test_workflows_name_what_exists(info: dict[str, Any], name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_workflows_start_with_files_that_ship(assets: Path, name: str) -> None:
     api = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
-    shipped = {path.name for folder in ("portraits", "speech") for path in (assets / folder).iterdir()}
-    named = {n["inputs"][key] for n in api.values() for key in ("image", "audio") if isinstance(n["inputs"].get(key), str)}
+    shipped = {path.name for folder in ("portraits", "speech", "clips") for path in (assets / folder).iterdir()}
+    named = {n["inputs"][key] for n in api.values() for key in ("image", "audio", "file") if isinstance(n["inputs"].get(key), str)}
     assert named and named <= shipped
 
 

@@ -1,0 +1,96 @@
+"""The shipped graphs of several faces in a real ComfyUI: group photo, conversation, panel, batch, score."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from tm_host_harness import Host, Job
+
+ROOT = Path(__file__).resolve().parents[2]
+Graph = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def files(host: Host, assets: Path) -> Path:
+    """What the graphs name, in the input folder; the recording they name too."""
+    for picture in (assets / "portraits").glob("*.jpg"):
+        host.upload(picture)
+    sound = next((assets / "speech").glob("*.wav"))
+    host.upload(sound)
+    (host.input_dir / "portraits").mkdir(exist_ok=True)
+    for name in ("demo", "second"):
+        shutil.copy(assets / "portraits" / f"{name}.jpg", host.input_dir / "portraits")
+    return sound
+
+
+def shipped(name: str) -> Graph:
+    made: Graph = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text())
+    for node in made.values():
+        if node["class_type"] == "TM_PreviewStream":
+            node["inputs"]["real_time"] = False
+    return made
+
+
+def video_of(host: Host, job: Job) -> tuple[np.ndarray, int]:
+    """Frames of the one mp4, and the channels of its sound."""
+    assert job.status == "success", (job.error, host.log())
+    file, = (f for f in job.files() if f["filename"].endswith(".mp4"))
+    with av.open(BytesIO(host.view(file))) as container:
+        channels = container.streams.audio[0].channels
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]), channels
+
+
+def motion(frames: np.ndarray) -> float:
+    return float(np.abs(np.diff(frames.astype(np.float32), axis=0)).mean())
+
+
+def test_one_face_of_a_group_photo_talks(host: Host, files: Path) -> None:
+    frames, _ = video_of(host, host.run(shipped("group_photo")))
+    assert frames.shape == (178, 400, 400, 3)
+    assert motion(frames[:, :, 220:320]) > 4 * motion(frames[:, :, :120])
+
+
+def test_two_faces_take_turns(host: Host, files: Path) -> None:
+    """Whose half it is moves more; the voices come from two sides."""
+    frames, channels = video_of(host, host.run(shipped("conversation")))
+    assert frames.shape == (178, 400, 400, 3) and channels == 2
+    left, right = frames[:, 150:220, 90:180], frames[:, 150:220, 230:310]
+    first, second = slice(5, 80), slice(95, 170)
+    assert motion(left[first]) > 1.5 * motion(left[second]) and motion(right[second]) > 1.5 * motion(right[first])
+
+
+def test_four_portraits_on_one_canvas(host: Host, files: Path) -> None:
+    frames, _ = video_of(host, host.run(shipped("panel_of_four")))
+    assert frames.shape == (178, 512, 512, 3)
+    places = [(0, 0), (0, 256), (256, 0), (256, 256)]
+    for turn, (y, x) in enumerate(places):
+        mouths = frames[:, y + 140 : y + 220, x + 80 : x + 180]
+        parts = [motion(mouths[50 * i + 6 : min(178, 50 * (i + 1)) - 6]) for i in range(4)]
+        assert np.argmax(parts) == turn
+
+
+def test_a_folder_of_portraits_is_made_and_made_once(host: Host, files: Path) -> None:
+    graph = shipped("batch_portraits")
+    job = host.run(graph)
+    assert job.status == "success", (job.error, host.log())
+    made = {path.name: path.stat().st_mtime_ns for path in (host.output_dir / "batch" / "talking").glob("*.mp4")}
+    assert set(made) == {"demo.mp4", "second.mp4"}
+    graph["2"]["inputs"]["audio"] = files.name
+    host.forget_cache()
+    assert host.run(graph).status == "success"
+    assert {path.name: path.stat().st_mtime_ns for path in (host.output_dir / "batch" / "talking").glob("*.mp4")} == made
+
+
+def test_a_video_is_scored(host: Host, files: Path) -> None:
+    shutil.copy(ROOT / "tm_core" / "assets" / "clips" / "talking.mp4", host.input_dir)
+    job = host.run(shipped("score_video"))
+    assert job.status == "success", (job.error, host.log())
+    assert "Sync-C" in json.dumps(job.history["outputs"])

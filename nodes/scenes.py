@@ -27,6 +27,17 @@ def mix_file() -> Path:
     return Path(name)
 
 
+def place_in_mix() -> list[Any]:
+    """Inputs that say how loud a sound is in a mix and where it comes from."""
+    return [
+        compat.field(
+            io.Float, "gain_db", default=0.0, min=-60.0, max=20.0, step=0.5, advanced=True, tooltip="Louder or softer in the mix, in dB."),
+        compat.field(
+            io.Float, "pan", default=0.0, min=-1.0, max=1.0, step=0.05, advanced=True,
+            tooltip="Where the sound comes from: -1 left, 0 middle, 1 right."),
+    ]
+
+
 class PasteBack(io.ComfyNode):
     """An animated crop put back into the picture it was cut from."""
 
@@ -67,12 +78,7 @@ class Character(io.ComfyNode):
                 compat.field(wires.Speaker, "speaker", tooltip="What is said and when, from Speaking / Silence."),
                 compat.field(wires.Cast, "others", optional=True, tooltip="The characters before this one."),
                 compat.field(io.String, "name", default="", tooltip="For messages; may stay empty."),
-                compat.field(
-                    io.Float, "gain_db", default=0.0, min=-60.0, max=20.0, step=0.5, advanced=True,
-                    tooltip="Louder or softer in the mix, in dB."),
-                compat.field(
-                    io.Float, "pan", default=0.0, min=-1.0, max=1.0, step=0.05, advanced=True,
-                    tooltip="Where the voice comes from: -1 left, 0 middle, 1 right."),
+                *place_in_mix(),
             ],
             outputs=[wires.Cast.Output("cast", display_name="cast", tooltip="Everybody so far.")],
         )
@@ -168,12 +174,7 @@ class Layer(io.ComfyNode):
                 compat.field(
                     io.Float, "start_s", default=0.0, min=0.0, max=36000.0, step=0.1, advanced=True,
                     tooltip="When the stream begins, in seconds. Before, its first frame stands; after its end the last."),
-                compat.field(
-                    io.Float, "gain_db", default=0.0, min=-60.0, max=20.0, step=0.5, advanced=True,
-                    tooltip="Louder or softer in the mix, in dB."),
-                compat.field(
-                    io.Float, "pan", default=0.0, min=-1.0, max=1.0, step=0.05, advanced=True,
-                    tooltip="Where its sound comes from: -1 left, 0 middle, 1 right."),
+                *place_in_mix(),
             ],
             outputs=[wires.Layers.Output("layers", display_name="layers", tooltip="All layers so far.")],
         )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tm_core import app, scenes
+from tm_core.audio.hush import Silence
 from tm_core.errors import InputError
 from tm_core.media.audio_io import Waveform, read_audio
 from tm_core.media.image_io import open_image
@@ -92,6 +93,16 @@ def test_a_face_among_others_is_the_face_alone(model: TalkingModel, picture: np.
     assert len(alone) == 30 and len(both) == 60
     assert np.array_equal(mouth(alone[:25], one), mouth(both[:25], one))
     assert motion(mouth(both[36:], one)) < 0.5 * motion(mouth(both[:25], one)) < 2 * motion(mouth(both[36:], other))
+
+
+@pytest.mark.parametrize("silence", ["zero", "real"])
+def test_who_has_finished_listens_until_the_longest_is_done(model: TalkingModel, voice: Waveform, silence: Silence) -> None:
+    speech = app.select_speaking(app.encode_audio(voice, model.config), "speaking", silence=silence)
+    longer = speech.lasting(3.0)
+    assert longer.voice.num_frames == 75 and longer.silence == silence and speech.voice.num_frames == 30
+    assert np.array_equal(longer.voice.windows(range(3)), speech.voice.windows(range(3)))
+    after = longer.voice.windows(range(14, 18))
+    assert float(after.max()) == float(after.min()) and bool(longer.speaking(range(14, 18)).any()) == (silence == "real")
 
 
 def test_paste_back_is_a_scene_of_one(model: TalkingModel, picture: np.ndarray, voice: Waveform) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .audio.families import SpeechFeatures
 from .audio.features import log_mel
-from .audio.hush import Hushed, Silence, flags_at
+from .audio.hush import Heard, Hushed, Silence, flags_at
 from .audio.schedule import Schedule, Span, flags_of_spans, spans_of_flags
 from .audio.silence import speaking_latents
 from .audio.windows import MelFeatures
@@ -55,19 +55,12 @@ MAX_SEED = 2**63 - 1
 WAN_LATENTS = 21  # that Wan was trained on at a time: what its picture of a still beginning covers
 
 
-class Features(Protocol):
-    """A sound as a model hears it."""
-
-    def windows(self, latents: range, *, each_clip: bool = False) -> Any:
-        """What the model's projector takes, for consecutive latents; `each_clip`: the first of them begins a clip."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Voice:
     """A sound on the time axis of the video, what a model hears of it, and the whole number of frames it fills."""
 
     waveform: Waveform
-    features: Features
+    features: Heard
     timeline: Timeline
     source: Path | None = None  # the file it came from: a saved video carries that sound as it is
 
@@ -104,10 +97,19 @@ class Speech:
     silence: Silence = "zero"
 
     def __post_init__(self) -> None:
-        heard = self.voice.features
-        plain = heard.sound if isinstance(heard, Hushed) and isinstance(heard.sound, Voice) else self.voice
+        plain = _plain(self.voice)
         own = replace(plain, features=Hushed(sound=plain, flags=self.flags)) if self.silence == "real" else plain
         object.__setattr__(self, "voice", own)
+
+    def lasting(self, seconds: float) -> Speech:
+        """The same speech, followed by listening until `seconds`."""
+        plain = _plain(self.voice)
+        sound = plain.waveform
+        missing = round(seconds * sound.sample_rate) - len(sound.samples)
+        if missing <= 0:
+            return self
+        longer = Waveform(samples=np.concatenate([sound.samples, np.zeros(missing, np.float32)]), sample_rate=sound.sample_rate)
+        return replace(self, voice=replace(plain, waveform=longer))
 
     @property
     def spans(self) -> tuple[Span, ...]:
@@ -117,6 +119,12 @@ class Speech:
     def speaking(self, latents: range) -> Tensor:
         """Which of these latents hear their windows (F,); with zero silence those that speak, none outside the sound."""
         return torch.ones(len(latents), dtype=torch.bool) if self.silence == "real" else flags_at(self.flags, latents)
+
+
+def _plain(voice: Voice) -> Voice:
+    """A voice as it was before a speech put silence into it."""
+    heard = voice.features
+    return heard.sound if isinstance(heard, Hushed) and isinstance(heard.sound, Voice) else voice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +197,7 @@ def encode_audio(waveform: Waveform, config: ModelConfig, source: Path | None = 
         raise InputError("audio", source or "waveform", "holds no sound", "give at least one video frame of sound (0.04 s)")
     timeline = timeline_of(config)
     if config.family is None:
-        features: Features = MelFeatures(rows=log_mel(waveform.samples, config.audio), timeline=timeline, cfg=config.audio)
+        features: Heard = MelFeatures(rows=log_mel(waveform.samples, config.audio), timeline=timeline, cfg=config.audio)
     else:
         features = _speech_features(config.family, speech, timeline.num_frames(waveform.duration_s))
     return Voice(waveform=waveform, features=features, timeline=timeline, source=source)

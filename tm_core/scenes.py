@@ -62,20 +62,10 @@ def mixed(tracks: Sequence[Track], seconds: float, folder: Path | None, name: st
 # -- one picture, several faces ---------------------------------------------------------------------------------
 
 
-def padded(speech: app.Speech, seconds: float) -> app.Speech:
-    """The same speech, followed by listening until `seconds`."""
-    sound = speech.voice.waveform
-    missing = round(seconds * sound.sample_rate) - len(sound.samples)
-    if missing <= 0:
-        return speech
-    longer = Waveform(samples=np.concatenate([sound.samples, np.zeros(missing, np.float32)]), sample_rate=sound.sample_rate)
-    return replace(speech, voice=replace(speech.voice, waveform=longer))
-
-
 def together(characters: Sequence[Character]) -> list[app.Speech]:
     """Everybody's speech, all as long as the longest."""
     longest = max(c.speech.voice.duration_s for c in characters)
-    return [padded(c.speech, longest) for c in characters]
+    return [c.speech.lasting(longest) for c in characters]
 
 
 def scene_stream(

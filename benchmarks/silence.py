@@ -41,7 +41,9 @@ NOISES_DB = (-40.0, -30.0)  # white noise under the voice's own level
 RAISED = {"on_db": -20.0, "off_db": -26.0}  # what the help page advises where noise is taken for speech
 UPPER = [*BROWS_AND_ABOVE, FOREHEAD, *RIGHT_EYE, *LEFT_EYE]
 LIDS = ((159, 145), (386, 374))  # upper and lower, in the middle of each eye
-SHUT = 0.6  # of the median gap of the lids: a blink
+CORNERS = ((33, 133), (263, 362))
+BLINK_LEVELS, BLINK_TIMES = 5.0, 3.0  # of 255, and of its usual change: how much an eye's look changes in a blink
+BLINK_FRAMES = range(2, 13)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +113,16 @@ def wander(seen: Seen) -> float:
 
 
 def blinks(seen: Seen) -> int:
-    """How often the lids come together."""
-    gap = np.mean([np.linalg.norm(seen.landmarks[:, up, :2] - seen.landmarks[:, low, :2], axis=-1) for up, low in LIDS], axis=0)
-    shut = gap < SHUT * np.nanmedian(gap)
-    return sum(bool(closed) for closed, _ in groupby(shut))
+    """How often both eyes look otherwise than they usually do, for as long as a blink lasts; the mesh hardly sees lids close."""
+    shut = np.ones(len(seen.frames), bool)
+    for (outer, inner), (up, low) in zip(CORNERS, LIDS, strict=True):
+        middle = np.nanmedian(seen.landmarks[:, [up, low], :2], (0, 1))
+        wide = float(np.nanmedian(np.abs(seen.landmarks[:, outer, 0] - seen.landmarks[:, inner, 0]))) / 2
+        (x0, y0), (x1, y1) = (np.round(middle + sign * np.array([wide, wide / 2])).astype(int) for sign in (-1, 1))
+        eye = seen.frames[:, max(0, y0) : y1 + 1, max(0, x0) : x1 + 1].astype(np.float32)
+        off = np.abs(eye - np.median(eye, 0)).mean((1, 2, 3))
+        shut &= off > max(BLINK_LEVELS, BLINK_TIMES * float(np.median(off)))
+    return sum(closed and len(list(run)) in BLINK_FRAMES for closed, run in groupby(shut))
 
 
 def _listening(pairs: list[dict[str, Seen]]) -> list[Result]:

@@ -121,6 +121,9 @@ class DecodeStream(io.ComfyNode):
                     io.Int, "queue_depth", default=2, min=1, max=16, advanced=True,
                     tooltip="Chunks that may wait between the two workers. More evens out hiccups and takes memory; 2 is enough."),
                 compat.field(
+                    io.Boolean, "blinks", default=True, optional=True, advanced=True,
+                    tooltip="Models of faces only: close the eyes now and then, which they have not learned. Drawn on the frames."),
+                compat.field(
                     io.Vae, "vae", optional=True,
                     tooltip="Open models only: another VAE of the same latents, as the fast taew2_1 or lighttaew2_1."),
             ],
@@ -131,10 +134,10 @@ class DecodeStream(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latents: LatentStream, device: str, queue_depth: int, vae: Any = None) -> Any:
+    def execute(cls, latents: LatentStream, device: str, queue_depth: int, vae: Any = None, blinks: bool = True) -> Any:
         """Describe the stream; nothing is decoded. InputError for a VAE of other latents."""
         target = None if device == compat.AUTO else compat.device_named(device)
         if vae is not None and latents.decoder is not None and not isinstance(latents.decoder.vae, bridge.HostedAutoencoder):
             raise InputError("vae", "another VAE", "this model brings its own decoder", "leave it unconnected")
         other = None if vae is None else bridge.HostedAutoencoder(vae)
-        return io.NodeOutput(app.decode_stream(latents, device=target, queue_depth=queue_depth, vae=other))
+        return io.NodeOutput(app.decode_stream(latents, device=target, queue_depth=queue_depth, vae=other, blinks=blinks))

@@ -29,6 +29,7 @@ from .audio.silence import speaking_latents
 from .audio.windows import MelFeatures
 from .config import ModelConfig, SamplerConfig
 from .errors import InputError
+from .face.blinks import Blinks
 from .face.found import FoundFaces, shared_mesh
 from .face.mask import DEFAULT_FEATHER, crop_mask, face_mask, token_mask
 from .face.mesh import FaceMesh
@@ -148,6 +149,7 @@ class BuiltScene:
     image: Tensor  # (3, H, W) in 0..1
     meta: StreamMeta
     sampler: SamplerConfig
+    face: np.ndarray | None = None  # landmarks (468, 3) where the model draws one face
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,7 +309,8 @@ def build_scene(
         reference=encode_picture(model, subject.image, sampler), speakers=speakers, frames=voice.num_frames, picture=subject.image,
         text=_needed(config, "positive", prompt.text, True), image=prompt.image,
         negative=_needed(config, "negative", prompt.negative, sampler.guidance.text != 1))
-    return BuiltScene(scene=scene, image=subject.image, meta=meta, sampler=sampler)
+    face = subject.portrait.landmarks if config.framing == "face" else None
+    return BuiltScene(scene=scene, image=subject.image, meta=meta, sampler=sampler, face=face)
 
 
 def _speaker(config: ModelConfig, sampler: SamplerConfig, subject: Subject, speech: Speech) -> Speaker:
@@ -380,7 +383,8 @@ def sample_stream(model: TalkingModel, built: BuiltScene, *, seed: int = 0) -> L
     sampler = sampler_of(model, cfg)
     decoder = DecoderInput(
         vae=model.vae, reference=built.image, motion_frames=sampler.motion_frames if isinstance(sampler, ClipSampler) else None,
-        colour_correction=cfg.colour_correction)
+        colour_correction=cfg.colour_correction,
+        finish=None if built.face is None else Blinks(mesh=face_mesh(), fps=built.meta.fps, seed=seed, hint=built.face))
     reserve = cache_size(dit.cfg, cfg, model.config.width, model.config.height, dit.compute_dtype).total
     ready: Callable[[StreamingVAE], None] = partial(_ready, model, reserve)
     return LatentStream(_SamplerSource(sampler=sampler, scene=built.scene, seed=seed), built.meta, decoder, ready)
@@ -392,8 +396,9 @@ def _ready(model: TalkingModel, reserve: int, autoencoder: StreamingVAE) -> None
 
 def decode_stream(
     latents: LatentStream, *, device: str | torch.device | None = None, queue_depth: int = 2, vae: StreamingVAE | None = None,
+    blinks: bool = True,
 ) -> FrameStream:
-    """The frames of sampled latents, decoded when a sink pulls.
+    """The frames of sampled latents, decoded when a sink pulls; with `blinks` (face.blinks), if they are of one face.
 
     `device` None: where the model's autoencoder is; `vae`: another one of the same latents, as the fast TAEHV.
     """
@@ -405,6 +410,7 @@ def decode_stream(
     if target != home:
         chosen = copy.deepcopy(chosen).to(target)  # type: ignore[attr-defined]
     decoder = replace(latents.decoder, vae=chosen, reference=latents.decoder.reference.to(target, dtype_of(chosen)))
+    decoder = decoder if blinks else replace(decoder, finish=None)
     denoise_threads, decode_threads = share_cpu(home, target)
     return FrameStream(
         latents, decoder, queue_depth=queue_depth,
@@ -449,6 +455,7 @@ def read_mask(path: Path) -> np.ndarray:
 def animate(
     image: Path, audio: Path, *, model: TalkingModel, seed: int = 0, steps: int | None = None, face_index: int | None = None,
     mask: Path | None = None, speaking: SpeakingMode = "auto", decode_device: str | None = None, queue_depth: int = 2,
+    blinks: bool = True,
 ) -> FrameStream:
     """The whole job for files: a stream of frames as long as the sound. InputError for what cannot be used."""
     check_options(seed=seed, steps=steps, speaking=speaking, queue_depth=queue_depth)
@@ -457,4 +464,4 @@ def animate(
     subject = prepare_subject(picture, model.config, face_index=face_index, mask=region)
     speech = select_speaking(encode_audio(sound, model.config, audio), speaking)
     latents = sample_stream(model, build_scene(model, subject, speech, choices=Choices(steps=steps)), seed=seed)
-    return decode_stream(latents, device=decode_device, queue_depth=queue_depth)
+    return decode_stream(latents, device=decode_device, queue_depth=queue_depth, blinks=blinks)

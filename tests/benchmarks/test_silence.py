@@ -23,7 +23,8 @@ def seen(landmarks: np.ndarray, frames: np.ndarray | None = None) -> Seen:
 
 def still_face(count: int = 50) -> np.ndarray:
     marks = np.zeros((count, 468, 3), np.float32)
-    for upper, lower in silence.LIDS:
+    for (upper, lower), (outer, inner), x in zip(silence.LIDS, silence.CORNERS, (16.0, 44.0), strict=True):
+        marks[:, [upper, lower], 0], marks[:, outer, 0], marks[:, inner, 0] = x, x - 6, x + 6
         marks[:, upper, 1], marks[:, lower, 1] = 20.0, 25.0
     return marks
 
@@ -33,9 +34,9 @@ def test_a_frozen_picture_has_nothing_and_a_living_one_has() -> None:
     assert silence.change(frozen) == silence.wander(frozen) == silence.blinks(frozen) == 0
     living = still_face()
     living[:, :, 0] += np.sin(np.arange(50) / 5)[:, None]
-    for upper, _ in silence.LIDS:
-        living[10:14, upper, 1] = living[30:33, upper, 1] = 24.5
     noise = np.random.default_rng(0).integers(0, 9, (50, 64, 64, 3)).astype(np.uint8)
+    noise[10:14, 20:26] = noise[30:33, 20:26] = 60  # both eyes shut twice
+    noise[40:44, 20:26, :30] = 60  # a wink is no blink
     moving = seen(living, noise)
     assert silence.blinks(moving) == 2 and silence.wander(moving) > 0.3 and silence.change(moving) > 1
     noise[:, :26] = 7  # what moves is below the eyes

@@ -48,6 +48,7 @@ class Job:
     speaking: str
     queue_depth: int
     paste_back: bool
+    blinks: bool
     quiet: bool
     started: float
 
@@ -72,7 +73,8 @@ def run_job(job: Job) -> dict[str, Any]:
     animate: Callable[..., Frames] = scenes.animate_in_place if job.paste_back else app.animate
     frames = animate(
         job.image, job.audio, model=model, seed=job.seed, steps=job.steps, face_index=job.face, mask=job.mask,
-        speaking=cast(app.SpeakingMode, job.speaking), decode_device=job.decode_device, queue_depth=job.queue_depth)
+        speaking=cast(app.SpeakingMode, job.speaking), decode_device=job.decode_device, queue_depth=job.queue_depth,
+        blinks=job.blinks)
     metrics = frames.new_metrics(started=job.started)
     write_video(frames, job.out, metrics, quiet=job.quiet)
     report = make_report(job, model, frames, metrics)

@@ -80,6 +80,7 @@ class DecoderInput:
     reference: Tensor
     motion_frames: int | None = None
     colour_correction: float = 0.0
+    finish: Callable[[np.ndarray, int], np.ndarray] | None = None  # last touch to frames (T, H, W, 3) uint8 from a number on
 
 
 class ChunkSource(Protocol):
@@ -291,6 +292,7 @@ class _ChunkDecoder:
         self._meta, self._vae, self._reference, self._motion = meta, decoder.vae, decoder.reference, decoder.motion_frames
         strength = decoder.colour_correction
         self._correct = ColourCorrection(decoder.reference, strength) if strength else None
+        self._finish = decoder.finish
         self._state: Any = None
 
     def __call__(self, chunk: LatentChunk) -> FrameChunk:
@@ -303,4 +305,5 @@ class _ChunkDecoder:
         first = self._meta.timeline.frames_of_chunk(chunk.index).start
         kept = frames[: self._meta.num_frames - first]
         shown = to_uint8(kept if self._correct is None else self._correct(kept))
+        shown = shown if self._finish is None else self._finish(shown, first)
         return FrameChunk(index=chunk.index, frames=shown, pts=first, time_base=1 / self._meta.fps)

@@ -1,0 +1,74 @@
+"""Lids that close: where the eyes are, when it is time, and nowhere else."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tm_core.face.blinks import CREASE, LOWER, UPPER, Blinks, close_lids
+from tm_core.face.mesh import FaceMesh
+from tm_core.face.portrait import Portrait, prepare_portrait
+from tm_core.media.image_io import open_image
+
+
+@pytest.fixture(scope="module")
+def mesh() -> FaceMesh:
+    return FaceMesh()
+
+
+@pytest.fixture(scope="module", params=["second", "third", "fourth"])
+def portrait(mesh: FaceMesh, assets: Path, request: pytest.FixtureRequest) -> Portrait:
+    return prepare_portrait(open_image(assets / "portraits" / f"{request.param}.jpg"), 256, mesh)
+
+
+def test_skin_comes_down_over_the_eye_and_nothing_else_changes(portrait: Portrait) -> None:
+    """The eye takes on the look of the lid above it; pixels away from the eyes stay."""
+    frame, points = portrait.image, portrait.landmarks
+    shut = close_lids(frame, points, 1.0)
+    for upper, lower, crease in zip(UPPER, LOWER, CREASE, strict=True):
+        x, y = points[list(upper[2:7]) + list(lower[2:7]), :2].mean(0).round().astype(int)
+        lid_x, lid_y = ((points[list(upper[2:7]), :2] + points[list(crease[2:7]), :2]) / 2).mean(0).round().astype(int)
+        lid = frame[lid_y - 1 : lid_y + 2, lid_x - 5 : lid_x + 6].astype(float).mean((0, 1))
+        was, now = (picture[y - 1 : y + 2, x - 5 : x + 6].astype(float) for picture in (frame, shut))
+        assert np.abs(now.mean((0, 1)) - lid).mean() < np.abs(was.mean((0, 1)) - lid).mean() or now.std() < was.std()
+        assert np.abs(now - was).mean() > 5
+    rows, columns = np.nonzero((shut != frame).any(2))
+    eyes = points[[i for eye in (*UPPER, *LOWER) for i in eye], :2]
+    assert rows.min() > eyes[:, 1].min() - 0.12 * 256 and rows.max() < eyes[:, 1].max() + 4 and (shut != frame).any(2).mean() < 0.05
+    assert columns.min() > eyes[:, 0].min() - 4 and columns.max() < eyes[:, 0].max() + 4
+
+
+def test_open_lids_are_the_frame_itself(portrait: Portrait) -> None:
+    assert np.array_equal(close_lids(portrait.image, portrait.landmarks, 0.0), portrait.image)
+
+
+def test_blinks_come_by_seed_and_frame_number(mesh: FaceMesh) -> None:
+    def track(seed: int, order: list[int]) -> dict[int, float]:
+        blinks = Blinks(mesh=mesh, fps=Fraction(25), seed=seed)
+        return {i: blinks.closure(i) for i in order}
+
+    numbers = list(range(25 * 60))
+    forward = track(3, numbers)
+    assert forward == track(3, numbers[::-1]) and forward != track(4, numbers)
+    shut = np.array([forward[i] for i in numbers]) > 0
+    starts = np.flatnonzero(shut[1:] & ~shut[:-1]) + 1
+    assert 12 <= len(starts) <= 31 and np.diff(starts).min() >= 50 and np.diff(starts).max() <= 126
+    assert max(forward.values()) > 0.9 and 4 <= shut.sum() / len(starts) <= 8
+
+
+def test_only_frames_of_a_blink_are_touched(mesh: FaceMesh, portrait: Portrait) -> None:
+    blinks = Blinks(mesh=mesh, fps=Fraction(25), seed=1, hint=portrait.landmarks)
+    frames = np.repeat(portrait.image[None], 100, 0)
+    made = blinks(frames, 0)
+    touched = (made != frames).any((1, 2, 3))
+    assert touched.any() and all((blinks.closure(i) > 0) == bool(touched[i]) for i in range(100))
+    assert np.array_equal(blinks(frames[:40], 60), made[60:]) and blinks(frames[:5], 0) is not None
+
+
+def test_a_frame_without_a_face_is_left_alone(mesh: FaceMesh) -> None:
+    blinks = Blinks(mesh=mesh, fps=Fraction(25), seed=1)
+    grey = np.full((100, 64, 64, 3), 90, np.uint8)
+    assert np.array_equal(blinks(grey, 0), grey)

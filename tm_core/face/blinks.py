@@ -1,0 +1,114 @@
+"""Lids that close now and then: the bundled models' latents do not carry a blink, so it is drawn on the frames they give.
+
+The skin between crease and lashes is stretched down over the eye, as far as the lid is closed, where the mesh finds the eyes in
+that very frame. When is chance, the same for the same seed and frame. Procedural, not learned; off for models that blink.
+Non-goals: gaze, winks, eyes that are shut already. No section of the paper.
+
+Shapes: T frames (T, H, W, 3) uint8, landmarks (468, 3) in pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
+
+from .mesh import FaceMesh
+
+# outer corner to inner corner, of the eye on the left of the picture and of the one on the right
+UPPER = ((33, 246, 161, 160, 159, 158, 157, 173, 133), (263, 466, 388, 387, 386, 385, 384, 398, 362))
+LOWER = ((33, 7, 163, 144, 145, 153, 154, 155, 133), (263, 249, 390, 373, 374, 380, 381, 382, 362))
+CREASE = ((226, 247, 30, 29, 27, 28, 56, 190, 243), (446, 467, 260, 259, 257, 258, 286, 414, 463))
+CLOSURE_S = 0.04  # between these degrees of closure: fast down, slower up
+CLOSURES = (0.45, 0.95, 1.0, 0.75, 0.4, 0.12)
+PAUSE_S = (2.0, 5.0)  # between two blinks
+FIRST_S = (0.8, 3.0)
+LEAST_OPENING = 0.8  # pixels: below it an eye is shut, or too small to be drawn
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blinks:
+    """Blinks of one face in a stream; `hint` (468, 3) is where it was before the first frame."""
+
+    mesh: FaceMesh
+    fps: Fraction
+    seed: int
+    hint: np.ndarray | None = None
+    _times: list[float] = field(default_factory=list)
+
+    def __call__(self, frames: np.ndarray, first: int) -> np.ndarray:
+        """Frames (T, H, W, 3) uint8 that begin at frame number `first`, their lids closed where it is time."""
+        closed = np.array([self.closure(first + i) for i in range(len(frames))])
+        if not closed.any():
+            return frames
+        out: np.ndarray = frames.copy()
+        for i in np.flatnonzero(closed):
+            landmarks = self.mesh.landmarks_batch(frames[i : i + 1], self.hint)[0]
+            if not np.isnan(landmarks).any():
+                out[i] = close_lids(frames[i], landmarks, float(closed[i]))
+        return out
+
+    def closure(self, number: int) -> float:
+        """How far the lids are closed in a frame, 0..1."""
+        now = float(number / self.fps)
+        rng = np.random.default_rng([self.seed, len(self._times)])
+        while not self._times or self._times[-1] <= now:
+            low, high = PAUSE_S if self._times else FIRST_S
+            self._times.append((self._times[-1] if self._times else 0.0) + rng.uniform(low, high))
+            rng = np.random.default_rng([self.seed, len(self._times)])
+        since = min((now - t for t in self._times if t <= now), default=-1.0)
+        step = since / CLOSURE_S
+        return float(np.interp(step, range(len(CLOSURES) + 1), [*CLOSURES, 0.0], right=0.0)) if since >= 0 else 0.0
+
+
+def close_lids(frame: np.ndarray, landmarks: np.ndarray, closure: float) -> np.ndarray:
+    """A frame (H, W, 3) uint8 with both lids closed by `closure` (0 open, 1 shut)."""
+    if closure <= 0:
+        return frame
+    out: np.ndarray = frame.astype(np.float32)
+    points = landmarks[:, :2].astype(np.float64)
+    for upper, lower, crease in zip(UPPER, LOWER, CREASE, strict=True):
+        _close(out, points[list(upper)], points[list(lower)], points[list(crease)], closure)
+    return np.asarray(np.clip(np.rint(out), 0, 255), np.uint8)
+
+
+def _close(image: np.ndarray, upper: Floats, lower: Floats, crease: Floats, closure: float) -> None:
+    """One eye, in place; curves (9, 2) from the outer to the inner corner."""
+    along, down, span = _axes(upper[0], upper[-1], lower.mean(0))
+    if span < 2 or float((lower - upper) @ down @ np.ones(len(upper))) / len(upper) < LEAST_OPENING / 2:
+        return
+    points = np.concatenate([upper, lower, crease])
+    x0, y0 = np.maximum(np.floor(points.min(0)).astype(int) - 1, 0)
+    x1, y1 = np.minimum(np.ceil(points.max(0)).astype(int) + 2, [image.shape[1], image.shape[0]])
+    grid = np.stack(np.meshgrid(np.arange(x0, x1), np.arange(y0, y1)), -1) - upper[0]
+    s, t = grid @ along, grid @ down
+    high, low, top = (_curve(curve - upper[0], along, down, s) for curve in (upper, lower, crease))
+    lid = high + closure * (low - high)
+    stretch = np.clip((t - top) / np.maximum(lid - top, 1e-3), 0, 1)
+    source = top + stretch * (high - top)
+    inside = (s > 0) & (s < span) & (t > top)
+    moved = np.where(inside, source - t, 0.0)[..., None] * down
+    at = np.stack(np.meshgrid(np.arange(x0, x1), np.arange(y0, y1)), -1) + moved
+    share = np.where(inside, np.clip(lid - t + 0.5, 0, 1), 0.0)[..., None]
+    drawn = np.stack([map_coordinates(image[..., c], [at[..., 1], at[..., 0]], order=1, mode="nearest") for c in range(3)], -1)
+    image[y0:y1, x0:x1] += share * (drawn - image[y0:y1, x0:x1])
+
+
+def _axes(outer: Floats, inner: Floats, below: Floats) -> tuple[Floats, Floats, float]:
+    """Unit vectors along the eye and down across it, and its width."""
+    span = float(np.hypot(*(inner - outer)))
+    along = (inner - outer) / max(span, 1e-6)
+    down = np.array([-along[1], along[0]])
+    return along, down if (below - outer) @ down > 0 else -down, span
+
+
+def _curve(curve: Floats, along: Floats, down: Floats, s: Floats) -> Floats:
+    """Height of a curve at places along the eye."""
+    x = curve @ along
+    order = np.argsort(x)
+    return np.asarray(np.interp(s, x[order], (curve @ down)[order]))

@@ -118,9 +118,10 @@ def _make(items: list[Item], out: Path, model: TalkingModel, retry_failed: bool,
         bar.advance(0, frame)
 
     order = Order(staging=out, device="cpu")  # the model is where it is
-    return run_batch(
-        items, out, lambda placed, _: InlineEngine(placed, model, compat.check_interrupt, shown), model=model_digest(model), order=order,
-        retry_failed=retry_failed, tell=tell).summary()
+    def engine(placed: Order, _: int) -> InlineEngine:
+        return InlineEngine(placed, model, compat.check_interrupt, shown, (compat.Interrupted,))
+
+    return run_batch(items, out, engine, model=model_digest(model), order=order, retry_failed=retry_failed, tell=tell).summary()
 
 
 @contextmanager

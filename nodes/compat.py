@@ -32,10 +32,10 @@ except ImportError:
 from ..tm_core.errors import InputError
 
 __all__ = [
-    "ComfyExtension", "Progress", "check_interrupt", "chosen", "device_named", "devices", "field", "file_of", "files_of", "fingerprint",
-    "free_memory", "graph_metadata", "input_file", "input_path", "io", "model_files", "nothing", "operations", "output_file",
-    "output_folder", "path_of", "register_model_folder", "room_on", "saved_video", "schema", "shown_picture", "tell", "temp_folder",
-    "video_of", "weights_named",
+    "ComfyExtension", "Interrupted", "Progress", "check_interrupt", "chosen", "device_named", "devices", "field", "file_of", "files_of",
+    "fingerprint", "free_memory", "graph_metadata", "input_file", "input_path", "io", "model_files", "nothing", "operations",
+    "output_file", "output_folder", "path_of", "register_model_folder", "room_on", "saved_video", "schema", "shown_picture", "tell",
+    "temp_folder", "video_of", "weights_named",
 ]
 
 log = logging.getLogger(__name__)
@@ -233,6 +233,9 @@ def free_memory() -> int:
 
 
 # ---- while a node runs
+
+
+Interrupted: type[BaseException] = comfy.model_management.InterruptProcessingException  # its layers raise it too, in any thread
 
 
 def check_interrupt() -> None:

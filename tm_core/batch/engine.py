@@ -47,9 +47,12 @@ class InlineEngine:
 
     name, workers = "inline", 1
 
-    def __init__(self, order: Order, model: TalkingModel, poll: Poll | None = None, shown: Shown | None = None) -> None:
-        """`poll` is called all the time, `shown` with the newest frame of each chunk."""
-        self._shop = Workshop(order, model)
+    def __init__(
+        self, order: Order, model: TalkingModel, poll: Poll | None = None, shown: Shown | None = None,
+        stops: tuple[type[BaseException], ...] = (),
+    ) -> None:
+        """`poll` is called all the time, `shown` with the newest frame of each chunk; `stops` as for Workshop.make."""
+        self._shop, self._stops = Workshop(order, model), stops
         self._poll, self._shown = _guarded(poll), _guarded(shown)
         self._task: Task | None = None
 
@@ -67,7 +70,7 @@ class InlineEngine:
         if task is None:
             return []
         try:
-            return [self._shop.make(task, self._poll, self._shown)]
+            return [self._shop.make(task, self._poll, self._shown, self._stops)]
         except _Stopped as stopped:
             raise (stopped.__cause__ or stopped) from None
 

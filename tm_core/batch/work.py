@@ -80,13 +80,21 @@ class Workshop:
         self._model = model or load_model(order.weights, device=app.parse_device("device", order.device), dtype=torch.float32)
         app.face_mesh()
 
-    def make(self, task: Task, poll: Poll | None = None, shown: Shown | None = None) -> Outcome:
-        """The video of a task, whole and synced; whatever goes wrong with the item is the outcome. `poll` may raise BaseException."""
+    def make(
+        self, task: Task, poll: Poll | None = None, shown: Shown | None = None, stops: tuple[type[BaseException], ...] = (),
+    ) -> Outcome:
+        """The video of a task, whole and synced; whatever goes wrong with the item is the outcome.
+
+        `poll` may raise BaseException; `stops` are a host's exceptions that end the run wherever they come from (its layers
+        ask for the user's stop themselves).
+        """
         started = time.monotonic()
         try:
             facts = self._write(task, poll, shown)
             path = self._order.staging / task.staged
             return Outcome(task=task, sha256=file_digest(path), facts={**facts, "seconds": round(time.monotonic() - started, 3)})
+        except stops:
+            raise
         except Exception as error:  # one item's trouble must not end the others
             if not isinstance(error, InputError):
                 log.exception("%s failed", task.item.out)

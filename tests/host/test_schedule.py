@@ -99,7 +99,7 @@ def test_a_file_that_was_replaced_is_read_again(host: Host, graph: Graph) -> Non
         ({"names": "ann, bob, eve"}, "eve: has no turn; the timeline names ann, bob"),
         ({"timeline": "0-0.6 ann, 5- bob"}, "5- bob: begins when the sound is over"),
         ({"timeline": "0-1 a + b + c + d + e"}, "5 speakers, this node has 4 outputs"),
-        ({"timeline": "../secret.rttm"}, "is no file in the input folder"),
+        ({"timeline": "../secret.rttm"}, "points outside the input folder"),
     ],
     ids=["backwards", "empty", "one name", "unknown name", "after the sound", "five", "outside the folder"])
 def test_what_does_not_match_is_said(host: Host, graph: Graph, inputs: dict[str, str], said: str) -> None:

@@ -122,7 +122,7 @@ def blinks(seen: Seen) -> int:
         eye = seen.frames[:, max(0, y0) : y1 + 1, max(0, x0) : x1 + 1].astype(np.float32)
         off = np.abs(eye - np.median(eye, 0)).mean((1, 2, 3))
         shut &= off > max(BLINK_LEVELS, BLINK_TIMES * float(np.median(off)))
-    return sum(closed and len(list(run)) in BLINK_FRAMES for closed, run in groupby(shut))
+    return sum(bool(closed) and len(list(run)) in BLINK_FRAMES for closed, run in groupby(shut))
 
 
 def _listening(pairs: list[dict[str, Seen]]) -> list[Result]:

@@ -228,4 +228,3 @@ class Canvas(io.ComfyNode):
             raise
         sound.remove_with(stream, path)
         return io.NodeOutput(stream)
-

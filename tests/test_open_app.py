@@ -20,7 +20,7 @@ from tm_core.settings import Choices
 from tm_core.vae.wan import WanVAE
 from tm_core.weights.autoencoders import load_autoencoder
 from tm_core.weights.families import identify, model_config
-from tm_core.weights.files import opened, shapes_in, shards
+from tm_core.weights.files import read_header, shards
 from tm_core.weights.open_models import load_open_model
 
 RATE, SECONDS, WIDTH, HEIGHT = 16000, 1.3, 96, 64
@@ -37,8 +37,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
-    with opened(path) as file:
-        return shapes_in(file)
+    return read_header(path).shapes
 
 
 def model_of(files: dict[str, Path], name: str) -> TalkingModel:

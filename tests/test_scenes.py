@@ -147,4 +147,4 @@ def test_what_cannot_be_says_so(model: TalkingModel, picture: np.ndarray, voice:
         scenes.assemble(picture, [])
     frames = app.decode_stream(app.sample_stream(model, app.build_scene(model, one.subject, one.speech)))
     with pytest.raises(InputError, match="a mix needs a place"):
-        scenes.assemble(picture, [scenes.Placement(frames=frames), scenes.Placement(frames=frames, x=5)])
+        scenes.assemble(picture, [scenes.Placement(frames=frames), scenes.Placement(frames=frames, x=5, pan=1.0)])

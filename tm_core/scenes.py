@@ -23,10 +23,10 @@ from . import app
 from .errors import InputError
 from .media.audio_io import Waveform
 from .media.image_io import open_image
-from .media.mix import Track, write_mix
+from .media.mix import Track, distinct, write_mix
 from .model.talking import TalkingModel
 from .settings import Choices
-from .streaming.compose import Box, ComposedStream, Frames, Layer, apart, soft_edge
+from .streaming.compose import Box, ComposedStream, Frames, Layer, apart, inner_sides, soft_edge
 from .streaming.handles import StreamMeta
 from .timeline import Timeline
 
@@ -52,6 +52,7 @@ class Character:
 
 def mixed(tracks: Sequence[Track], seconds: float, folder: Path | None, name: str) -> Path | Waveform:
     """One sound of several. A single one as it is passes through; else a wave file NAME in `folder`, which must be given."""
+    tracks = distinct(tracks)
     if len(tracks) == 1 and (only := tracks[0]) == Track(sound=only.sound):
         return only.sound
     if folder is None:
@@ -74,7 +75,7 @@ def scene_stream(
 ) -> Frames:
     """A picture (H, W, 3) uint8 whose characters speak, at its own size, carrying `sound`; nothing is sampled before a sink pulls.
 
-    Character i draws from seed + i. InputError for no character, or a face that two of them share.
+    Character i draws from seed + i, from 0 again after the highest. InputError for no character, or a face that two share.
     """
     if not characters:
         raise InputError("characters", 0, "a scene needs at least one", "connect a portrait and its speaker")
@@ -86,7 +87,7 @@ def scene_stream(
         streams, subjects = [app.sample_stream(model, built, seed=seed)], subjects[:1]
     else:
         scenes = [app.build_scene(model, *member, choices=choices) for member in zip(subjects, speeches, strict=True)]
-        streams = [app.sample_stream(model, built, seed=seed + i) for i, built in enumerate(scenes)]
+        streams = [app.sample_stream(model, built, seed=(seed + i) % (app.MAX_SEED + 1)) for i, built in enumerate(scenes)]
     frames = [app.decode_stream(stream, device=device, queue_depth=queue_depth) for stream in streams]
     return put_back(picture, frames, subjects, sound)
 
@@ -101,7 +102,7 @@ def put_back(
     boxes: list[Box] = [s.portrait.box for s in subjects]
     for subject in subjects:
         _check_same_picture(picture, subject)
-    masks = apart(boxes, [soft_edge() for _ in boxes])
+    masks = apart(boxes, [soft_edge(sides=inner_sides(box, (picture.shape[1], picture.shape[0]))) for box in boxes])
     layers = [
         Layer(frames=f, box=box, mask=mask, still=s.portrait.image) for f, box, mask, s in zip(frames, boxes, masks, subjects, strict=True)]
     first = frames[0].meta

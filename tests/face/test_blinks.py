@@ -65,7 +65,7 @@ def test_only_frames_of_a_blink_are_touched(mesh: FaceMesh, portrait: Portrait) 
     made = blinks(frames, 0)
     touched = (made != frames).any((1, 2, 3))
     assert touched.any() and all((blinks.closure(i) > 0) == bool(touched[i]) for i in range(100))
-    assert np.array_equal(blinks(frames[:40], 60), made[60:]) and blinks(frames[:5], 0) is not None
+    assert np.array_equal(blinks(frames[:40], 60), made[60:])
 
 
 def test_a_frame_without_a_face_is_left_alone(mesh: FaceMesh) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tm_core.errors import InputError
 from tm_core.media.audio_io import Waveform
-from tm_core.media.mix import MIX_RATE, Track, mix, write_mix
+from tm_core.media.mix import MIX_RATE, Track, distinct, mix, write_mix
 
 
 def tone(seconds: float = 0.5, level: float = 0.25, rate: int = 16000, pitch: float = 440.0) -> Waveform:
@@ -38,6 +38,14 @@ def test_gain_and_time() -> None:
 def test_a_sum_that_would_clip_is_turned_down_as_a_whole(caplog: pytest.LogCaptureFixture) -> None:
     made = mix([Track(sound=tone(level=0.9)), Track(sound=tone(level=0.9))], 0.5)
     assert np.abs(made).max() == pytest.approx(1.0, abs=1e-3) and "turned down by 5" in caplog.text
+
+
+def test_a_sound_that_several_share_counts_once() -> None:
+    one, same = tone(), tone()
+    assert [t.sound is one for t in distinct([Track(sound=one), Track(sound=same), Track(sound=one)])] == [True, False]
+    assert len(distinct([Track(sound=one), Track(sound=one, pan=0.5), Track(sound=one, start_s=1.0)])) == 3
+    assert len(distinct([Track(sound=Path("a.wav")), Track(sound=Path("a.wav")), Track(sound=Path("b.wav"))])) == 2
+    assert np.array_equal(mix([Track(sound=one)] * 4, 0.5), mix([Track(sound=one)], 0.5))
 
 
 def test_files_of_any_kind_come_in_as_loud_as_they_are(tmp_path: Path) -> None:

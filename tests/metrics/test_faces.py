@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tm_core.face.mesh import FaceMesh
-from tm_core.metrics.faces import FaceFollower, Run, overlap
+from tm_core.face.mesh import FaceMesh, overlap
+from tm_core.metrics.faces import FaceFollower, Run
 
 SIDE, T = 160, 3
 
@@ -62,5 +62,5 @@ def test_nobody_is_no_run(mesh: FaceMesh, face: np.ndarray) -> None:
 
 
 def test_overlap_is_shared_over_joined() -> None:
-    assert overlap(np.array([0, 0, 2, 2]), np.array([1, 0, 3, 2])) == pytest.approx(1 / 3)
-    assert overlap(np.array([0, 0, 1, 1]), np.array([2, 2, 3, 3])) == 0.0
+    assert overlap((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
+    assert overlap((0, 0, 1, 1), (2, 2, 3, 3)) == 0.0

@@ -69,7 +69,8 @@ def test_motion_latents_are_the_last_frames_encoded_again_and_stand_clean(model:
     vae = model.vae
     frames, _ = vae.decode(first.latents, vae.open_decoder(PICTURE))
     encoded, _ = vae.encode(frames[-5:], vae.open_encoder())
-    assert sampler.motion_frames == 5 and torch.equal(after.motion, encoded) and torch.equal(second.latents[:, :, :2], encoded)
+    assert sampler.motion_frames == 5
+    assert torch.equal(sampler.lead(after).motion, encoded) and torch.equal(second.latents[:, :, :2], encoded)
     assert torch.equal(first.latents[:, :, 0], shown().reference[None])
 
 
@@ -78,16 +79,16 @@ def test_a_clip_is_the_samplers_loop_written_out(model: TalkingModel) -> None:
     """Clip 1 from the state after clip 0, by hand: full attention, renoised, motion latents put back after every step."""
     sampler = ClipSampler(model, SAMPLER)
     (_, state), (second, _) = list(clips(sampler, 2))
-    latents, place = range(2, 6), shown()
+    latents, place, motion = range(2, 6), shown(), sampler.lead(state).motion
     assert sampler.latents_of(1) == latents and model.projector is not None
     like = torch.empty(0)
     audio = model.projector.listen(place.speakers[0].windows(latents), torch.ones(4), like).tokens[None]
     given = {"reference": make_reference(place.reference[None], [0, 1, 2, 3]), "text": place.prompt(True, CONFIG.dit), "audio": audio,
              "face_mask": place.speakers[0].mask[None]}
     noises = [chunk_noise(3, 1, i, (1, 16, 4, 8, 8)) for i in range(2)]
-    x = torch.cat([state.motion, noises[0][:, :, 2:]], 2)
+    x = torch.cat([motion, noises[0][:, :, 2:]], 2)
     x0 = model.dit.forward_x0(x, torch.tensor([1.0]), **given)
-    x = torch.cat([state.motion, (0.4 * x0 + 0.6 * noises[1])[:, :, 2:]], 2)
+    x = torch.cat([motion, (0.4 * x0 + 0.6 * noises[1])[:, :, 2:]], 2)
     x0 = model.dit.forward_x0(x, torch.tensor([0.6]), **given)
     assert (second.latents[:, :, 2:] - x0[:, :, 2:]).abs().max() <= 1e-5
 
@@ -195,10 +196,11 @@ def test_given_frames_are_marked_and_as_noisy_as_the_rest(model: TalkingModel) -
     """Clip 1 by hand, MultiTalk's way: two latents given in the conditioning, and noised to each step's level."""
     sampler = ClipSampler(model, replace(SAMPLER, clip=replace(CLIP, lead="given"), renoise=False))
     (_, state), (second, _) = list(clips(sampler, 2))
-    place, latents, motion = shown(), range(2, 6), state.motion
+    place, latents, lead = shown(), range(2, 6), sampler.lead(state)
+    motion = lead.motion
     assert model.projector is not None
     audio = model.projector.listen(place.speakers[0].windows(latents), torch.ones(4), torch.empty(0)).tokens[None]
-    reference = make_reference(state.reference[None], [0, 1, 2, 3])
+    reference = make_reference(lead.reference[None], [0, 1, 2, 3])
     reference[:, :4, 1] = 1
     given = {"reference": reference, "text": place.prompt(True, CONFIG.dit), "audio": audio, "face_mask": place.speakers[0].mask[None]}
     noises = [chunk_noise(3, 1, i, (1, 16, 4, 8, 8)) for i in range(2)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 from tm_core.errors import Cancelled, InputError
 from tm_core.streaming.cancel import CancelToken
-from tm_core.streaming.compose import ComposedStream, Layer, apart, soft_edge
+from tm_core.streaming.compose import ComposedStream, Layer, apart, inner_sides, soft_edge
 from tm_core.streaming.handles import StreamMeta
 from tm_core.streaming.metrics import StreamMetrics
 from tm_core.streaming.pipeline import FrameChunk, Poll
@@ -104,6 +105,29 @@ def test_a_mask_of_zero_keeps_pixels_to_the_bit_and_fades_to_one() -> None:
     inside, cut = frames[1, 10:50, 20:60], CANVAS[10:50, 20:60]
     assert (inside[alpha == 0] == cut[alpha == 0]).all() and (inside[alpha == 1] == 1).all() and (alpha == 1).any()
     assert np.abs(inside - (cut + (1.0 - cut) * alpha[..., None])).max() <= 0.51
+
+
+def test_a_side_on_the_canvas_border_does_not_fade() -> None:
+    """Or the outermost pixels of a picture that moves as a whole would stand still."""
+    assert inner_sides((0.0, 5.0, 90.0, 60.5), (90, 60)) == (False, True, False, False)
+    mask = soft_edge(64, sides=(False, True, False, False))
+    assert not mask[0].any() and (mask[8:] == 1).all() and (np.diff(mask[:8], axis=0) > 0).all()
+    assert (soft_edge(64, sides=(False,) * 4) == 1).all()
+
+
+def test_the_work_of_all_layers_is_added_up() -> None:
+    class Working(Numbered):
+        def chunks(self, **known: Any) -> Generator[FrameChunk, None, None]:
+            for chunk in super().chunks(**known):
+                known["metrics"].denoise_s, known["metrics"].decode_s = 1.0 * (chunk.index + 1), 0.5
+                yield chunk
+
+    boxes = (0, 0, 16, 16), (20, 0, 36, 16)
+    stream = ComposedStream(CANVAS, [Layer(frames=Working(20), box=box) for box in boxes], meta_of(20))
+    metrics = stream.new_metrics()
+    count = len(list(stream.chunks(metrics=metrics)))
+    report = metrics.report()
+    assert count > 1 and (report["denoise_s"], report["decode_s"], report["frames"]) == (2.0 * count, 1.0, 20)
 
 
 def test_the_canvas_gives_its_detail_back_where_nothing_moved() -> None:

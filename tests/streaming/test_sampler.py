@@ -98,7 +98,7 @@ def test_sound_beyond_the_look_ahead_changes_nothing(model: TalkingModel) -> Non
 
 def places(state: SamplerState) -> list[tuple[int, int]]:
     """Where each buffer lies and how large it is."""
-    tensors = [t for step in state.buffers.caches for c in step for layer in c.layers for t in (layer.keys, layer.values)]
+    tensors = [t for step in state.buffers.caches for c in step.values() for layer in c.layers for t in (layer.keys, layer.values)]
     return [(t.data_ptr(), t.numel()) for t in tensors]
 
 

@@ -64,30 +64,16 @@ def test_tensors_are_read_one_at_a_time(wan: Path, monkeypatch: pytest.MonkeyPat
     """The file's copy of a tensor in another type is gone when the next is read."""
     alive: list[Any] = []
     most = 0
-    real = files.safe_open
+    read = files.TensorFile.get_tensor
 
-    class Watched:
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            self.file = real(*args, **kwargs)
+    def watched(file: files.TensorFile, key: str) -> torch.Tensor:
+        nonlocal most
+        tensor = read(file, key)
+        alive.append(weakref.ref(tensor))
+        most = max(most, sum(r() is not None for r in alive))
+        return tensor
 
-        def __enter__(self) -> Watched:
-            self.open = self.file.__enter__()
-            return self
-
-        def __exit__(self, *error: Any) -> None:
-            self.file.__exit__(*error)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.open, name)
-
-        def get_tensor(self, key: str) -> torch.Tensor:
-            nonlocal most
-            tensor: torch.Tensor = self.open.get_tensor(key)
-            alive.append(weakref.ref(tensor))
-            most = max(most, sum(r() is not None for r in alive))
-            return tensor
-
-    monkeypatch.setattr(files, "safe_open", Watched)
+    monkeypatch.setattr(files.TensorFile, "get_tensor", watched)
     load_autoencoder(wan, dtype=torch.bfloat16)
     assert len(alive) == 194 and most == 1
 

@@ -9,7 +9,7 @@ Shapes: T frames (T, H, W, 3) uint8, landmarks (468, 3) in pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -24,8 +24,7 @@ LOWER = ((33, 7, 163, 144, 145, 153, 154, 155, 133), (263, 249, 390, 373, 374, 3
 CREASE = ((226, 247, 30, 29, 27, 28, 56, 190, 243), (446, 467, 260, 259, 257, 258, 286, 414, 463))
 CLOSURE_S = 0.04  # between these degrees of closure: fast down, slower up
 CLOSURES = (0.45, 0.95, 1.0, 0.75, 0.4, 0.12)
-PAUSE_S = (2.0, 5.0)  # between two blinks
-FIRST_S = (0.8, 3.0)
+EVERY_S, EARLIEST_S, STRAY_S = 3.5, 0.8, 1.5  # a blink for each stretch of 3.5 s, up to 1.5 s late: 2 to 5 s lie between two
 LEAST_OPENING = 0.8  # pixels: below it an eye is shut, or too small to be drawn
 
 Floats = NDArray[np.float64]
@@ -39,7 +38,6 @@ class Blinks:
     fps: Fraction
     seed: int
     hint: np.ndarray | None = None
-    _times: list[float] = field(default_factory=list)
 
     def __call__(self, frames: np.ndarray, first: int) -> np.ndarray:
         """Frames (T, H, W, 3) uint8 that begin at frame number `first`, their lids closed where it is time."""
@@ -56,14 +54,9 @@ class Blinks:
     def closure(self, number: int) -> float:
         """How far the lids are closed in a frame, 0..1."""
         now = float(number / self.fps)
-        rng = np.random.default_rng([self.seed, len(self._times)])
-        while not self._times or self._times[-1] <= now:
-            low, high = PAUSE_S if self._times else FIRST_S
-            self._times.append((self._times[-1] if self._times else 0.0) + rng.uniform(low, high))
-            rng = np.random.default_rng([self.seed, len(self._times)])
-        since = min((now - t for t in self._times if t <= now), default=-1.0)
-        step = since / CLOSURE_S
-        return float(np.interp(step, range(len(CLOSURES) + 1), [*CLOSURES, 0.0], right=0.0)) if since >= 0 else 0.0
+        stretch = max(0, int((now - EARLIEST_S) / EVERY_S))
+        begun = EARLIEST_S + EVERY_S * stretch + np.random.default_rng([self.seed, stretch]).uniform(0, STRAY_S)
+        return float(np.interp((now - begun) / CLOSURE_S, range(len(CLOSURES) + 1), [*CLOSURES, 0.0], right=0.0)) if now >= begun else 0.0
 
 
 def close_lids(frame: np.ndarray, landmarks: np.ndarray, closure: float) -> np.ndarray:

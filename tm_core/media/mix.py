@@ -50,10 +50,22 @@ class Track:
         return level * math.cos(angle) * math.sqrt(2), level * math.sin(angle) * math.sqrt(2)
 
 
-def mix(tracks: Sequence[Track], seconds: float) -> NDArray[np.float32]:
-    """All tracks as (2, n) at MIX_RATE, `seconds` long, never above full scale."""
-    out = np.zeros((2, round(seconds * MIX_RATE)), np.float32)
+def distinct(tracks: Sequence[Track]) -> list[Track]:
+    """Each sound once: characters who share a recording bring it along each, and it was spoken once.
+
+    The same file, or samples, beginning together with one level and place; whoever wants it twice changes one of these.
+    """
+    heard: dict[object, Track] = {}
     for track in tracks:
+        sound = track.sound if isinstance(track.sound, Path) else id(track.sound)
+        heard.setdefault((sound, track.gain_db, track.pan, track.start_s), track)
+    return list(heard.values())
+
+
+def mix(tracks: Sequence[Track], seconds: float) -> NDArray[np.float32]:
+    """All distinct tracks as (2, n) at MIX_RATE, `seconds` long, never above full scale."""
+    out = np.zeros((2, round(seconds * MIX_RATE)), np.float32)
+    for track in distinct(tracks):
         samples = _stereo(track.sound)
         start = round(track.start_s * MIX_RATE)
         count = max(0, min(samples.shape[1], out.shape[1] - start))

@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..face.mesh import FaceMesh
+from ..face.mesh import Box, FaceMesh, overlap
 
 SAME = 0.3  # intersection over union from which two boxes are one face
 JUMP = 0.2  # below this a face cannot have moved on from one frame to the next
@@ -99,15 +99,10 @@ class FaceFollower:
         return known
 
 
-def box_of(landmarks: np.ndarray) -> np.ndarray:
-    """(4,) x0, y0, x1, y1 round landmarks (P, 2 or 3)."""
-    return np.concatenate([landmarks[:, :2].min(0), landmarks[:, :2].max(0)])
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of boxes (4,)."""
-    inner = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
-    return float(inner / max(float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - inner), 1e-9))
+def box_of(landmarks: np.ndarray) -> Box:
+    """(x0, y0, x1, y1) round landmarks (P, 2 or 3)."""
+    (x0, y0), (x1, y1) = landmarks[:, :2].min(0), landmarks[:, :2].max(0)
+    return float(x0), float(y0), float(x1), float(y1)
 
 
 def _stretches(landmarks: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -42,10 +42,17 @@ class ClipState:
     scene: Scene
     seed: int
     mask: Tensor | None  # (1, P, S)
-    motion: Tensor  # (1, C, M, h, w) clean latents that lead the next clip; M may be 0
+    before: Tensor | None = None  # (1, C, F, h, w) the clip before, whose last frames lead the next one
+    clip: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lead:
+    """What a clip begins with."""
+
+    motion: Tensor  # (1, C, M, h, w) clean latents; M may be 0
     reference: Tensor  # what it is given as its picture, in the scene's form
     given: int = 1  # latents of it that the conditioning marks as given
-    clip: int = 0
 
 
 class ClipSampler:
@@ -68,33 +75,31 @@ class ClipSampler:
         tokens = scene.reference.shape[-2] * scene.reference.shape[-1]
         patch = self._model.dit.cfg.patch_size
         mask = stack_masks(scene, tokens // (patch[1] * patch[2]), self._model.dit.compute_device)
-        motion = (scene.reference[:, None] if scene.reference.dim() == 3 else scene.reference[:, :1])[None]
-        led = motion[:, :, :0] if self._clip.moves_picture else motion
-        return ClipState(scene=scene, seed=seed, mask=mask, motion=led.to(self._model.dit.compute_device), reference=scene.reference)
+        return ClipState(scene=scene, seed=seed, mask=mask)
 
     def step(self, state: ClipState, cancel: CancelToken | None = None) -> tuple[LatentChunk, ClipState]:
         """The next clip and the state after it; raises Cancelled between denoising steps."""
         token = cancel or CancelToken()
         with torch.inference_mode():
-            latents = self._denoise(state, token)
+            lead = self.lead(state)
             token.check()
-            after = self._led_by(latents, state)
-        return LatentChunk(index=state.clip, latents=latents), after
+            latents = self._denoise(state, lead, token)
+        return LatentChunk(index=state.clip, latents=latents), replace(state, before=latents, clip=state.clip + 1)
 
     def latents_of(self, clip: int) -> range:
         """Absolute latents of a clip; its first ones are the last of the clip before."""
         start = clip * (self._clip.latents - self._clip.repeated_latents)
         return range(start, start + self._clip.latents)
 
-    def _denoise(self, state: ClipState, token: CancelToken) -> Tensor:
-        evaluate = self._evaluation(state)
-        shape = (1, self._model.dit.cfg.out_dim, self._clip.latents, *state.motion.shape[3:])
+    def _denoise(self, state: ClipState, lead: Lead, token: CancelToken) -> Tensor:
+        evaluate = self._evaluation(state, lead)
+        shape = (1, self._model.dit.cfg.out_dim, self._clip.latents, *lead.motion.shape[3:])
 
         def noise(step: int) -> Tensor:
-            return chunk_noise(state.seed, state.clip, step, shape).to(state.motion.device)
+            return chunk_noise(state.seed, state.clip, step, shape).to(lead.motion.device)
 
         def led(x: Tensor, level: float, fresh: Tensor) -> Tensor:
-            motion, count = state.motion.to(x), state.motion.shape[2]
+            motion, count = lead.motion.to(x), lead.motion.shape[2]
             if self._clip.lead == "given":
                 motion = (1 - level) * motion + level * fresh[:, :, :count]
             return torch.cat([motion, x[:, :, count:]], 2)
@@ -109,12 +114,12 @@ class ClipSampler:
             x = led(x, after, fresh)
         return x
 
-    def _evaluation(self, state: ClipState) -> Any:
+    def _evaluation(self, state: ClipState, lead: Lead) -> Any:
         """Clean latents seen in x at a level, guided."""
-        dit, scene, device = self._model.dit, state.scene, state.motion.device
+        dit, scene, device = self._model.dit, state.scene, lead.motion.device
         kept = range(self._clip.latents)
-        reference = make_reference(state.reference[None].to(device), list(kept))
-        reference[:, :4, : state.given] = 1  # Wan's mask
+        reference = make_reference(lead.reference[None].to(device), list(kept))
+        reference[:, :4, : lead.given] = 1  # Wan's mask
         latents = self.latents_of(state.clip)
         heard = {on: listen(self._model, scene, latents, silent=not on) for on in {p.audio for p in self._passes}}
         texts = {on: scene.prompt(on, self._model.config.dit).to(device, dit.compute_dtype) for on in {p.text for p in self._passes}}
@@ -131,17 +136,20 @@ class ClipSampler:
 
         return evaluate
 
-    def _led_by(self, latents: Tensor, state: ClipState) -> ClipState:
-        """The state before the next clip, which the last frames of this one lead."""
-        frames = self._last_frames(latents, state.scene)
-        moves, count = self._clip.moves_picture, self._clip.motion_latents
-        if moves and state.scene.reference.dim() == 4:
+    def lead(self, state: ClipState) -> Lead:
+        """The last frames of the clip before, encoded when the next one begins: a stream's last clip leads nothing."""
+        moves, count, picture = self._clip.moves_picture, self._clip.motion_latents, state.scene.reference
+        if state.before is None:
+            motion = (picture[:, None] if picture.dim() == 3 else picture[:, :1])[None].to(self._model.dit.compute_device)
+            return Lead(motion=motion[:, :, :0] if moves else motion, reference=picture)
+        frames = self._last_frames(state.before, state.scene)
+        if moves and picture.dim() == 4:
             rest = 1 + STRIDE * (self._clip.latents - 1) - len(frames)
             frames = torch.cat([frames, torch.full_like(frames[:1], EMPTY).expand(rest, -1, -1, -1)])
         vae: Any = self._model.vae
-        encoded: Tensor = vae.encode(frames, vae.open_encoder())[0].to(latents)
-        after = replace(state, motion=encoded[:, :, :count], clip=state.clip + 1)
-        return replace(after, reference=encoded[0], given=self._clip.repeated_latents) if moves else after
+        encoded: Tensor = vae.encode(frames, vae.open_encoder())[0].to(state.before)
+        given = (encoded[0], self._clip.repeated_latents) if moves else (picture, 1)
+        return Lead(motion=encoded[:, :, :count], reference=given[0], given=given[1])
 
     def _last_frames(self, latents: Tensor, scene: Scene) -> Tensor:
         """Frames (T, 3, H, W) of a clip that the next one repeats, in the autoencoder's type."""

@@ -26,6 +26,7 @@ from .metrics import StreamMetrics
 from .pipeline import FrameChunk, Poll
 
 Box = tuple[float, float, float, float]
+Sides = tuple[bool, bool, bool, bool]  # left, top, right, bottom
 EDGE = 0.12  # of the layer's side: how far a soft edge reaches in
 BORDER = 0.15  # of a face's size: how far two faces' regions fade into one another
 ALIKE, SMOOTH = (6.0, 20.0), 7  # levels of 255 at which detail begins to leave and has left, on a mean over so many pixels
@@ -83,7 +84,7 @@ class ComposedStream:
         return self._meta
 
     def new_metrics(self, started: float | None = None) -> StreamMetrics:
-        """Metrics to hand to `chunks`; of work they see only what reaches the canvas."""
+        """Metrics to hand to `chunks`: of denoising and decoding they hold the sum of all layers."""
         return StreamMetrics(chunk_s=self.meta.chunk_s, fps=float(self.meta.fps), started=started)
 
     def chunks(
@@ -98,6 +99,7 @@ class ComposedStream:
                 kept = range(span.start, min(span.stop, self._meta.num_frames))
                 frames = np.stack([self._paint(readers, Fraction(number) / fps) for number in kept])
                 if metrics is not None:
+                    metrics.work_of(reader.metrics for reader, _ in readers)
                     metrics.frames_out(len(frames))
                 yield FrameChunk(index=index, frames=frames, pts=span.start, time_base=1 / fps)
 
@@ -113,7 +115,8 @@ class _Reader:
 
     def __init__(self, layer: Layer, cancel: CancelToken | None, poll: Poll | None) -> None:
         self._start, self._meta = Fraction(layer.start_s).limit_denominator(10**6), layer.frames.meta
-        self._chunks = layer.frames.chunks(cancel=cancel, poll=poll)
+        self.metrics = layer.frames.new_metrics()
+        self._chunks = layer.frames.chunks(cancel=cancel, poll=poll, metrics=self.metrics)
         self._held: FrameChunk | None = None
 
     def frame_at(self, time_s: Fraction) -> np.ndarray:
@@ -179,14 +182,25 @@ class _Place:
         return self._resized(alike, Image.Resampling.BILINEAR)[..., None]
 
 
-def soft_edge(size: int = 256, reach: float = EDGE) -> np.ndarray:
-    """Mask (size, size): 0 at the border, 1 from `reach` of the side on inside, round at the corners."""
+def soft_edge(size: int = 256, reach: float = EDGE, sides: Sides = (True, True, True, True)) -> np.ndarray:
+    """Mask (size, size): 0 at the soft sides, 1 from `reach` of the side on inside, round at the corners."""
+    left, top, right, bottom = sides
+    across, down = _ramp(size, reach, left, right), _ramp(size, reach, top, bottom)
+    near = 1 - np.minimum(1, np.hypot(1 - down[:, None], 1 - across[None]))
+    return np.asarray((0.5 - 0.5 * np.cos(np.pi * near)) * (down > 0)[:, None] * (across > 0), np.float32)
+
+
+def inner_sides(box: Box, canvas_wh: tuple[int, int]) -> Sides:
+    """Which sides of a box lie inside the canvas; at the others there is nothing to fade into."""
+    return box[0] > 0, box[1] > 0, box[2] < canvas_wh[0], box[3] < canvas_wh[1]
+
+
+def _ramp(size: int, reach: float, first: bool, last: bool) -> np.ndarray:
+    """(size,) from 0 to 1 and back within `reach` of the ends that are soft."""
     at = (np.arange(size) + 0.5) / size
-    inside = np.clip(np.minimum(at, 1 - at) / reach, 0, 1)
-    near = 1 - np.minimum(1, np.hypot(1 - inside[:, None], 1 - inside[None]))
-    soft = 0.5 - 0.5 * np.cos(np.pi * near)
-    soft[[0, -1]], soft[:, [0, -1]] = 0, 0
-    return np.asarray(soft, np.float32)
+    ramp = np.clip(np.minimum(at if first else np.ones(size), 1 - at if last else 1) / reach, 0, 1)
+    ramp[[i for i, soft in ((0, first), (-1, last)) if soft]] = 0
+    return np.asarray(ramp)
 
 
 def apart(boxes: Sequence[Box], masks: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -12,7 +12,7 @@ Shapes: B=1, C latent channels, F latents of a chunk, S tokens of a latent, P sp
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
 import torch
@@ -23,39 +23,17 @@ from ..errors import InputError
 from ..model.blocks import AudioKV
 from ..model.cache import MemoryCache
 from ..model.conditioning import make_reference
-from ..model.dit import Conditions, spread_mask
+from ..model.dit import spread_mask
 from ..model.talking import TalkingModel
 from ..timeline import Timeline
 from .cancel import CancelToken
 from .guidance import BOTH, Pass, join, of_steps, passes
-from .sampler import LatentChunk, Scene, chunk_noise, listen, spending, stack_masks
+from .sampler import Buffers, LatentChunk, SamplerState, Scene, chunk_noise, listen, spending, stack_masks
 
 Evaluate = Callable[[Tensor, int], Tensor]
 
 
-@dataclass(kw_only=True)
-class MemoryBuffers:
-    """What the states of one stream share, and which of them may still use it."""
-
-    caches: tuple[dict[Pass, MemoryCache], ...]  # per denoising step
-    chunk: int | None = 0  # the next one; None once a step was cut short
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompressedState:
-    """Between two chunks of one stream. The step that is given it overwrites its buffers: step each state once."""
-
-    scene: Scene
-    seed: int
-    conditions: dict[bool, Conditions]  # of the prompt, and of the negative one if guidance asks for it
-    mask: Tensor | None  # (1, P, S)
-    buffers: MemoryBuffers
-    chunk: int = 0
-
-    @property
-    def cache_bytes(self) -> int:
-        """Memory of the keys and values, constant in stream length."""
-        return sum(cache.nbytes for caches in self.buffers.caches for cache in caches.values())
+CompressedState = SamplerState[MemoryCache]  # its buffers are the same tensors for as long as the stream goes
 
 
 class CompressedSampler:
@@ -79,7 +57,7 @@ class CompressedSampler:
         latent_hw = (scene.reference.shape[-2], scene.reference.shape[-1])
         caches = tuple({p: dit.allocate_memory(1, self._memory.slots, latent_hw) for p in passes(g)} for g in self._guidance)
         mask = stack_masks(scene, caches[0][BOTH].latent_tokens, dit.compute_device)
-        return CompressedState(scene=scene, seed=seed, conditions=conditions, mask=mask, buffers=MemoryBuffers(caches=caches))
+        return SamplerState(scene=scene, seed=seed, conditions=conditions, mask=mask, buffers=Buffers(caches=caches))
 
     def step(self, state: CompressedState, cancel: CancelToken | None = None) -> tuple[LatentChunk, CompressedState]:
         """The next chunk and the state after it.

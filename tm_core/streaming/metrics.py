@@ -13,7 +13,7 @@ import threading
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,11 @@ class StreamMetrics:
     def _overlap(self, start: float, end: float) -> float:
         running = [(self._denoising_since, end)] if self._denoising_since is not None else []
         return sum(max(0.0, min(end, b) - max(start, a)) for a, b in [*self._denoising, *running])
+
+    def work_of(self, parts: Iterable[StreamMetrics]) -> None:
+        """Take over the times of the streams that this one is made of."""
+        made = [(part.denoise_s, part.decode_s, part.hidden_s) for part in parts]
+        self.denoise_s, self.decode_s, self.hidden_s = (sum(times) for times in zip(*made, strict=True))
 
     def frames_out(self, count: int) -> None:
         """A chunk of `count` frames has left the pipeline."""

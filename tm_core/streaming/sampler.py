@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ from ..model.conditioning import make_reference
 from ..model.dit import Conditions, TalkingDiT
 from ..model.talking import TalkingModel
 from .cancel import CancelToken
-from .guidance import join, passes
+from .guidance import BOTH, Pass, join, passes
 
 SEED_STRIDE = 1_000_003  # chunks and steps draw from seeds that do not meet
 
@@ -71,29 +71,45 @@ class LatentChunk:
     latents: Tensor
 
 
+class Sized(Protocol):
+    """A cache of keys and values."""
+
+    @property
+    def nbytes(self) -> int:
+        """Its memory."""
+
+
+CacheT = TypeVar("CacheT", bound=Sized)
+
+
+@dataclass(kw_only=True)
+class Buffers(Generic[CacheT]):
+    """What the states of one stream share, and which of them may still use it."""
+
+    caches: tuple[dict[Pass, CacheT], ...]  # per denoising step, or one for clean keys; in it, per pass of guidance
+    chunk: int | None = 0  # the next one; None once a step was cut short
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the keys and values."""
+        return sum(cache.nbytes for caches in self.caches for cache in caches.values())
+
+
 @dataclass(frozen=True, kw_only=True)
-class SamplerState:
+class SamplerState(Generic[CacheT]):
     """Between two chunks of one stream. The step that is given it overwrites its buffers: step each state once."""
 
     scene: Scene
     seed: int
     conditions: dict[bool, Conditions]  # of the prompt, and of the negative one if guidance asks for it
     mask: Tensor | None  # (1, P, S)
-    buffers: Buffers
+    buffers: Buffers[CacheT]
     chunk: int = 0
 
     @property
     def cache_bytes(self) -> int:
         """Memory of the keys and values, constant in stream length."""
-        return sum(cache.nbytes for caches in self.buffers.caches for cache in caches)
-
-
-@dataclass(kw_only=True)
-class Buffers:
-    """What the states of one stream share, and which of them may still use it."""
-
-    caches: tuple[tuple[StepCache, ...], ...]  # per denoising step, or one for clean keys; in it, per pass of guidance
-    chunk: int | None = 0  # the next one; None once a step was cut short
+        return self.buffers.nbytes
 
 
 def chunk_noise(seed: int, chunk: int, step: int, shape: tuple[int, ...]) -> Tensor:
@@ -102,20 +118,8 @@ def chunk_noise(seed: int, chunk: int, step: int, shape: tuple[int, ...]) -> Ten
     return torch.randn(shape, generator=generator)
 
 
-class Spendable(Protocol):
-    """A state whose buffers the next step overwrites."""
-
-    @property
-    def buffers(self) -> Any:
-        """With the number of the chunk they stand before, None once a step was cut short."""
-
-    @property
-    def chunk(self) -> int:
-        """The chunk this state stands before."""
-
-
 @contextmanager
-def spending(state: Spendable) -> Iterator[None]:
+def spending(state: SamplerState[Any]) -> Iterator[None]:
     """One step of a state: RuntimeError for one that is spent, because its buffers hold something later by then."""
     if state.buffers.chunk != state.chunk:
         raise RuntimeError(f"the state before chunk {state.chunk} is spent; open the stream again")
@@ -133,7 +137,7 @@ class ChunkedSampler:
             raise InputError("sigmas", cfg.sigmas, "noise levels start at 1 and fall", "use for example 1.0, 0.75")
         self._model, self._cfg, self._passes = model, cfg, passes(cfg.guidance)
 
-    def open(self, scene: Scene, seed: int) -> SamplerState:
+    def open(self, scene: Scene, seed: int) -> SamplerState[StepCache]:
         """State before chunk 0; InputError for a mask that does not fit the picture."""
         dit = self._model.dit
         weight = torch.empty(0, dtype=dit.compute_dtype, device=dit.compute_device)
@@ -145,11 +149,11 @@ class ChunkedSampler:
         latent_hw = (scene.reference.shape[-2], scene.reference.shape[-1])
         count = self._cfg.num_steps if self._cfg.cache_mode == "per_step" else 1
         caches = tuple(
-            tuple(dit.allocate_cache(1, self._cfg.chunk_latents, latent_hw) for _ in self._passes) for _ in range(count))
-        mask = stack_masks(scene, caches[0][0].tokens // self._cfg.chunk_latents, dit.compute_device)
+            {p: dit.allocate_cache(1, self._cfg.chunk_latents, latent_hw) for p in self._passes} for _ in range(count))
+        mask = stack_masks(scene, caches[0][BOTH].tokens // self._cfg.chunk_latents, dit.compute_device)
         return SamplerState(scene=scene, seed=seed, conditions=conditions, mask=mask, buffers=Buffers(caches=caches))
 
-    def step(self, state: SamplerState, cancel: CancelToken | None = None) -> tuple[LatentChunk, SamplerState]:
+    def step(self, state: SamplerState[StepCache], cancel: CancelToken | None = None) -> tuple[LatentChunk, SamplerState[StepCache]]:
         """The next chunk and the state after it.
 
         Raises Cancelled between denoising steps. A state is spent by its step, finished or cut short: RuntimeError
@@ -159,7 +163,7 @@ class ChunkedSampler:
             chunk = self._denoise(state, cancel or CancelToken())
         return chunk, replace(state, chunk=state.chunk + 1)
 
-    def _denoise(self, state: SamplerState, token: CancelToken) -> LatentChunk:
+    def _denoise(self, state: SamplerState[StepCache], token: CancelToken) -> LatentChunk:
         evaluate, caches = self._evaluation(state), state.buffers.caches
         per_step = self._cfg.cache_mode == "per_step"
         x = x0 = evaluate.noise(0)
@@ -178,7 +182,7 @@ class ChunkedSampler:
         still = evaluate.reference[:, -x0.shape[1] :]
         return LatentChunk(index=state.chunk, latents=still + self._cfg.articulation * (x0 - still))
 
-    def _evaluation(self, state: SamplerState) -> _Evaluation:
+    def _evaluation(self, state: SamplerState[StepCache]) -> _Evaluation:
         """The current chunk with all that does not change between its steps."""
         n = self._cfg.chunk_latents
         latents = range(state.chunk * n, (state.chunk + 1) * n)
@@ -218,7 +222,7 @@ class _Evaluation:
     """The transformer on the current chunk: clean latents (1, C, F, h, w) seen in x."""
 
     dit: TalkingDiT
-    state: SamplerState
+    state: SamplerState[StepCache]
     reference: Tensor
     audio: dict[bool, list[AudioKV | None]]  # heard, and silent if guidance asks for it
     guidance: Guidance
@@ -228,11 +232,11 @@ class _Evaluation:
         shape = (1, self.dit.cfg.out_dim, *self.reference.shape[2:])
         return chunk_noise(self.state.seed, self.state.chunk, step, shape).to(self.reference.device)
 
-    def __call__(self, x: Tensor, sigma: float, caches: tuple[StepCache, ...], *, write: bool, past: int = 2) -> Tensor:
+    def __call__(self, x: Tensor, sigma: float, caches: dict[Pass, StepCache], *, write: bool, past: int = 2) -> Tensor:
         level = torch.full((len(x),), sigma, device=x.device)
         made = {
             p: self.dit.chunk_x0(
                 x, level, reference=self.reference, conditions=self.state.conditions[p.text], audio=self.audio[p.audio],
                 face_mask=self.state.mask, cache=cache, chunk=self.state.chunk, write=write, past=past)
-            for p, cache in zip(passes(self.guidance), caches, strict=True)}
+            for p, cache in caches.items()}
         return join(self.guidance, made)

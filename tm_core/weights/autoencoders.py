@@ -20,7 +20,7 @@ from ..vae.base import StreamingVAE
 from ..vae.geometry import LATENT_CHANNELS
 from ..vae.taehv import TAEHV
 from ..vae.wan import WanVAE
-from .files import Shapes, fill, opened, shapes_in
+from .files import Shapes, TensorFile, fill
 
 __all__ = ["build_autoencoder", "load_autoencoder"]
 
@@ -47,11 +47,10 @@ def load_autoencoder(
 ) -> StreamingVAE:
     """The autoencoder of a file, ready to use; InputError for a file that is not one of Wan2.1's latents."""
     path = Path(path)
-    with opened(path, field="vae", remedy=REMEDY, device=str(device)) as file:
-        shapes = shapes_in(file)
-        module = recognise(path, shapes, dtype, operations)
-        check_names(path, module, shapes)
-        fill(module, lambda key: file.get_tensor(key).to(dtype))
+    with TensorFile(path, field="vae", remedy=REMEDY) as file:
+        module = recognise(path, file.header.shapes, dtype, operations)
+        check_names(path, module, file.header.shapes)
+        fill(module, lambda key: file.get_tensor(key).to(device, dtype))
     vae: StreamingVAE = module
     return vae
 

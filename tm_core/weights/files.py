@@ -6,14 +6,12 @@ import json
 import math
 import re
 import struct
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -52,17 +50,6 @@ def shards(path: Path) -> list[Path]:
     return files
 
 
-@contextmanager
-def opened(path: Path, *, field: str = "weights", remedy: str = REMEDY, device: str = "cpu") -> Iterator[Any]:
-    """A file of safetensors; InputError for one that is missing, of another kind (a pickle can run code) or damaged."""
-    _refuse_others(path, field, remedy)
-    try:
-        with safe_open(str(path), "pt", device=device) as file:
-            yield file
-    except (SafetensorError, OSError) as error:
-        raise InputError(field, path, f"damaged ({error})", "fetch the file again") from error
-
-
 def _refuse_others(path: Path, field: str, remedy: str) -> None:
     if not path.is_file():
         raise InputError(field, path, "no such file", remedy)
@@ -71,9 +58,9 @@ def _refuse_others(path: Path, field: str, remedy: str) -> None:
 
 
 def read_header(path: Path, *, field: str = "weights", remedy: str = REMEDY) -> Header:
-    """Names, shapes, types and metadata alone; InputError as `opened`, and for a file shorter or longer than it says.
+    """Names, shapes, types and metadata alone, from the header's bytes.
 
-    `opened` maps the whole file, which a machine with less memory than the file refuses; this reads the header's bytes.
+    InputError for a file that is missing, of another kind (a pickle can run code), or shorter or longer than it says.
     """
     _refuse_others(path, field, remedy)
     try:
@@ -145,11 +132,6 @@ class TensorFile:
         if len(into):
             raise InputError(self._field, self._path, f"damaged ({key} ends early)", "fetch the file again")
         return values.view(dtype).reshape(shape) if count else torch.empty(shape, dtype=dtype)
-
-
-def shapes_in(file: Any) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of an open file, from its header."""
-    return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - not a dict
 
 
 def fill(module: nn.Module, read: Callable[[str], Tensor]) -> None:

@@ -25,7 +25,7 @@ from ..model.dit import TalkingDiT
 from ..model.talking import TalkingModel
 from ..vae.tiny import TinyVAE
 from .families import looks_like
-from .files import opened
+from .files import TensorFile
 
 __all__ = ["TalkingModel", "default_weights", "load_model", "save_model"]
 
@@ -104,9 +104,9 @@ def _read(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
 
 def _open(path: Path) -> tuple[dict[str, str], list[str], dict[str, Tensor]]:
     """Metadata, keys and, of our own files, tensors."""
-    with opened(path, remedy=REMEDY) as f:
-        metadata, keys = dict(f.metadata() or {}), list(f.keys())
-        return metadata, keys, {key: f.get_tensor(key) for key in keys if DESCRIPTION in metadata}
+    with TensorFile(path, remedy=REMEDY) as file:
+        metadata, keys = file.header.metadata, file.keys()
+        return metadata, keys, {key: file.get_tensor(key) for key in keys if DESCRIPTION in metadata}
 
 
 def _family(keys: Sequence[str]) -> str:

@@ -7,14 +7,13 @@ Text counts when it stands in the same place in two looks a second apart: subtit
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from ...errors import InputError
-from ...face.mesh import Box
+from ...face.mesh import Box, area, overlap, shared_area
 from .config import FootageConfig
 from .faces import FaceTrack
 from .scenes import INSTALL
@@ -58,7 +57,7 @@ def judge_text(track: FaceTrack, crop: Box, finder: TextFinder | None, cfg: Foot
         face = _face_box(track.landmarks[min(look.frame, len(track.landmarks) - 1)])
         found = [(b[0] * scale, b[1] * scale, b[2] * scale, b[3] * scale) for b in finder(look.rgb)]
         boxes.append([b for b in found if _counts(b, face, track.picture_wh[1], crop if cfg.text_where == "crop" else None, cfg)])
-    lasting = sum(any(_overlap(a, b) > SAME for a in one for b in two) for one, two in pairwise(boxes))
+    lasting = sum(any(overlap(a, b) > SAME for a in one for b in two) for one, two in pairwise(boxes))
     return ("text" if lasting else None), {"text_looks": float(lasting)}
 
 
@@ -70,21 +69,8 @@ def _face_box(landmarks: np.ndarray) -> Box | None:
 
 
 def _counts(box: Box, face: Box | None, height: int, inside: Box | None, cfg: FootageConfig) -> bool:
-    if not cfg.text_height * height <= box[3] - box[1] <= TALLEST * height or _area(box) <= 0:
+    if not cfg.text_height * height <= box[3] - box[1] <= TALLEST * height or area(box) <= 0:
         return False
-    if face is not None and _shared(box, face) > ON_FACE * _area(box):
+    if face is not None and shared_area(box, face) > ON_FACE * area(box):
         return False
-    return inside is None or _shared(box, inside) > 0
-
-
-def _area(a: Sequence[float]) -> float:
-    return max(0.0, a[2] - a[0]) * max(0.0, a[3] - a[1])
-
-
-def _shared(a: Box, b: Box) -> float:
-    return _area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
-
-
-def _overlap(a: Box, b: Box) -> float:
-    shared = _shared(a, b)
-    return shared / (_area(a) + _area(b) - shared + 1e-9)
+    return inside is None or shared_area(box, inside) > 0

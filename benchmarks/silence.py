@@ -37,8 +37,7 @@ MAX_RATIO, MIN_MOTION, MIN_BLINKS, MIN_ACCURACY, MAX_WRONG = 0.1, 0.25, 1, 0.9, 
 PAUSE_S = 0.3  # shorter gaps between phones are speech, as for Speaking / Silence
 BETWEEN_S = 0.5  # from one turn to the next
 SETTLED_S = 0.4  # lips are on their way near the ends of a turn
-NOISES_DB = (-40.0, -30.0)  # white noise under the voice's own level
-RAISED = {"on_db": -20.0, "off_db": -26.0}  # what the help page advises where noise is taken for speech
+NOISES_DB = (-40.0, -30.0, -20.0)  # white noise under the voice's own level
 UPPER = [*BROWS_AND_ABOVE, FOREHEAD, *RIGHT_EYE, *LEFT_EYE]
 LIDS = ((159, 145), (386, 374))  # upper and lower, in the middle of each eye
 CORNERS = ((33, 133), (263, 362))
@@ -236,7 +235,6 @@ def _flags(model: TalkingModel, talks: list[Talk]) -> list[Result]:
         "separate tracks": lambda t, i: _auto(model, t.tracks[i]),
         **{
             f"separate tracks with noise {-db:g} dB under the voice": partial(_noisy_tracks, model, db) for db in NOISES_DB},
-        f"the last with levels {RAISED['on_db']:g} and {RAISED['off_db']:g} dB": partial(_noisy_tracks, model, NOISES_DB[-1], **RAISED),
         "mixed track split by RTTM": lambda t, i: _auto(model, split_conversation(t.mixed, RATE, parse_rttm(t.rttm), t.names)[i]),
         "mixed track, flags by RTTM": lambda t, i: app.select_speaking(
             app.encode_audio(Waveform(samples=t.mixed), model.config), schedule=parse_rttm(t.rttm), name=t.names[i]),
@@ -252,12 +250,12 @@ def _flags(model: TalkingModel, talks: list[Talk]) -> list[Result]:
     return found
 
 
-def _auto(model: TalkingModel, samples: np.ndarray, **thresholds: float) -> app.Speech:
-    return app.select_speaking(app.encode_audio(Waveform(samples=samples), model.config), **thresholds)
+def _auto(model: TalkingModel, samples: np.ndarray) -> app.Speech:
+    return app.select_speaking(app.encode_audio(Waveform(samples=samples), model.config))
 
 
-def _noisy_tracks(model: TalkingModel, noise_db: float, talk: Talk, index: int, **thresholds: float) -> app.Speech:
+def _noisy_tracks(model: TalkingModel, noise_db: float, talk: Talk, index: int) -> app.Speech:
     samples = talk.tracks[index]
     level = float(np.sqrt((samples[samples != 0] ** 2).mean())) * 10 ** (noise_db / 20)
     noise = np.random.default_rng(index).standard_normal(len(samples)) * level
-    return _auto(model, np.asarray(samples + noise, np.float32), **thresholds)
+    return _auto(model, np.asarray(samples + noise, np.float32))

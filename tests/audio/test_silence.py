@@ -17,6 +17,7 @@ from tm_core.audio.silence import (
     SpeakingStream,
     activity,
     loudness_db,
+    noise_db,
     react,
     speaking_latents,
 )
@@ -64,6 +65,26 @@ def test_real_speech_with_a_pause(gain: float) -> None:
     first, pause = int(len(speech) / 16000 * 25 / 4), int((len(speech) / 16000 + 1) * 25 / 4)
     assert flags[2 : first - 2].mean() > 0.85
     assert not flags[pause - 3 : pause + 4].any()
+
+
+@pytest.mark.parametrize("under_db", [40, 30, 20])
+def test_steady_noise_is_no_speech(under_db: int) -> None:
+    """White noise under a recorded voice: the pause is still found, and the voice too."""
+    speech = read_audio(SPEECH).samples
+    sound = np.concatenate([speech, np.zeros(2 * 16000, np.float32), speech])
+    noise = np.random.default_rng(0).standard_normal(len(sound)) * np.sqrt((speech**2).mean()) * 10 ** (-under_db / 20)
+    count = TIMELINE.num_latents(TIMELINE.num_frames(len(sound) / 16000))
+    clean, flags = (speaking_latents(np.asarray(s, np.float32), count, TIMELINE) for s in (sound, sound + noise))
+    pause = int((len(speech) / 16000 + 1) * 25 / 4)
+    assert not flags[pause - 3 : pause + 4].any() and (flags == clean).mean() > 0.9
+
+
+def test_a_long_vowel_is_no_noise() -> None:
+    """As steady as noise, but nothing is louder: the levels stay where they are."""
+    tone = np.sin(np.arange(32000) * 0.05).astype(np.float32)
+    assert noise_db(loudness_db(tone * 0.1, 16000), 0.0) == pytest.approx(-23.0, abs=0.2)
+    assert speaking_latents(tone * 0.1, 14, TIMELINE)[:12].all()
+    assert noise_db(loudness_db(tone[:1600], 16000), 0.0) == EMPTY_DB
 
 
 def test_digital_silence_never_speaks() -> None:

@@ -2,9 +2,9 @@
 
 A pure reducer over 10 ms steps: speech begins above one level, ends below a lower one, a gap shorter than `hold_s` does
 not end it, and what lasts less than `shortest_s` was no speech. Levels are relative to the loud part of the sound, above
-an absolute floor, so quiet recordings speak and digital silence never does; or absolute, in dB of full scale, which needs
-no look at the whole sound: `SpeakingStream` gives the same flags while the sound is still coming. Non-goals: telling
-speech from other sounds, who speaks in one sound (schedule.py).
+a steady noise and an absolute floor, so quiet recordings speak and digital silence never does; or absolute, in dB of full
+scale, which needs no look at the whole sound: `SpeakingStream` gives the same flags while the sound is still coming.
+Non-goals: telling speech from other sounds, who speaks in one sound (schedule.py).
 
 Shapes: n samples, F latents.
 """
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from ..errors import InputError
@@ -25,6 +26,8 @@ STEP_S = 0.01
 FLOOR_DB = -60.0  # below it nothing speaks, however quiet the rest is
 EMPTY_DB = -120.0
 MARGIN_S = 0.08
+NOISE_STEPS, STEADY_DB = 30, 2.0
+ABOVE_NOISE_DB, UNDER_SPEECH_DB = 6.0, 15.0  # speech ends that far above noise, which is that far under the loud part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +142,8 @@ def speaking_latents(
 ) -> NDArray[np.bool_]:
     """Flags (num_latents,), True where any of a latent's frames is within `margin_s` of speech.
 
-    on_db and off_db are relative to the loud part (95th percentile) of the sound, or, with absolute levels, dB of full scale.
+    on_db and off_db are relative to the loud part (95th percentile) of the sound, and both raised above a steady noise under
+    it; or, with absolute levels, dB of full scale.
     """
     check_rule(on_db, off_db, hold_s, shortest_s, levels)
     flags = np.zeros(num_latents, bool)
@@ -148,11 +152,24 @@ def speaking_latents(
     heard = loudness_db(waveform, sample_rate)
     if levels == "relative":
         loud = float(np.percentile(heard, 95))
+        loud += max(0.0, noise_db(heard, loud - UNDER_SPEECH_DB) + ABOVE_NOISE_DB - loud - off_db)
         on_db, off_db = max(loud + on_db, FLOOR_DB), max(loud + off_db, FLOOR_DB)
     active = activity(heard, on_db=on_db, off_db=off_db, hold_s=hold_s, shortest_s=shortest_s)
     for i in range(num_latents):
         flags[i] = bool(active[_steps(i, timeline, margin_s)].any())
     return flags
+
+
+def noise_db(levels_db: NDArray[np.float32], most_db: float) -> float:
+    """Level of the steady noise in a sound: that of its quietest stretch of 0.3 s in which the level hardly changes.
+
+    EMPTY_DB where there is none that quiet (`most_db`): a vowel may be as steady, but it is loud.
+    """
+    if len(levels_db) < NOISE_STEPS:
+        return EMPTY_DB
+    stretches = sliding_window_view(levels_db, NOISE_STEPS)
+    steady = stretches.mean(1)[stretches.std(1) <= STEADY_DB]
+    return float(steady.min()) if len(steady) and steady.min() <= most_db else EMPTY_DB
 
 
 def check_rule(on_db: float, off_db: float, hold_s: float, shortest_s: float, levels: str = "relative") -> None:

@@ -1,8 +1,8 @@
 """Several sounds as one stereo wave file: each with its level, its place between left and right, and when it begins.
 
-Read at full rate, a track at a time. A voice keeps its loudness wherever it stands: equal power panning, 3 dB less on either side
-in the middle made up again. Nothing is normalised; where the sum would clip, all of it is turned down, and the log says by how
-much. Non-goals: filters, reverberation.
+Read at full rate, block by block and twice: for the peak, then to write; memory does not grow with the sounds. A voice keeps
+its loudness wherever it stands: equal power panning, 3 dB less on either side in the middle made up again. Nothing is
+normalised; where the sum would clip, all of it is turned down, and the log says by how much. Non-goals: filters, reverberation.
 
 Shapes: n samples, C = 2 channels.
 """
@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -62,63 +64,99 @@ def distinct(tracks: Sequence[Track]) -> list[Track]:
     return list(heard.values())
 
 
-def mix(tracks: Sequence[Track], seconds: float) -> NDArray[np.float32]:
-    """All distinct tracks as (2, n) at MIX_RATE, `seconds` long, never above full scale."""
-    out = np.zeros((2, round(seconds * MIX_RATE)), np.float32)
-    for track in distinct(tracks):
-        samples = _stereo(track.sound)
-        start = round(track.start_s * MIX_RATE)
-        count = max(0, min(samples.shape[1], out.shape[1] - start))
-        out[:, start : start + count] += samples[:, :count] * np.array(track.gains, np.float32)[:, None]
-    peak = float(np.abs(out).max(initial=0.0))
+def mix(tracks: Sequence[Track], seconds: float) -> Iterator[NDArray[np.float32]]:
+    """The sum of all distinct tracks as blocks (2, <= BLOCK) at MIX_RATE, `seconds` long, never above full scale."""
+    tracks, count = distinct(tracks), round(seconds * MIX_RATE)
+    peak = max((float(np.abs(block).max(initial=0.0)) for block in _sums(tracks, count)), default=0.0)
     if peak > 1:
         log.warning("the mix would clip: turned down by %.1f dB", 20 * math.log10(peak))
-        out /= peak
-    return out
+    for block in _sums(tracks, count):
+        yield block / max(1.0, peak)
 
 
 def write_mix(tracks: Sequence[Track], seconds: float, path: Path) -> Path:
     """The mix as a wave file of 16 bits; InputError where it cannot be written."""
-    samples = mix(tracks, seconds)
     try:
         with av.open(str(path), "w", format="wav", options={"rf64": "auto"}) as container:
             stream = container.add_stream("pcm_s16le", rate=MIX_RATE, layout="stereo")
-            for start in range(0, samples.shape[1], BLOCK):
-                block = np.rint(samples[:, start : start + BLOCK].T * 32767).astype(np.int16).reshape(1, -1)
-                frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), "s16", "stereo")
+            start = 0
+            for block in mix(tracks, seconds):
+                samples = np.rint(block.T * 32767).astype(np.int16).reshape(1, -1)
+                frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "s16", "stereo")
                 frame.sample_rate, frame.pts = MIX_RATE, start
                 container.mux(stream.encode(frame))
+                start += block.shape[1]
             container.mux(stream.encode(None))
+    except InputError:
+        path.unlink(missing_ok=True)
+        raise
     except (av.FFmpegError, OSError) as error:
         path.unlink(missing_ok=True)
         raise InputError("audio", path, f"the mixed sound cannot be kept there ({error})", "free some disk space") from error
     return path
 
 
-def _stereo(sound: Path | Waveform) -> NDArray[np.float32]:
-    """(2, n) at MIX_RATE; a mono sound is as loud on both sides."""
-    resampler = av.AudioResampler("fltp", "stereo", MIX_RATE)
-    parts: list[NDArray[np.float32]] = []
-    if isinstance(sound, Waveform):
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(np.stack([sound.samples] * 2), np.float32), "fltp", "stereo")
-        frame.sample_rate = sound.sample_rate
-        parts = [piece.to_ndarray().astype(np.float32) for f in (frame, None) for piece in resampler.resample(f)]
-    else:
+def _sums(tracks: Sequence[Track], count: int) -> Iterator[NDArray[np.float32]]:
+    """Blocks (2, <= BLOCK) of all tracks added up, `count` samples in all."""
+    with ExitStack() as stack:
+        readers = [stack.enter_context(closing(_Reader(track))) for track in tracks]
+        for start in range(0, count, BLOCK):
+            total = np.zeros((2, min(BLOCK, count - start)), np.float32)
+            for reader in readers:
+                reader.add(total)
+            yield total
+
+
+class _Reader:
+    """A track from the video's beginning on, with silence before and after it."""
+
+    def __init__(self, track: Track) -> None:
+        self._gains = np.array(track.gains, np.float32)[:, None]
+        self._pieces, self._held = _stereo(track.sound), np.zeros((2, 0), np.float32)
+        self._silence = round(track.start_s * MIX_RATE)
+
+    def add(self, total: NDArray[np.float32]) -> None:
+        """Its next samples onto a block (2, n), in place."""
+        before = min(self._silence, total.shape[1])
+        self._silence -= before
+        while self._held.shape[1] < total.shape[1] - before and (piece := next(self._pieces, None)) is not None:
+            self._held = np.concatenate([self._held, piece], 1)
+        part, self._held = np.split(self._held, [total.shape[1] - before], 1)
+        total[:, before : before + part.shape[1]] += part * self._gains
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._pieces.close()
+
+
+def _stereo(sound: Path | Waveform) -> Generator[NDArray[np.float32], None, None]:
+    """Pieces (2, n) at MIX_RATE; a mono sound is as loud on both sides."""
+    if isinstance(sound, Path):
         check_file("audio", sound, REMEDY)
-        parts = _decoded(sound)
-    return np.concatenate([np.zeros((2, 0), np.float32), *parts], 1)
+        yield from _decoded(sound)
+        return
+    resampler = av.AudioResampler("fltp", "stereo", MIX_RATE)
+    for start in range(0, len(sound.samples), BLOCK):
+        block = sound.samples[start : start + BLOCK]
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(np.stack([block] * 2), np.float32), "fltp", "stereo")
+        frame.sample_rate = sound.sample_rate
+        yield from _arrays(resampler.resample(frame))
+    yield from _arrays(resampler.resample(None))
 
 
-def _decoded(path: Path) -> list[NDArray[np.float32]]:
-    parts: list[NDArray[np.float32]] = []
+def _decoded(path: Path) -> Generator[NDArray[np.float32], None, None]:
     with av.open(str(path)) as container:
         if not container.streams.audio:
             raise InputError("audio", path, "has no sound track", REMEDY)
         stream = container.streams.audio[0]
         mono = stream.codec_context.channels == 1
         resampler = av.AudioResampler("fltp", "mono" if mono else "stereo", MIX_RATE)  # ffmpeg would turn mono down on its way to stereo
-        for frame in container.decode(stream):
-            frame.pts = None
-            parts += [piece.to_ndarray().astype(np.float32) for piece in resampler.resample(frame)]
-        parts += [piece.to_ndarray().astype(np.float32) for piece in resampler.resample(None)]
-    return [np.repeat(part, 2, 0) if mono else part for part in parts]
+        for frame in chain(container.decode(stream), [None]):
+            if frame is not None:
+                frame.pts = None
+            for piece in _arrays(resampler.resample(frame)):
+                yield np.repeat(piece, 2, 0) if mono else piece
+
+
+def _arrays(frames: Sequence[av.AudioFrame]) -> list[NDArray[np.float32]]:
+    return [frame.to_ndarray().astype(np.float32) for frame in frames]

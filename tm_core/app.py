@@ -382,9 +382,10 @@ def sample_stream(model: TalkingModel, built: BuiltScene, *, seed: int = 0) -> L
     cfg, dit = built.sampler, model.dit
     sampler = sampler_of(model, cfg)
     decoder = DecoderInput(
-        vae=model.vae, reference=built.image, motion_frames=sampler.motion_frames if isinstance(sampler, ClipSampler) else None,
-        colour_correction=cfg.colour_correction,
+        vae=model.vae, reference=built.image, colour_correction=cfg.colour_correction,
         finish=None if built.face is None else Blinks(mesh=face_mesh(), fps=built.meta.fps, seed=seed, hint=built.face))
+    if isinstance(sampler, ClipSampler):
+        decoder = replace(decoder, motion_frames=sampler.motion_frames, shared=sampler.decoded)
     reserve = cache_size(dit.cfg, cfg, model.config.width, model.config.height, dit.compute_dtype).total
     ready: Callable[[StreamingVAE], None] = partial(_ready, model, reserve)
     return LatentStream(_SamplerSource(sampler=sampler, scene=built.scene, seed=seed), built.meta, decoder, ready)

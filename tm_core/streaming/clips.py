@@ -2,8 +2,8 @@
 
 What MultiTalk, InfiniteTalk and SoulX-FlashTalk were trained for, and what users of Wan and FantasyTalking do by hand.
 The frames that lead a clip are encoded again. They stand clean in its latents at every step, or take the portrait's place
-as what is given (ClipConfig). Pixels of a clip feed the next, so a clip is decoded here, and once more by whoever shows
-it; nothing else grows with the stream. Noise depends on (seed, clip, step) alone.
+as what is given (ClipConfig). Pixels of a clip feed the next, so a clip is decoded for both this and whoever shows it (shared.py);
+nothing grows with the stream. Noise depends on (seed, clip, step) alone.
 
 Sources: `generate_infinitetalk` of MeiGen-AI/InfiniteTalk 0107cd9, `FlashTalkPipeline.generate` of
 Soul-AILab/SoulX-FlashTalk 688982e, `generate` of MeiGen-AI/MultiTalk c1ad840, `WanVideoPipeline.__call__` of
@@ -25,11 +25,11 @@ from ..errors import InputError
 from ..model.conditioning import make_reference
 from ..model.talking import TalkingModel
 from ..timeline import Timeline
-from ..vae.base import device_of, dtype_of
 from .cancel import CancelToken
 from .colour import ColourCorrection
 from .guidance import Pass, join, passes
 from .sampler import LatentChunk, Scene, chunk_noise, listen, stack_masks
+from .shared import SharedDecode
 
 STRIDE = Timeline.stride  # video frames of a latent
 EMPTY = 0.5  # value of frames without content, which follow a given picture: Wan's zero in -1..1
@@ -62,6 +62,8 @@ class ClipSampler:
         if cfg.clip is None or not 0 <= cfg.clip.motion_latents <= cfg.clip.repeated_latents < cfg.clip.latents:
             raise InputError("clip", cfg.clip, "its motion latents must be fewer than its latents", "use the family's own figures")
         self._model, self._cfg, self._clip, self._passes = model, cfg, cfg.clip, passes(cfg.guidance)
+        vae: Any = model.vae
+        self.decoded = SharedDecode(vae, self.motion_frames)
 
     @property
     def motion_frames(self) -> int:
@@ -153,14 +155,10 @@ class ClipSampler:
 
     def _last_frames(self, latents: Tensor, scene: Scene) -> Tensor:
         """Frames (T, 3, H, W) of a clip that the next one repeats, in the autoencoder's type."""
-        vae: Any = self._model.vae
-        place, kind = device_of(vae), dtype_of(vae)
-        picture = None if scene.picture is None else scene.picture.to(place, kind)
-        frames = vae.decode(latents.to(place, kind), vae.open_decoder(picture))[0][-self.motion_frames :]
-        if self._cfg.colour_correction and picture is not None:
-            frames = ColourCorrection(picture, self._cfg.colour_correction)(frames)
-        kept: Tensor = frames.to(place, kind)
-        return kept
+        frames = self.decoded.leading(latents, scene.picture)
+        if not self._cfg.colour_correction or scene.picture is None:
+            return frames
+        return ColourCorrection(scene.picture.to(frames), self._cfg.colour_correction)(frames).to(frames)
 
 
 def clip_of(frames: int, motion_frames: int, lead: ClipLead = "clean") -> ClipConfig:

@@ -28,6 +28,7 @@ from .mailbox import WAIT_S
 from .metrics import StreamMetrics
 from .pipeline import FrameChunk, Poll, WorkerConfig, run_pipeline, to_host, to_uint8, to_worker
 from .sampler import LatentChunk
+from .shared import SharedDecode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +73,14 @@ class DecoderInput:
     """What turns these latents into pictures: the autoencoder they belong to and the portrait (3, H, W) in 0..1.
 
     `motion_frames`: of clips that are decoded each on its own, the first frames of all but the first clip, which the
-    clip before has shown already. None: one decoder runs through the stream. `colour_correction`: how far shown frames'
-    colours are moved to the portrait's, 0..1.
+    clip before has shown already. None: one decoder runs through the stream. `shared`: what the sampler decoded of a clip
+    with the same autoencoder. `colour_correction`: how far shown frames' colours are moved to the portrait's, 0..1.
     """
 
     vae: StreamingVAE
     reference: Tensor
     motion_frames: int | None = None
+    shared: SharedDecode | None = None
     colour_correction: float = 0.0
     finish: Callable[[np.ndarray, int], np.ndarray] | None = None  # last touch to frames (T, H, W, 3) uint8 from a number on
 
@@ -292,14 +294,11 @@ class _ChunkDecoder:
         self._meta, self._vae, self._reference, self._motion = meta, decoder.vae, decoder.reference, decoder.motion_frames
         strength = decoder.colour_correction
         self._correct = ColourCorrection(decoder.reference, strength) if strength else None
-        self._finish = decoder.finish
+        self._finish, self._shared = decoder.finish, decoder.shared
         self._state: Any = None
 
     def __call__(self, chunk: LatentChunk) -> FrameChunk:
-        if self._state is None or self._motion is not None:
-            self._state = self._vae.open_decoder(self._reference)
-        latents = to_worker(chunk.latents, self._reference.device, self._reference.dtype)
-        frames, self._state = self._vae.decode(latents, self._state)
+        frames = self._decoded(chunk.latents)
         if self._motion and chunk.index:
             frames = frames[self._motion :]
         first = self._meta.timeline.frames_of_chunk(chunk.index).start
@@ -307,3 +306,12 @@ class _ChunkDecoder:
         shown = to_uint8(kept if self._correct is None else self._correct(kept))
         shown = shown if self._finish is None else self._finish(shown, first)
         return FrameChunk(index=chunk.index, frames=shown, pts=first, time_base=1 / self._meta.fps)
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        if self._shared is not None and self._shared.vae is self._vae:
+            return self._shared.shown(latents, self._reference)
+        if self._state is None or self._motion is not None:
+            self._state = self._vae.open_decoder(self._reference)
+        here = to_worker(latents, self._reference.device, self._reference.dtype)
+        frames, self._state = self._vae.decode(here, self._state)
+        return frames

@@ -67,12 +67,12 @@ def tokens_of(boxes: dict[str, tuple[int, int, int, int]], side: int) -> Tensor:
 
 
 @torch.inference_mode()
-def velocity(name: str, voices: Voices = "together", *, swapped: bool = False) -> Tensor:
-    """Our transformer's answer to what was recorded; `swapped`: the masks change hands."""
+def velocity(name: str, voices: Voices = "together", *, exchanged: bool = False) -> Tensor:
+    """Our transformer's answer to what was recorded; `exchanged`: the masks change hands."""
     own = tokens_of(CROSSING, INPUT_SIDE)
     said, _ = recorded(f"{name}_two")
     return transformer(name, voices)(
-        sigma=torch.tensor([SIGMA]), audio=said["tokens"][None], face_mask=(own.flip(0) if swapped else own)[None], **inputs())
+        sigma=torch.tensor([SIGMA]), audio=said["tokens"][None], face_mask=(own.flip(0) if exchanged else own)[None], **inputs())
 
 
 def scene(reference: Tensor) -> Scene:
@@ -125,9 +125,10 @@ def gap(a: Tensor, b: Tensor) -> float:
 
 
 @torch.inference_mode()
-def transformer_gap(name: str) -> float:
+def transformer_gap(name: str, *, exchanged: bool = False) -> float:
     """Between our velocity and the recorded one."""
-    return gap(velocity(name), recorded(f"{name}_two")[0]["velocity"])
+    said, _ = recorded(f"{name}_two")
+    return gap(velocity(name, exchanged=exchanged), said["velocity, masks exchanged" if exchanged else "velocity"])
 
 
 @torch.inference_mode()
@@ -141,6 +142,7 @@ def differences() -> dict[str, float]:
     """Largest difference of everything recorded."""
     titles = {name: FAMILIES[name].title for name in PRESETS}
     return {
-        **{f"{title}'s transformer, two speakers": transformer_gap(name) for name, title in titles.items()},
+        **{f"{title}'s transformer, two speakers{', masks exchanged' * exchanged}": transformer_gap(name, exchanged=exchanged)
+           for name, title in titles.items() for exchanged in (False, True)},
         **{f"{title}'s sampler, two speakers, two clips of {case.name}": sampler_gap(name, case)
            for name, title in titles.items() for case in CASES}}

@@ -93,15 +93,18 @@ def official_model(transformer: Any) -> Any:
 
 
 def answer(model: Any) -> dict[str, Tensor]:
-    """The velocity with two voices, and the tokens they became."""
+    """The velocity with two voices, that with the masks of the two exchanged, and the tokens the voices became."""
     data, kept = inputs(), dict[str, Tensor]()
     heard = torch.cat([numbers(f"input.audio of {person}", (1, 4 * LATENTS - 3, 5, 12, 768)) for person in CROSSING])
     handle = model.audio_proj.register_forward_hook(lambda _, __, out: kept.update(tokens=out))
-    velocity = model(
-        list(data["x"]), torch.tensor([1000 * SIGMA]), list(data["text"]), LATENTS * INPUT_SIDE**2 // 4, data["image"],
-        list(data["reference"]), heard, masks(CROSSING, INPUT_SIDE))
+    whose = masks(CROSSING, INPUT_SIDE)
+    velocity, exchanged = (
+        model(
+            list(data["x"]), torch.tensor([1000 * SIGMA]), list(data["text"]), LATENTS * INPUT_SIDE**2 // 4, data["image"],
+            list(data["reference"]), heard, order)
+        for order in (whose, whose[[1, 0, 2]]))
     handle.remove()
-    return {"tokens": kept["tokens"], "velocity": velocity}
+    return {"tokens": kept["tokens"], "velocity": velocity, "velocity, masks exchanged": exchanged}
 
 
 def clips(place: Any, method: str, case: Case, where: Path) -> dict[str, Tensor]:

@@ -138,7 +138,7 @@ def test_apart_exchanged_masks_are_exchanged_voices() -> None:
 
 
 @torch.no_grad()
-def test_each_speaker_follows_their_own_voice_and_both_are_heard_everywhere() -> None:
+def test_together_both_voices_are_heard_everywhere() -> None:
     dit, data = random_dit(voices="together"), inputs(2)
     before = dit(sigma=SIGMA, **data)
     for i in range(2):

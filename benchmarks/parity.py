@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import _open_parity, _speech_parity
+from benchmarks import _open_parity, _speech_parity, _voices_parity
 from benchmarks._common import ROOT, Result, demo_portrait, load, result, say, speech_of
 from tm_core import app
 from tm_core.audio.features import StreamingLogMel
@@ -113,7 +113,7 @@ def vae_rows(version: str, found: dict[str, Any]) -> list[Result]:
 def recorded_results() -> list[Result]:
     """Open checkpoints' sound, transformers and sampler against their own code's recorded numbers."""
     say("recorded answers of the official code")
-    found = {**_speech_parity.differences(), **_open_parity.differences()}
+    found = {**_speech_parity.differences(), **_open_parity.differences(), **_voices_parity.differences()}
     return [_equal(f"recorded: {name}", difference, bar=1e-3 if "LUFS" in name else BAR) for name, difference in found.items()]
 
 

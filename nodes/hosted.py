@@ -26,7 +26,7 @@ from torch import Tensor
 from ..tm_core.errors import InputError
 from ..tm_core.face.mask import token_mask
 from ..tm_core.model.dit import TalkingDiT
-from ..tm_core.weights.families import HEAD_DIM, Family, Identified, canonical, identify
+from ..tm_core.weights.families import HEAD_DIM, Family, Identified, advise, canonical, identify
 from ..tm_core.weights.files import TensorFile
 from ..tm_core.weights.open_models import build_projector
 
@@ -95,6 +95,7 @@ def load(files: Sequence[Path], *, preset: str | None = None, weight_type: str =
     with ExitStack() as stack:
         sources = [stack.enter_context(TensorFile(Path(file))) for file in files]
         found = identify([source.header.shapes for source in sources], preset=preset, head_dim=head_dim)
+        advise(found.family, map(Path, files))
         read = {canonical(key): partial(source.get_tensor, key) for source in sources for key in source.header.shapes}
         sketch = {canonical(key): source.sketch(key) for source in sources for key in source.header.shapes}
         config = _configured(sketch, found.family, TYPES[weight_type])

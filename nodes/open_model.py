@@ -37,8 +37,8 @@ class LoadOpenModel(io.ComfyNode):
                     tooltip="What makes the base hear: a .safetensors file of models/model_patches. none: the base has it in it."),
                 compat.field(
                     io.Combo, "family", options=[AUTO, *FAMILIES], default=AUTO,
-                    tooltip="How it was trained to be used. auto: by its keys; MultiTalk, InfiniteTalk and FlashTalk share theirs, "
-                    "so name MultiTalk and FlashTalk."),
+                    tooltip="How it was trained to be used. auto: by its keys; MultiTalk, InfiniteTalk's two files and FlashTalk share "
+                    "theirs, so name all but InfiniteTalk's single file."),
                 compat.field(
                     io.Combo, "weight_dtype", options=list(hosted.TYPES), default="default", advanced=True,
                     tooltip="How weights are kept. default: as ComfyUI chooses; fp8 halves the memory. fp8 files are fp8 anyway."),

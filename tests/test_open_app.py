@@ -25,8 +25,9 @@ from tm_core.weights.open_models import load_open_model
 
 RATE, SECONDS, WIDTH, HEIGHT = 16000, 1.3, 96, 64
 PROMPT = app.Prompt(text=torch.full((1, 8, 4096), 0.1), negative=torch.zeros(1, 8, 4096))
-ADAPTERS = {"infinitetalk": "infinitetalk", "flashtalk": "infinitetalk", "multitalk": "infinitetalk", "fantasytalking": "fantasytalking",
-            "liveact": "liveact"}
+ADAPTERS = {
+    "infinitetalk": "infinitetalk", "flashtalk": "infinitetalk", "multitalk": "infinitetalk", "infinitetalk_multi": "infinitetalk",
+    "fantasytalking": "fantasytalking", "liveact": "liveact"}
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,36 @@ def test_every_family_makes_as_many_frames_as_the_sound_has(
     frames = np.concatenate([chunk.frames for chunk in made])
     assert [len(chunk.frames) for chunk in made] == chunks and sum(chunks) == round(SECONDS * model.config.fps)
     assert frames.shape[1:] == (HEIGHT, WIDTH, 3) and frames.std() > 1 and frames[0].std() > 1
+
+
+def two_people(model: TalkingModel, picture: np.ndarray) -> app.BuiltScene:
+    """The portrait and its mirror image side by side, each with a voice of its own."""
+    two, (sound, features) = np.concatenate([picture, picture[:, ::-1]], 1), speech_of(model.config)
+    members = []
+    for i, heard in enumerate((features, features.flip(0))):
+        voice = app.encode_audio(sound, model.config, speech=heard)
+        members.append((app.prepare_subject(two, model.config, face_index=i), app.select_speaking(voice, "speaking")))
+    return app.build_scene(model, *members[0], others=members[1:], choices=Choices(steps=1, text=1, audio=2), prompt=PROMPT)
+
+
+def test_two_people_are_heard_as_the_file_was_trained(files: dict[str, Path], portrait: np.ndarray) -> None:
+    """The same weights and seed: InfiniteTalk's single file by masks, its multi file in one attention."""
+    made = {}
+    for name in ("infinitetalk", "infinitetalk_multi"):
+        model = model_of(files, name)
+        frames = np.concatenate([c.frames for c in app.decode_stream(app.sample_stream(model, two_people(model, portrait)))])
+        assert frames.shape == (32, HEIGHT, WIDTH, 3) and frames.std() > 1
+        made[name] = frames.astype(np.float32)
+    assert np.abs(made["infinitetalk"] - made["infinitetalk_multi"]).mean() > 0.05
+
+
+def test_masks_of_all_speakers_are_in_the_frame_of_the_first(files: dict[str, Path], portrait: np.ndarray) -> None:
+    """The picture is wider than what the model shows: each face would be framed in its own part of it."""
+    built = two_people(model_of(files, "infinitetalk_multi"), portrait)
+    columns = torch.arange(WIDTH // 16).repeat(HEIGHT // 16).float()
+    first, second = (s.mask for s in built.scene.speakers)
+    centre = [float((m * columns).sum() / m.sum()) for m in (first, second)]
+    assert centre[0] == pytest.approx(1.5, abs=0.7) and centre[1] > 4 and torch.minimum(first, second).max() < 0.1
 
 
 def test_a_clip_model_as_sparse_causal_chunks(files: dict[str, Path], portrait: np.ndarray) -> None:

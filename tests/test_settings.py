@@ -28,7 +28,7 @@ def test_nothing_chosen_is_what_the_model_was_made_for() -> None:
 def test_the_families_are_sampled_as_they_were_trained() -> None:
     made = {name: settings(of(name), Choices()) for name in FAMILIES}
     assert {n: s.num_steps for n, s in made.items()} == {
-        "wan_i2v": 40, "fantasytalking": 30, "multitalk": 40, "infinitetalk": 40, "flashtalk": 4, "liveact": 3}
+        "wan_i2v": 40, "fantasytalking": 30, "multitalk": 40, "infinitetalk": 40, "infinitetalk_multi": 40, "flashtalk": 4, "liveact": 3}
     assert {n for n, s in made.items() if s.renoise} == {"flashtalk", "liveact"}
     assert {n for n, s in made.items() if s.clip is None} == {"liveact"} and made["liveact"].memory is not None
     assert made["flashtalk"].clip == ClipConfig(latents=9, motion_latents=2)

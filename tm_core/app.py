@@ -31,7 +31,7 @@ from .config import ModelConfig, SamplerConfig
 from .errors import InputError
 from .face.blinks import Blinks
 from .face.found import FoundFaces, shared_mesh
-from .face.mask import DEFAULT_FEATHER, crop_mask, face_mask, token_mask
+from .face.mask import DEFAULT_FEATHER, crop_mask, face_mask, moved_mask, token_mask
 from .face.mesh import FaceMesh
 from .face.portrait import Portrait, cut_portrait, frame_picture, prepare_portrait
 from .media.audio_io import Waveform, read_audio
@@ -297,11 +297,12 @@ def build_scene(
 ) -> BuiltScene:
     """Portrait, voice and prompt as the sampler takes them; InputError for what does not fit this model.
 
-    `others`: who else speaks in the same picture, each with a mask of their own. The video is as long as the first voice.
+    `others`: who else speaks in the same picture, each with a mask of their own. The video is as long as the first voice, and
+    shows what the first portrait does: of the others, the masks count.
     """
     config, prompt, voice = model.config, prompt or Prompt(), speech.voice
     sampler = settings(config, choices or Choices())
-    speakers = tuple(_speaker(config, sampler, *member) for member in [(subject, speech), *others])
+    speakers = tuple(_speaker(config, sampler, subject.portrait, *member) for member in [(subject, speech), *others])
     meta = StreamMeta(
         width=config.width, height=config.height, num_frames=voice.num_frames, timeline=timeline_of(config, sampler),
         audio_s=voice.duration_s, audio=voice.source or voice.waveform)
@@ -313,15 +314,19 @@ def build_scene(
     return BuiltScene(scene=scene, image=subject.image, meta=meta, sampler=sampler, face=face)
 
 
-def _speaker(config: ModelConfig, sampler: SamplerConfig, subject: Subject, speech: Speech) -> Speaker:
+def _speaker(config: ModelConfig, sampler: SamplerConfig, frame: Portrait, subject: Subject, speech: Speech) -> Speaker:
     size = subject.portrait.image.shape[:2]
     if size != (config.height, config.width):
         raise InputError(
             "portrait", f"{size[1]}x{size[0]}", f"the model draws {config.width}x{config.height}",
             "prepare the portrait with the model that animates it")
+    mask = moved_mask(subject.mask, subject.portrait.box, frame.box)
+    if mask is not subject.mask and float(mask.max()) <= 0:
+        raise InputError(
+            "portrait", "a speaker", "is outside the part of the picture that the model shows", "choose a size of the picture's shape")
     return Speaker(
         windows=partial(speech.voice.windows, each_clip=sampler.clip is not None), speaking=speech.speaking,
-        mask=torch.from_numpy(token_mask(subject.mask, config.token_hw)))
+        mask=torch.from_numpy(token_mask(mask, config.token_hw)))
 
 
 def _needed(config: ModelConfig, name: str, text: Tensor | None, needed: bool) -> Tensor | None:

@@ -21,6 +21,8 @@ AudioKind = Literal["none", "shared_q_kv", "own_q_kv_proj"]
 # noisy latents minus their share of the reference -> clean minus reference
 Prediction = Literal["velocity", "x0_residual", "residual"]
 CacheMode = Literal["per_step", "clean_rerun", "recompute"]
+# several speakers: each voice attended apart and weighed by its mask, or two attended together and told apart by place
+Voices = Literal["apart", "together"]
 GuidanceRule = Literal["fantasytalking", "multitalk"]
 Framing = Literal["face", "picture"]  # what a model is shown: a crop round one face, or the picture as it is
 # the frames that lead a clip: clean in its latents beside the portrait that is given (InfiniteTalk, SoulX-FlashTalk), or
@@ -98,6 +100,11 @@ class DiTConfig(_Serialisable):
     reference_scale: float = 1.0  # the network sees the reference latent divided by it: where latents are scaled by what moves
     max_latents: int = 21  # temporal RoPE range seen in training
     memory_stride: int = 0  # tokens that a stream's older keys are pooled by, with weights for it (SoulX-LiveAct: 5); 0: none
+    voices: Voices = "apart"  # as the model was trained; together is for two, of whole clips (model/voices.py)
+
+    def __post_init__(self) -> None:
+        if self.voices == "together" and self.audio_kind != "own_q_kv_proj":
+            raise InputError("voices", self.voices, f"is a rule of MultiTalk's layers, not of {self.audio_kind}", "use apart")
 
     @property
     def head_dim(self) -> int:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tm_core.config import tiny
-from tm_core.face.mask import crop_mask, face_mask, lips_mask, token_mask
+from tm_core.face.mask import crop_mask, face_mask, lips_mask, moved_mask, token_mask
 from tm_core.face.mesh import FaceMesh
 from tm_core.face.portrait import Portrait, prepare_portrait
 from tm_core.face.topology import CHIN, FOREHEAD, OUTER_LIPS
@@ -79,3 +79,17 @@ def test_a_users_mask_of_any_size_lands_on_its_place(scale: tuple[float, float],
     cropped = crop_mask(np.asarray(Image.fromarray(whole).resize(size, Image.Resampling.BOX)), portrait, demo.shape[:2])
     assert cropped.shape == (128, 128) and cropped.dtype == np.float32
     assert cropped[:58].max() < 0.1 and cropped[70:122, 6:122].min() > 0.9
+
+
+def test_a_mask_lies_at_the_same_place_of_the_picture_in_another_crop() -> None:
+    """Of a picture 80 wide, crops 40 wide drawn at 20: a block at 30..40 of it."""
+    mask = np.zeros((10, 20), np.float32)
+    mask[2:8, 15:20] = 1
+    moved = moved_mask(mask, (0.0, 0.0, 40.0, 20.0), (20.0, 0.0, 60.0, 20.0))
+    wanted = np.zeros_like(mask)
+    wanted[2:8, 5:10] = 1
+    assert np.abs(moved - wanted).max() < 1e-5
+    half = moved_mask(mask, (0.0, 0.0, 40.0, 20.0), (0.0, 10.0, 40.0, 30.0))
+    assert np.abs(half[:3, 15:] - 1).max() < 1e-5 and half[3:].max() < 1e-5
+    assert moved_mask(mask, (0.0, 0.0, 40.0, 20.0), (0.0, 0.0, 40.0, 20.0)) is mask
+    assert not moved_mask(mask, (0.0, 0.0, 40.0, 20.0), (40.0, 0.0, 80.0, 20.0)).any()

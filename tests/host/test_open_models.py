@@ -147,12 +147,30 @@ def test_the_shipped_graphs_run(models: Host, speech: str, assets: Path, name: s
 
 
 @pytest.mark.parametrize(("adapter", "family", "steps", "rate"), [
-    (FANTASY, "auto", 2, 23), (INFINITE, "flashtalk", 2, 25), (INFINITE, "multitalk", 1, 25), (LIVE, "auto", 0, 24),
+    (FANTASY, "auto", 2, 23), (INFINITE, "flashtalk", 2, 25), (INFINITE, "multitalk", 1, 25), (INFINITE, "infinitetalk_multi", 1, 25),
+    (LIVE, "auto", 0, 24),
 ], ids=lambda v: str(v))
 def test_every_family_streams_at_its_own_rate(models: Host, graph: Graph, adapter: str, family: str, steps: int, rate: float) -> None:
     queued = changed(graph, n1_adapter=adapter, n1_family=family, n15_steps=steps)
     frames = frames_of(models, models.run(queued))
     assert len(frames) == round(1.6 * rate) and frames.std() > 1
+
+
+def test_two_people_are_heard_as_the_family_was_trained(models: Host, graph: Graph, assets: Path) -> None:
+    """One picture, two voices: the same weights as InfiniteTalk's single and multi files."""
+    made = changed(graph, n4_image=models.upload(assets / "portraits" / "group.jpg"), n6_face=0)
+    del made[DECODER], made[SAMPLER]
+    made["20"] = node("TM_FaceMask", face=1, model=[WRAP, 0], image=[IMAGE, 0])
+    made["21"] = changed(made, n9_mode="silence")[SPEAKER]
+    mixed = {"name": "", "gain_db": 0.0, "pan": 0.0}
+    made["22"] = node("TM_Character", portrait=[FACE, 0], speaker=[SPEAKER, 0], **mixed)
+    made["23"] = node("TM_Character", portrait=["20", 0], speaker=["21", 0], others=["22", 0], **mixed)
+    made["24"] = node("TM_SceneStream", model=[WRAP, 0], image=[IMAGE, 0], cast=["23", 0], seed=1, steps=1, device="auto",
+                      queue_depth=2, positive=[PROMPT, 0], negative=[NEGATIVE, 0])
+    made[COLLECT] = node("TM_CollectFrames", frames=["24", 0])
+    apart = frames_of(models, models.run(changed(made, n18_filename_prefix="open/apart")))
+    together = frames_of(models, models.run(changed(made, n1_family="infinitetalk_multi", n18_filename_prefix="open/together")))
+    assert len(apart) == len(together) == 40 and moved(apart, together) > 0.1
 
 
 def test_infinitetalk_also_runs_as_sparse_causal_chunks(models: Host, graph: Graph, plain: np.ndarray) -> None:

@@ -59,7 +59,8 @@ def test_families_know_their_clips() -> None:
     assert FAMILIES["multitalk"].clip == ClipConfig(latents=21, motion_latents=7, lead="given")
     assert FAMILIES["infinitetalk"].clip == ClipConfig(latents=21, motion_latents=3)
     assert FAMILIES["fantasytalking"].clip == ClipConfig(latents=21, motion_latents=0) and FAMILIES["liveact"].clip is None
-    assert {f.name for f in FAMILIES.values() if f.colour_correction == 1} == {"multitalk", "infinitetalk", "flashtalk"}
+    assert {f.name for f in FAMILIES.values() if f.colour_correction == 1} == {
+        "multitalk", "infinitetalk", "infinitetalk_multi", "flashtalk"}
 
 
 @torch.no_grad()

@@ -81,7 +81,9 @@ def test_scales_of_fp8_files_are_no_surplus() -> None:
 def test_a_preset_chooses_among_families_of_one_layout() -> None:
     files = [published("infinitetalk")]
     assert [identify(files, preset=p).family.clip_frames for p in ("multitalk", "infinitetalk", "flashtalk")] == [81, 81, 33]
-    with pytest.raises(InputError, match="choose multitalk, infinitetalk, flashtalk"):
+    voices = {p: identify(files, preset=p).dit.voices for p in ("multitalk", "infinitetalk", "infinitetalk_multi", "flashtalk")}
+    assert voices == {"multitalk": "together", "infinitetalk": "apart", "infinitetalk_multi": "together", "flashtalk": "apart"}
+    with pytest.raises(InputError, match="choose multitalk, infinitetalk, infinitetalk_multi, flashtalk"):
         identify(files, preset="fantasytalking")
     with pytest.raises(InputError, match="choose one of wan_i2v"):
         identify(files, preset="other")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 import struct
@@ -22,7 +23,7 @@ from tm_core.model.dit import TalkingDiT
 from tm_core.model.open_projectors import FantasyProjector, FantasyProjectorConfig, GroupedProjector, GroupedProjectorConfig
 from tm_core.vae.taehv import TAEHV
 from tm_core.vae.wan import WanVAE
-from tm_core.weights.families import FAMILIES
+from tm_core.weights.families import FAMILIES, advise, families_of
 from tm_core.weights.inventory import BELONGS, FOLDERS, HOME, Readiness, default_folders, examine_file, readiness, search
 
 Shapes = dict[str, tuple[int, ...]]
@@ -138,7 +139,27 @@ def test_real_small_files_are_known_and_tried_together(tmp_path: Path, kind: Aud
     answer = by_family(tmp_path)[family]
     assert answer.have == ("base a.safetensors", "adapter b.safetensors")
     if family == "infinitetalk":
-        assert answer.notes[0] == "b.safetensors may be MultiTalk or InfiniteTalk or SoulX-FlashTalk: only you can tell"
+        named = "MultiTalk or InfiniteTalk or InfiniteTalk multi or SoulX-FlashTalk"
+        assert answer.notes[0] == f"b.safetensors may be {named}: only you can tell"
+
+
+@pytest.mark.parametrize(("path", "names"), [
+    ("wan2.1_infiniteTalk_single_fp16", ["infinitetalk"]), ("wan2.1_infiniteTalk_multi_fp16", ["infinitetalk_multi"]),
+    ("multi/infinitetalk", ["infinitetalk_multi"]), ("single/infinitetalk", ["infinitetalk"]), ("multitalk", ["multitalk"]),
+    ("SoulX-FlashTalk-14B", ["flashtalk"]), ("x", ["multitalk", "infinitetalk", "infinitetalk_multi", "flashtalk"])])
+def test_names_tell_what_keys_cannot(path: str, names: list[str]) -> None:
+    assert [f.name for f in families_of("multitalk", Path(f"{path}.safetensors"))] == names
+
+
+@pytest.mark.parametrize(("file", "family", "says"), [
+    ("wan2.1_infiniteTalk_multi_fp16", "infinitetalk", "speaks of InfiniteTalk multi: name the family infinitetalk_multi"),
+    ("multitalk", "infinitetalk", "name the family multitalk"), ("wan2.1_infiniteTalk_single_fp16", "infinitetalk", ""),
+    ("x", "infinitetalk", ""), ("wan2.1_infiniteTalk_multi_fp16", "flashtalk", ""), ("multi", "liveact", "")])
+def test_a_name_that_speaks_of_another_family_is_told(caplog: pytest.LogCaptureFixture, file: str, family: str, says: str) -> None:
+    """Only where nobody chose otherwise."""
+    with caplog.at_level(logging.INFO, logger="tm_core"):
+        advise(FAMILIES[family], [Path("wan2.1_i2v_480p_14B_fp16.safetensors"), Path(f"{file}.safetensors")])
+    assert [says in r.message for r in caplog.records] == [True] * bool(says)
 
 
 def test_an_adapter_of_another_size_does_not_make_a_pair(tmp_path: Path) -> None:

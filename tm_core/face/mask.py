@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.ndimage import uniform_filter
 
+from .mesh import Box
 from .portrait import Portrait, resample
 from .topology import CHIN, FOREHEAD, OUTER_LIPS, OVAL
 
@@ -60,6 +61,21 @@ def crop_mask(mask: np.ndarray, portrait: Portrait, picture_hw: tuple[int, int])
     x0, y0, x1, y1 = portrait.box
     cropped = resample(whole, (x0 * kx, y0 * ky, x1 * kx, y1 * ky), size)
     return np.asarray(np.clip(cropped, 0, 1), np.float32)
+
+
+def moved_mask(mask: np.ndarray, box: Box, frame: Box) -> np.ndarray:
+    """A mask (H, W) of one crop of a picture as it lies in another crop, drawn at the same size; nothing where the two do not meet."""
+    if box == frame:
+        return mask
+    height, width = mask.shape
+    kx, ky = width / (box[2] - box[0]), height / (box[3] - box[1])
+    x0, y0, x1, y1 = ((edge - box[i % 2]) * (kx, ky)[i % 2] for i, edge in enumerate(frame))
+    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+        return np.zeros_like(mask)
+    room = [(int(np.ceil(max(0.0, -low))), int(np.ceil(max(0.0, high - n)))) for low, high, n in ((y0, y1, height), (x0, x1, width))]
+    padded, (top, left) = np.pad(mask, room), (room[0][0], room[1][0])
+    shifted = resample(padded.astype(np.float32), (x0 + left, y0 + top, x1 + left, y1 + top), (width, height))
+    return np.asarray(np.clip(shifted, 0, 1), np.float32)
 
 
 def _filled(polygon: np.ndarray, size: tuple[int, int], feather: float) -> np.ndarray:

@@ -3,7 +3,8 @@
 Every layer is built from injected `operations`. Audio cross-attention is of one of two kinds. `shared_q_kv`: new
 keys and values per block, the text query reused, summed before the output layer (paper section 3; the key names are
 FantasyTalking's). `own_q_kv_proj`: a layer of its own after text and image, with its own norm, query, keys, values
-and output (MultiTalk's names; InfiniteTalk, SoulX-FlashTalk and SoulX-LiveAct share them).
+and output (MultiTalk's names; InfiniteTalk, SoulX-FlashTalk and SoulX-LiveAct share them). Several voices are attended
+apart and weighed by masks (`listen`), or two of them together and told apart by place (`listen_together`, voices.py).
 
 Shapes: B batch, F latents, S tokens of a latent, L = F S, D width, H heads, E head width, N audio tokens,
 P speakers.
@@ -11,20 +12,18 @@ P speakers.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import DiTConfig
+from .attention import attention
 from .cache import LayerCache, MemoryLayer
 from .masks import visible_chunks
 from .rope import rotate
-
-FEW_KEYS = 32  # up to here plain products are faster on a CPU, by far in bfloat16
+from .voices import STANDS, places, turned
 
 
 class ContextKV(NamedTuple):
@@ -52,6 +51,7 @@ class Given(NamedTuple):
     audio: Tensor | None  # (B, P, F, N, audio_dim)
     mask: Tensor | None  # (B, P, F, S)
     valid: Tensor | None = None  # of the audio tokens (B, P, F, N)
+    regions: Tensor | None = None  # (B, S, 3) of two speakers who are heard together (voices.py), None: each by the mask
 
 
 class TokenShare(Protocol):
@@ -71,23 +71,6 @@ class TokenShare(Protocol):
 
     def to_tokens(self, x: Tensor) -> Tensor:
         """(B, L, D / n) of own heads -> (B, l, D) of own tokens."""
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention (B, L, H, E) -> (B, L, H E); `valid` (B, N) bool: which keys count, zeros where none does."""
-    if valid is not None:
-        some = valid.any(1)
-        valid, v = valid | ~some[:, None], v * some[:, None, None, None]  # a softmax over nothing is not a number
-    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-    mask = None if valid is None else valid[:, None, None]
-    if k.shape[2] <= FEW_KEYS and k.device.type == "cpu":
-        score = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
-        if mask is not None:
-            score = score.masked_fill(~mask, -math.inf)
-        out: Tensor = score.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
-    else:
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    return out.transpose(1, 2).flatten(2)
 
 
 def masked_attention(q: Tensor, k: Tensor, v: Tensor, num_chunks: int | None) -> Tensor:
@@ -137,15 +120,21 @@ class SelfAttention(nn.Module):
         q, k, v = (t.unflatten(2, (self.heads, -1)) for t in parts)
         return q, k.to(v.dtype), v
 
-    def forward(self, x_BLD: Tensor, table: Tensor, num_chunks: int | None, share: TokenShare | None = None) -> Tensor:
-        """A whole sequence; table (2, L, 1, E / 2). With a `share` x and table are of its tokens, chunks still of all."""
+    def forward(
+        self, x_BLD: Tensor, table: Tensor, num_chunks: int | None, share: TokenShare | None = None, regions_BSR: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """A whole sequence; table (2, L, 1, E / 2). With a `share` x and table are of its tokens, chunks still of all.
+
+        The second answer is where tokens stand between two speakers (B, L), None without their regions.
+        """
         q, k, v = self.qkv(x_BLD)
         q, k = rotate(q, table).to(v.dtype), rotate(k, table)
+        between = None if regions_BSR is None else places(q, k, regions_BSR)
         if share is not None:
             q, k, v = share.to_heads(q, k, v)
         mixed = masked_attention(q, k, v, num_chunks)
         out: Tensor = self.o(mixed if share is None else share.to_tokens(mixed))
-        return out
+        return out, between
 
     def step(self, x_BLD: Tensor, tables: list[Tensor], cache: LayerCache, slot: int | None) -> Tensor:
         """One chunk against the cache; tables: RoPE of each visible chunk, its own last; its keys go to `slot`."""
@@ -244,6 +233,17 @@ def listen(q_BLHE: Tensor, audio: AudioKV, mask_BPFS: Tensor | None, leave: Call
     return total.flatten(1, 2)
 
 
+def listen_together(q_BLHE: Tensor, audio: AudioKV, places_BL: Tensor) -> Tensor:
+    """Each latent's tokens attend both voices of that latent at once, turned by where they and the voices stand; (B, L, D)."""
+    speakers, latents = audio.key.shape[1:3]
+    stands = torch.tensor(STANDS[:speakers], device=q_BLHE.device).view(-1, 1, 1)
+    keys, values = (t.movedim(1, 2).flatten(2, 3).flatten(0, 1) for t in (turned(audio.key, stands), audio.value))
+    valid = None if audio.valid is None else audio.valid.movedim(1, 2).flatten(2).flatten(0, 1)
+    q = turned(q_BLHE, places_BL).unflatten(1, (latents, -1)).flatten(0, 1)
+    heard: Tensor = attention(q, keys, values, valid).unflatten(0, (-1, latents))
+    return heard.flatten(1, 2)
+
+
 class AudioCrossAttention(nn.Module):
     """Sound with a query and an output of its own (MultiTalk's `audio_cross_attn`); neither is normalised.
 
@@ -262,9 +262,13 @@ class AudioCrossAttention(nn.Module):
         key, value = self.kv_linear(tokens_BPFND).unflatten(-1, (2, self.heads, -1)).unbind(-3)
         return AudioKV(key, value)
 
-    def forward(self, x_BLD: Tensor, audio: AudioKV, mask_BPFS: Tensor | None) -> Tensor:
-        """What the sound adds (B, L, D)."""
-        return listen(self.q_linear(x_BLD).unflatten(-1, (self.heads, -1)), audio, mask_BPFS, self.proj)
+    def forward(self, x_BLD: Tensor, audio: AudioKV, mask_BPFS: Tensor | None, places_BL: Tensor | None = None) -> Tensor:
+        """What the sound adds (B, L, D): each voice where its mask is, or with `places` two voices everywhere."""
+        q = self.q_linear(x_BLD).unflatten(-1, (self.heads, -1))
+        if places_BL is None:
+            return listen(q, audio, mask_BPFS, self.proj)
+        heard: Tensor = self.proj(listen_together(q, audio, places_BL))
+        return heard
 
 
 class Block(nn.Module):
@@ -303,8 +307,8 @@ class Block(nn.Module):
         ctx = self.cross_attn.context(given.text, given.image)
         audio = None if given.audio is None else self.audio(given.audio, given.valid)
         e = self._modulated(time_B6D)
-        y = self.self_attn(self._enter(x_BLD, e, ctx), table, num_chunks, share)
-        return self._leave(x_BLD, y, e, ctx, audio, given.mask)
+        y, between = self.self_attn(self._enter(x_BLD, e, ctx), table, num_chunks, share, given.regions)
+        return self._leave(x_BLD, y, e, ctx, audio, given.mask, between)
 
     def step(
         self, x_BLD: Tensor, time_B6D: Tensor, ctx: ContextKV, audio: AudioKV | None, mask_BPFS: Tensor | None, tables: list[Tensor],
@@ -337,6 +341,7 @@ class Block(nn.Module):
 
     def _leave(
         self, x_BLD: Tensor, y: Tensor, e: tuple[Tensor, ...], ctx: ContextKV, audio: AudioKV | None, mask: Tensor | None,
+        places: Tensor | None = None,
     ) -> Tensor:
         """All after self-attention, whose output is y."""
         dtype = ctx.text_value.dtype
@@ -345,7 +350,7 @@ class Block(nn.Module):
         own = self.audio_cross_attn
         x_BLD = x_BLD + self.cross_attn(y, ctx, None if own is not None else audio, mask)
         if own is not None and audio is not None:
-            x_BLD = x_BLD + own(normalised(self.norm_x, x_BLD).to(dtype), audio, mask)
+            x_BLD = x_BLD + own(normalised(self.norm_x, x_BLD).to(dtype), audio, mask, places)
         y = self.ffn((self.norm2(x_BLD) * (1 + e[4]) + e[3]).to(dtype))
         out: Tensor = x_BLD + y * e[5]
         return out

@@ -21,10 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from ..config import DiTConfig
+from ..errors import InputError
 from .blocks import AudioKV, Block, ContextKV, Given, Head, ImageProjection, TokenShare
 from .cache import MemoryCache, StepCache
 from .rope import rope_table, stream_positions
+from .voices import regions_of
 
+TOGETHER = 2  # voices that one attention can tell apart (voices.py)
 MIN_SIGMA = 0.02  # below it the velocity of an x0 prediction is not defined well
 
 
@@ -131,6 +134,15 @@ class TalkingDiT(nn.Module):
             return None
         return tokens[:, None] if tokens.dim() == 4 else tokens
 
+    def _regions(self, heard: Tensor | None, mask: Tensor | None) -> Tensor | None:
+        """The regions (B, S, 3) of two voices heard together; None where every voice is weighed by its mask."""
+        if self.cfg.voices == "apart" or heard is None or mask is None or heard.shape[1] != TOGETHER:
+            return None
+        if self.sequence is not None:
+            raise InputError(
+                "voices", self.cfg.voices, "needs all tokens of a sequence in one process", "use no sequence parallelism, or voices apart")
+        return regions_of(mask[:, :, 0])
+
     def _embed(self, x: Tensor, sigma_B: Tensor, reference: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
         if self.cfg.prediction == "residual":
             still = reference[:, -self.cfg.out_dim :]
@@ -165,7 +177,8 @@ class TalkingDiT(nn.Module):
         e, e6 = self.time(sigma)
         words, picture = self._read(text, image)
         valid = audio_valid[:, None] if audio_valid is not None and audio_valid.dim() == 3 else audio_valid
-        given = Given(words, picture, self._heard(audio), spread_mask(face_mask, grid[0]), valid)
+        heard, mask = self._heard(audio), spread_mask(face_mask, grid[0])
+        given = Given(words, picture, heard, mask, valid, None if chunk_latents else self._regions(heard, mask))
         chunks = count_chunks(grid[0], chunk_latents) if chunk_latents else None
         share = self.sequence.share(grid[0], grid[1] * grid[2], self.cfg.num_heads) if self.sequence is not None else None
         if share is not None:
@@ -185,7 +198,8 @@ class TalkingDiT(nn.Module):
         x (B, C, F, h, w); sigma (B,) in 0..1; reference (B, 20, F, h, w): mask and latent channels; text (B, L,
         text_dim); image (B, 257, image_dim) or None; audio (B, [P,] F, N, audio_dim) or None; audio_valid (B, [P,] F, N)
         bool, False for padding; face_mask (B, S), (B, P, S) or (B, P, F, S); positions: temporal RoPE index of each
-        latent; chunk_latents: None for full attention, else latents per chunk under the sparse causal mask.
+        latent; chunk_latents: None for full attention, else latents per chunk under the sparse causal mask. Two voices with
+        masks are heard as `voices` of the configuration says, under full attention: latent 0 is the portrait then.
         """
         if self.cfg.prediction == "velocity":
             return self.network(x, sigma, reference=reference, **kwargs).float()

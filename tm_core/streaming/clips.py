@@ -28,7 +28,7 @@ from ..timeline import Timeline
 from .cancel import CancelToken
 from .colour import ColourCorrection
 from .guidance import Pass, join, passes
-from .sampler import LatentChunk, Scene, chunk_noise, listen, stack_masks
+from .sampler import LatentChunk, Scene, chunk_noise, heard_apart, heard_together, listen, stack_masks
 from .shared import SharedDecode
 
 STRIDE = Timeline.stride  # video frames of a latent
@@ -77,6 +77,10 @@ class ClipSampler:
         tokens = scene.reference.shape[-2] * scene.reference.shape[-1]
         patch = self._model.dit.cfg.patch_size
         mask = stack_masks(scene, tokens // (patch[1] * patch[2]), self._model.dit.compute_device)
+        if heard_together(self._model.dit.cfg, scene):
+            check_places(scene)
+        else:
+            heard_apart(self._model.dit.cfg, scene, f"{len(scene.speakers)}")
         return ClipState(scene=scene, seed=seed, mask=mask)
 
     def step(self, state: ClipState, cancel: CancelToken | None = None) -> tuple[LatentChunk, ClipState]:
@@ -123,20 +127,28 @@ class ClipSampler:
         reference = make_reference(lead.reference[None].to(device), list(kept))
         reference[:, :4, : lead.given] = 1  # Wan's mask
         latents = self.latents_of(state.clip)
-        heard = {on: listen(self._model, scene, latents, silent=not on) for on in {p.audio for p in self._passes}}
+        heard = {on: self._heard(state, latents, silent=not on) for on in {p.audio for p in self._passes}}
         texts = {on: scene.prompt(on, self._model.config.dit).to(device, dit.compute_dtype) for on in {p.text for p in self._passes}}
         image = None if scene.image is None else scene.image.to(device, dit.compute_dtype)
 
         def one(x: Tensor, level: Tensor, which: Pass) -> Tensor:
-            audio, valid = heard[which.audio]
+            audio, valid, mask = heard[which.audio]
             return dit.forward_x0(
-                x, level, reference=reference, text=texts[which.text], image=image, audio=audio, audio_valid=valid, face_mask=state.mask)
+                x, level, reference=reference, text=texts[which.text], image=image, audio=audio, audio_valid=valid, face_mask=mask)
 
         def evaluate(x: Tensor, sigma: float) -> Tensor:
             level = torch.full((1,), sigma, device=device)
             return join(self._cfg.guidance, {p: one(x, level, p) for p in self._passes})
 
         return evaluate
+
+    def _heard(self, state: ClipState, latents: range, *, silent: bool) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Audio tokens, which are no padding (`listen`), and the masks (1, P, S) they are heard by."""
+        scene, mask = state.scene, state.mask
+        if silent and heard_together(self._model.dit.cfg, scene):
+            # silence of two is one silent voice in the whole picture: what `generate` of MultiTalk steps away from
+            scene, mask = replace(scene, speakers=scene.speakers[:1]), None
+        return *listen(self._model, scene, latents, silent=silent), mask
 
     def lead(self, state: ClipState) -> Lead:
         """The last frames of the clip before, encoded when the next one begins: a stream's last clip leads nothing."""
@@ -159,6 +171,17 @@ class ClipSampler:
         if not self._cfg.colour_correction or scene.picture is None:
             return frames
         return ColourCorrection(scene.picture.to(frames), self._cfg.colour_correction)(frames).to(frames)
+
+
+def check_places(scene: Scene) -> None:
+    """InputError where two voices cannot be told apart by place: an empty mask, or twice the same."""
+    remedy = "give each speaker a mask of their own"
+    for i, speaker in enumerate(scene.speakers):
+        if speaker.mask.max() <= 0:
+            raise InputError(f"speakers[{i}].mask", "empty", "the model finds a voice's speaker by it", remedy)
+    first, second = (speaker.mask for speaker in scene.speakers)
+    if torch.equal(first, second):
+        raise InputError("speakers[1].mask", "that of speakers[0]", "the model tells two voices apart by place", remedy)
 
 
 def clip_of(frames: int, motion_frames: int, lead: ClipLead = "clean") -> ClipConfig:

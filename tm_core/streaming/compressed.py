@@ -28,7 +28,7 @@ from ..model.talking import TalkingModel
 from ..timeline import Timeline
 from .cancel import CancelToken
 from .guidance import BOTH, Pass, join, of_steps, passes
-from .sampler import Buffers, LatentChunk, SamplerState, Scene, chunk_noise, listen, spending, stack_masks
+from .sampler import Buffers, LatentChunk, SamplerState, Scene, chunk_noise, heard_apart, listen, spending, stack_masks
 
 Evaluate = Callable[[Tensor, int], Tensor]
 
@@ -57,6 +57,7 @@ class CompressedSampler:
         latent_hw = (scene.reference.shape[-2], scene.reference.shape[-1])
         caches = tuple({p: dit.allocate_memory(1, self._memory.slots, latent_hw) for p in passes(g)} for g in self._guidance)
         mask = stack_masks(scene, caches[0][BOTH].latent_tokens, dit.compute_device)
+        heard_apart(dit.cfg, scene, "in chunks with a history")
         return SamplerState(scene=scene, seed=seed, conditions=conditions, mask=mask, buffers=Buffers(caches=caches))
 
     def step(self, state: CompressedState, cancel: CancelToken | None = None) -> tuple[LatentChunk, CompressedState]:

@@ -15,6 +15,7 @@ Shapes: B=1, C latent channels, F latents, S tokens, W x M one audio window, P s
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,10 +29,12 @@ from ..errors import InputError
 from ..model.blocks import AudioKV
 from ..model.cache import StepCache
 from ..model.conditioning import make_reference
-from ..model.dit import Conditions, TalkingDiT
+from ..model.dit import TOGETHER, Conditions, TalkingDiT
 from ..model.talking import TalkingModel
 from .cancel import CancelToken
 from .guidance import BOTH, Pass, join, passes
+
+log = logging.getLogger(__name__)
 
 SEED_STRIDE = 1_000_003  # chunks and steps draw from seeds that do not meet
 
@@ -151,6 +154,7 @@ class ChunkedSampler:
         caches = tuple(
             {p: dit.allocate_cache(1, self._cfg.chunk_latents, latent_hw) for p in self._passes} for _ in range(count))
         mask = stack_masks(scene, caches[0][BOTH].tokens // self._cfg.chunk_latents, dit.compute_device)
+        heard_apart(dit.cfg, scene, "in chunks that see the portrait only in a cache")
         return SamplerState(scene=scene, seed=seed, conditions=conditions, mask=mask, buffers=Buffers(caches=caches))
 
     def step(self, state: SamplerState[StepCache], cancel: CancelToken | None = None) -> tuple[LatentChunk, SamplerState[StepCache]]:
@@ -202,6 +206,17 @@ def stack_masks(scene: Scene, tokens: int, device: torch.device) -> Tensor | Non
     if not scene.speakers:
         return None
     return torch.stack([s.mask for s in scene.speakers])[None].to(device)
+
+
+def heard_together(cfg: DiTConfig, scene: Scene) -> bool:
+    """Whether a clip of this scene has two voices that one attention tells apart by place (model/voices.py)."""
+    return cfg.voices == "together" and len(scene.speakers) == TOGETHER
+
+
+def heard_apart(cfg: DiTConfig, scene: Scene, why: str) -> None:
+    """A line of log where a model that was trained to hear two voices together hears several by their masks."""
+    if cfg.voices == "together" and len(scene.speakers) > 1:
+        log.info("%d voices are heard apart, each by its mask: together they were trained two in a clip, not %s", len(scene.speakers), why)
 
 
 def listen(model: TalkingModel, scene: Scene, latents: range, *, silent: bool) -> tuple[Tensor | None, Tensor | None]:

@@ -1,29 +1,33 @@
 """Families of open checkpoints: what their keys say, and how each was made to be used.
 
 `identify` reads names and shapes alone (a safetensors header), so it costs nothing however large the file. What keys
-cannot tell (MultiTalk, InfiniteTalk and SoulX-FlashTalk share theirs) is a preset the user names. Sources of the
-figures and commits: docs/adapters.md.
+cannot tell (MultiTalk, both files of InfiniteTalk and SoulX-FlashTalk share theirs) is a preset the user names; a
+file's name may hint at it (`families_of`). Sources of the figures and commits: docs/adapters.md.
 
 Non-goals: loading tensors (open_models.py), running them (streaming/).
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from ..audio.families import FAMILIES as SPEECH
 from ..audio.families import SpeechFamily
-from ..config import AudioKind, ClipConfig, ClipLead, DiTConfig, Guidance, MemoryConfig, ModelConfig, SamplerConfig
+from ..config import AudioKind, ClipConfig, ClipLead, DiTConfig, Guidance, MemoryConfig, ModelConfig, SamplerConfig, Voices
 from ..errors import InputError
 from ..streaming.clips import clip_of
 from ..streaming.guidance import noise_levels, shifted
 from .files import Shapes
+
+log = logging.getLogger(__name__)
 
 Layout = Literal["wan", "fantasytalking", "multitalk", "liveact"]
 Mode = Literal["bidirectional", "sparse_causal"]
@@ -32,6 +36,7 @@ HEAD_DIM = 128  # of every published Wan
 SILENT_FPS = Fraction(16)  # Wan2.1's own
 CHUNK_LATENTS = 3  # of the sparse causal mode (paper section 4.2)
 MULTITALK_LAST = 1 / 1000
+VARIANT_FOLDERS = ("single", "multi")  # of InfiniteTalk's own repository, in which both files have one name
 WRAPPERS = ("model.diffusion_model.", "diffusion_model.")
 QUANTISED = re.compile(r"(^|\.)(scaled_fp8|scale_weight|scale_input|weight_scale|input_scale|comfy_quant)$")  # beside the weights
 
@@ -55,6 +60,7 @@ class Family:
     timesteps: tuple[float, ...] | None = None  # of a distilled model, 1000 first, already shifted or not as `shift` says
     last_level: float | None = None  # of the even levels before the shift (`noise_levels`)
     speech: SpeechFamily | None = None  # None: does not hear
+    voices: Voices = "apart"  # of two speakers
     licence: str = "Apache-2.0"
     source: str = ""
 
@@ -102,6 +108,10 @@ class Family:
             sigmas=self.levels(shift=shift), guidance=guidance, memory=self.memory, chunk_latents=self.memory.chunk_latents)
 
 
+INFINITETALK = Family(
+    name="infinitetalk", title="InfiniteTalk", layout="multitalk", mode="bidirectional", steps=40, shift=7.0, clip_frames=81,
+    motion_frames=9, colour_correction=1.0, guidance=Guidance(text=5.0, audio=4.0), speech=SPEECH["infinitetalk"],
+    last_level=MULTITALK_LAST, source="MeiGen-AI/InfiniteTalk")
 FAMILIES: dict[str, Family] = {
     f.name: f
     for f in (
@@ -115,12 +125,9 @@ FAMILIES: dict[str, Family] = {
         Family(
             name="multitalk", title="MultiTalk", layout="multitalk", mode="bidirectional", steps=40, shift=7.0,
             clip_frames=81, motion_frames=25, lead="given", colour_correction=1.0, guidance=Guidance(text=5.0, audio=4.0),
-            speech=SPEECH["multitalk"], last_level=MULTITALK_LAST, source="MeiGen-AI/MultiTalk"),
-        Family(
-            name="infinitetalk", title="InfiniteTalk", layout="multitalk", mode="bidirectional", steps=40, shift=7.0,
-            clip_frames=81, motion_frames=9, colour_correction=1.0, guidance=Guidance(text=5.0, audio=4.0), speech=SPEECH["infinitetalk"],
-            last_level=MULTITALK_LAST,
-            source="MeiGen-AI/InfiniteTalk"),
+            speech=SPEECH["multitalk"], voices="together", last_level=MULTITALK_LAST, source="MeiGen-AI/MultiTalk"),
+        INFINITETALK,
+        replace(INFINITETALK, name="infinitetalk_multi", title="InfiniteTalk multi", voices="together"),
         Family(
             name="flashtalk", title="SoulX-FlashTalk", layout="multitalk", mode="bidirectional", steps=4, shift=5.0,
             clip_frames=33, motion_frames=5, colour_correction=1.0, timesteps=(1000.0, 750.0, 500.0, 250.0), speech=SPEECH["flashtalk"],
@@ -176,7 +183,7 @@ def identify(files: Iterable[Shapes], *, preset: str | None = None, head_dim: in
                 names[canonical(key)] = key
     layout = layout_of(found)
     family = _preset(layout, preset)
-    cfg = sizes(found, layout, head_dim)
+    cfg = replace(sizes(found, layout, head_dim), voices=family.voices)
     _check(found, cfg, family)
     projector = {k.removeprefix(p): v for k, v in found.items() for p in PROJECTOR_PREFIXES if k.startswith(p)}
     return Identified(family=family, dit=cfg, names=names, projector=projector)
@@ -211,7 +218,33 @@ def looks_like(keys: Iterable[str]) -> str | None:
     layout = _layout(keys)
     if layout == "wan" and not any(key.startswith(("img_emb.proj.", "blocks.0.self_attn.", "patch_embedding.")) for key in keys):
         return None
-    return " or ".join(f.title for f in FAMILIES.values() if f.layout == layout)
+    return titles(f for f in FAMILIES.values() if f.layout == layout)
+
+
+def families_of(layout: Layout, path: Path) -> tuple[Family, ...]:
+    """The families a file of this layout may be: those its name speaks of most closely, else all."""
+    all_of = tuple(f for f in FAMILIES.values() if f.layout == layout)
+    words = path.stem + (path.parent.name if path.parent.name in VARIANT_FOLDERS else "")
+    stem = "".join(c for c in words.lower() if c.isalnum())
+    named = [f for f in all_of if all(part in stem for part in f.name.split("_"))]
+    closest = max((f.name.count("_") for f in named), default=0)
+    return tuple(f for f in named if f.name.count("_") == closest) or all_of
+
+
+def titles(families: Iterable[Family]) -> str:
+    """Their names in a sentence."""
+    return " or ".join(f.title for f in families)
+
+
+def advise(family: Family, files: Iterable[Path]) -> None:
+    """A line of log where what keys alone choose is not what a file's name speaks of: their keys are the same."""
+    if family is not FAMILIES[DEFAULTS[family.layout]]:
+        return
+    for path in files:
+        named = families_of(family.layout, path)
+        if family not in named:
+            log.info("%s is used as %s, its name speaks of %s: name the family %s if it is",
+                     path.name, family.title, titles(named), " or ".join(f.name for f in named))
 
 
 def _layout(keys: Sequence[str]) -> Layout:

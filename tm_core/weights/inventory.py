@@ -22,7 +22,19 @@ from ..config import DiTConfig
 from ..errors import InputError
 from ..streaming.memory import IMAGE_TOKENS
 from .autoencoders import check_names, recognise
-from .families import FAMILIES, QUANTISED, Family, Layout, canonical, count_layers, identify, layout_of, looks_like
+from .families import (
+    FAMILIES,
+    QUANTISED,
+    Family,
+    Layout,
+    canonical,
+    count_layers,
+    families_of,
+    identify,
+    layout_of,
+    looks_like,
+    titles,
+)
 from .files import Shapes, read_header
 from .loading import DESCRIPTION, SECOND
 
@@ -211,18 +223,6 @@ def _vision(shapes: Shapes, at: dict[str, Any]) -> Found:
 
 
 # -- families ----------------------------------------------------------------------------------------------
-
-
-def families_of(layout: Layout, path: Path) -> tuple[Family, ...]:
-    """The families a file of this layout may be: those its name speaks of, else all."""
-    all_of = tuple(f for f in FAMILIES.values() if f.layout == layout)
-    stem = "".join(c for c in path.stem.lower() if c.isalnum())
-    return tuple(f for f in all_of if f.name.replace("_", "") in stem) or all_of
-
-
-def titles(families: Iterable[Family]) -> str:
-    """Their names in a sentence."""
-    return " or ".join(f.title for f in families)
 
 
 def readiness(found: Iterable[Found]) -> list[Readiness]:

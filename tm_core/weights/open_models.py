@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..model.dit import TalkingDiT
 from ..model.open_projectors import FantasyProjector, FantasyProjectorConfig, GroupedProjector, GroupedProjectorConfig
-from .families import HEAD_DIM, Family, Identified, identify
+from .families import HEAD_DIM, Family, Identified, advise, identify
 from .files import TensorFile, fill
 
 PROJECTORS = {"fantasytalking": "proj_model.", "multitalk": "audio_proj.", "liveact": "audio_proj."}
@@ -42,6 +42,7 @@ def load_open_model(
     with ExitStack() as stack:
         sources = [stack.enter_context(TensorFile(path)) for path in files]
         found = identify([source.header.shapes for source in sources], preset=preset, head_dim=head_dim)
+        advise(found.family, files)
         reader = Reader(sources, found, torch.device(device), dtype)
         with torch.device("meta"):
             dit, projector = TalkingDiT(found.dit, operations=operations), build_projector(found, operations)

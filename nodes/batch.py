@@ -2,6 +2,7 @@
 
 The same ledger as `talking-machines batch`: what is done stays done, a job that was stopped goes on when it is queued again. It
 works in this process, one item after the other. Pictures and sounds come from ComfyUI's input folder, as with the host's own nodes.
+Open models take what they need besides from nodes of the host: prompts are encoded before, each sound and portrait in its turn.
 """
 
 from __future__ import annotations
@@ -9,24 +10,28 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from ..tm_core import app
-from ..tm_core.batch.digest import model_digest
+from ..tm_core.batch.digest import SAMPLES, content_digest
 from ..tm_core.batch.engine import InlineEngine
 from ..tm_core.batch.manifest import Item, parse_manifest
 from ..tm_core.batch.pairs import pair_up, pictures_in
 from ..tm_core.batch.run import Progress, run_batch
-from ..tm_core.batch.work import Order
+from ..tm_core.batch.work import MakeStream, Order, streams_of
 from ..tm_core.errors import InputError
-from ..tm_core.weights.families import FAMILIES
+from ..tm_core.media.audio_io import Waveform
+from ..tm_core.settings import Choices, settings
 from ..tm_core.weights.loading import TalkingModel
-from . import compat, sound, wires
+from . import bridge, compat, pictures, sound, wires
 from .compat import io
-from .voice import MODES
+from .stream import check_room, guidance_fields, guided
+from .voice import MODES, speech_features
 
 ONE_WAY = "give either a manifest, or a folder of portraits with audio or a folder of sounds"
 
@@ -45,7 +50,7 @@ class BatchLipsync(io.ComfyNode):
             search_aliases=["batch", "many portraits", "talking head", "lip sync"],
             is_output_node=True,
             inputs=[
-                compat.field(wires.Model, "model", tooltip="The model from Load Talking Model."),
+                compat.field(wires.Model, "model", tooltip="From Load Talking Model, or an open one from Talking Model from MODEL."),
                 compat.field(
                     io.String, "output_folder", default="batch/talking",
                     tooltip="Folder in ComfyUI's output folder for the videos, the ledger and report.json. The same folder goes on."),
@@ -72,6 +77,19 @@ class BatchLipsync(io.ComfyNode):
                     io.Boolean, "retry_failed", default=False,
                     tooltip="Try again what failed when this was queued before. Off: only what is not done or was changed."),
                 compat.field(io.Audio, "audio", optional=True, tooltip="One sound for all portraits, instead of a folder of sounds."),
+                compat.field(
+                    io.AudioEncoder, "audio_encoder", optional=True,
+                    tooltip="Open models only: the wav2vec2 they were trained with, from AudioEncoderLoader. Every sound is prepared as in "
+                    "their training."),
+                compat.field(
+                    io.Conditioning, "positive", optional=True,
+                    tooltip="Open models only: the prompt of all portraits, from CLIP Text Encode."),
+                compat.field(
+                    io.Conditioning, "negative", optional=True, tooltip="Open models with text guidance only: what to avoid."),
+                compat.field(
+                    io.ClipVision, "clip_vision", optional=True,
+                    tooltip="Open models only: from Load CLIP Vision. It looks at every portrait, which keeps who it is."),
+                *guidance_fields(),
             ],
             outputs=[
                 io.String.Output("report", display_name="report", tooltip="JSON: how many are done, what failed and why, and the speed."),
@@ -88,22 +106,74 @@ class BatchLipsync(io.ComfyNode):
     @classmethod
     def execute(
         cls, model: TalkingModel, output_folder: str, manifest: str = "", portraits: str = "", sounds: str = "", seed: int = 0,
-        steps: int = 0, mode: str = "auto", retry_failed: bool = False, audio: Any = None,
+        steps: int = 0, mode: str = "auto", retry_failed: bool = False, audio: Any = None, audio_encoder: Any = None, positive: Any = None,
+        negative: Any = None, clip_vision: Any = None, text_guidance: float = 0.0, audio_guidance: float = 0.0,
+        colour_correction: float = -1.0,
     ) -> Any:
         """Make what is not made yet; InputError before anything runs where something cannot be used."""
-        if model.config.family is not None:
-            title = FAMILIES[model.config.family].title
-            raise InputError("model", title, "needs a prompt and an encoder for every item", "use a model of Load Talking Model")
+        making = _Making(
+            model=model, choices=guided(text_guidance, audio_guidance, colour_correction), encoder=audio_encoder, vision=clip_vision,
+            prompt=app.Prompt(text=bridge.prompt_of(positive, "positive"), negative=bridge.prompt_of(negative, "negative")))
         options = {
             "seed": seed, "speaking": MODES[compat.chosen("mode", mode, MODES)], **({"steps": steps} if steps else {})}
         out = compat.output_folder(output_folder, "output_folder")
         with _one_sound(audio) as voice:
             items = _items(manifest, portraits, sounds, voice, options)
-            report = _make(items, out, model, retry_failed, cls.hidden.unique_id)
+            making.check(items, cls.hidden.unique_id)
+            report = _make(items, out, making, retry_failed, cls.hidden.unique_id)
         return io.NodeOutput(json.dumps(report, indent=2), report["done"])
 
 
-def _make(items: list[Item], out: Path, model: TalkingModel, retry_failed: bool, node_id: str | None) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class _Making:
+    """What all items are made with: a model, and for an open one the host's encoders and prompts."""
+
+    model: TalkingModel
+    choices: Choices = field(default_factory=Choices)
+    encoder: Any = None
+    vision: Any = None
+    prompt: app.Prompt = field(default_factory=app.Prompt)
+
+    @property
+    def open(self) -> bool:
+        """Whether there is anything to encode: our own models leave the host's encoders alone."""
+        return self.model.config.family is not None
+
+    def check(self, items: list[Item], node_id: str | None) -> None:
+        """InputError for what the model needs and does not get, or cannot follow."""
+        config = self.model.config
+        app.hearing(config, encoded=self.encoder is not None)
+        for steps in sorted({item.options.steps or 0 for item in items}):
+            sampler = settings(config, replace(self.choices, steps=steps or None))
+            app.check_prompt(config, sampler, self.prompt)
+            check_room(self.model, sampler, node_id)
+
+    @property
+    def digest(self) -> str:
+        """Of all of it; of a model alone where there is nothing else."""
+        chosen: dict[str, Any] = {**asdict(self.choices), "positive": self.prompt.text, "negative": self.prompt.negative}
+        if self.open and self.encoder is not None:
+            chosen["encoder"] = content_digest(bridge.ears(self.encoder).state_dict(), SAMPLES)
+        if self.open and self.vision is not None:
+            chosen["vision"] = content_digest(bridge.eyes(self.vision), SAMPLES)
+        chosen = {name: value for name, value in chosen.items() if value is not None}
+        model = bridge.digest_of(self.model)
+        return content_digest([model, chosen]) if chosen else model
+
+    def streams(self) -> MakeStream:
+        """An item's stream: its sound and its portrait are encoded when it is its turn, and nothing of them is kept."""
+        return streams_of(self.model, choices=self.choices, hear=self._hear, told=self._tell)
+
+    def _hear(self, waveform: Waveform) -> Tensor | None:
+        return speech_features(self.model, waveform, self.encoder, None, False)
+
+    def _tell(self, subject: app.Subject) -> app.Prompt:
+        if self.vision is None or not self.open:
+            return self.prompt
+        return replace(self.prompt, image=bridge.see(self.vision, pictures.image_of(subject.portrait.image[None])))
+
+
+def _make(items: list[Item], out: Path, making: _Making, retry_failed: bool, node_id: str | None) -> dict[str, Any]:
     bar = compat.Progress(len(items))
     counted = 0
 
@@ -119,9 +189,9 @@ def _make(items: list[Item], out: Path, model: TalkingModel, retry_failed: bool,
 
     order = Order(staging=out, device="cpu")  # the model is where it is
     def engine(placed: Order, _: int) -> InlineEngine:
-        return InlineEngine(placed, model, compat.check_interrupt, shown, (compat.Interrupted,))
+        return InlineEngine(placed, making.streams(), compat.check_interrupt, shown, (compat.Interrupted,))
 
-    return run_batch(items, out, engine, model=model_digest(model), order=order, retry_failed=retry_failed, tell=tell).summary()
+    return run_batch(items, out, engine, model=making.digest, order=order, retry_failed=retry_failed, tell=tell).summary()
 
 
 @contextmanager

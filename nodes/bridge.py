@@ -1,4 +1,4 @@
-"""The host's MODEL, VAE and AUDIO_ENCODER as parts of the engine: same weights, our streaming code, the host's memory.
+"""The host's MODEL, VAE, AUDIO_ENCODER and CLIP_VISION as parts of the engine: same weights, our streaming code, the host's memory.
 
 Weights are brought to their device through the host before a stream runs (`TalkingModel.ready`), on the thread that executes
 the node: the transformer and the autoencoders together, so that none is put out for another in the middle of a stream.
@@ -8,6 +8,7 @@ Non-goals: what a node looks like (open_model.py), the transformer (hosted.py).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,10 +17,12 @@ import comfy.model_patcher
 import comfy.ops
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ..tm_core.audio.families import FAMILIES as SPEECH
 from ..tm_core.audio.families import SpeechFamily, encode_speech, from_host
-from ..tm_core.audio.wav2vec2 import build_wav2vec2
+from ..tm_core.audio.wav2vec2 import Wav2Vec2, build_wav2vec2
+from ..tm_core.batch.digest import SAMPLES, content_digest, model_digest, parts_digest
 from ..tm_core.errors import InputError
 from ..tm_core.model.talking import TalkingModel
 from ..tm_core.vae.base import StreamingVAE
@@ -39,6 +42,11 @@ class HostedAutoencoder:
         self.compute_device, self.compute_dtype = torch.device(vae.device), next(iter(state.values())).dtype
         offload = comfy.model_management.vae_offload_device()
         self.patcher = comfy.model_patcher.ModelPatcher(self._net, load_device=vae.device, offload_device=offload)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Its weights."""
+        weights: dict[str, Tensor] = self._net.state_dict()
+        return weights
 
     def __deepcopy__(self, memo: Any) -> HostedAutoencoder:
         return self  # `to` makes the copy
@@ -72,6 +80,13 @@ class HostedAutoencoder:
         return latents, state
 
 
+@dataclass(frozen=True, kw_only=True)
+class HostedModel(TalkingModel):
+    """A TalkingModel of a host MODEL, which keeps the transformer's weights and the patches (LoRA) on them."""
+
+    host: Any
+
+
 def network_of(model: Any) -> hosted.HostedDiT:
     """The transformer of a host MODEL; InputError for one that another loader made."""
     network = getattr(model.model, "diffusion_model", None)
@@ -85,9 +100,9 @@ def talking_model(model: Any, vae: Any, width: int, height: int) -> TalkingModel
     network, autoencoder = network_of(model), HostedAutoencoder(vae)
     network.run_on = model.load_device
     shift = getattr(model.get_model_object("model_sampling"), "shift", None)
-    return TalkingModel(
+    return HostedModel(
         config=model_config(network.found, width, height, shift=shift), dit=network, projector=network.projector, vae=autoencoder,
-        ready=partial(_bring, model, autoencoder, (height, width)))
+        host=model, ready=partial(_bring, model, autoencoder, (height, width)))
 
 
 def _bring(model: Any, own: HostedAutoencoder, size: tuple[int, int], autoencoder: StreamingVAE, reserve: int) -> None:
@@ -95,6 +110,38 @@ def _bring(model: Any, own: HostedAutoencoder, size: tuple[int, int], autoencode
     patchers = {id(a): a.patcher for a in (own, autoencoder) if isinstance(a, HostedAutoencoder)}
     activations = model.memory_required((1, 16, LATENTS_AT_ONCE, size[0] // 8, size[1] // 8))
     comfy.model_management.load_models_gpu([model, *patchers.values()], memory_required=reserve + activations)
+
+
+def digest_of(model: TalkingModel) -> str:
+    """As model_digest, for a host MODEL too: its weights as they were loaded, patched at this moment or not, and its patches.
+
+    Not in it: what other nodes wrap around the MODEL for the host's own samplers, which a stream does not pass.
+    """
+    if not isinstance(model, HostedModel):
+        return model_digest(model)
+    host = model.host
+    weights = {k: host.backup[k].weight if k in host.backup else v for k, v in host.model_state_dict("diffusion_model.").items()}
+    found = parts_digest(model.config, [_plain(weights), _plain(model.vae.state_dict())])  # type: ignore[attr-defined]
+    patches = {key: [_told(patch) for patch in made] for key, made in host.patches.items()}
+    return content_digest([found, patches], SAMPLES) if patches else found
+
+
+def _plain(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Quantised tensors as the tensors they are made of, which can be looked at without unpacking them."""
+    plain = {}
+    for name, value in weights.items():
+        parts = value.__tensor_flatten__()[0] if is_traceable_wrapper_subclass(value) else []
+        plain |= {f"{name}{part}": getattr(value, part) for part in parts} or {name: value}
+    return plain
+
+
+def _told(patch: Any) -> Any:
+    """A patch of the host's (numbers, tensors, adapters that hold some, functions) in words and tensors."""
+    if patch is None or isinstance(patch, str | int | float | Tensor):
+        return patch
+    if isinstance(patch, list | tuple):
+        return [_told(part) for part in patch]
+    return [getattr(patch, "__qualname__", type(patch).__qualname__), *(_told(part) for part in getattr(patch, "weights", ()))]
 
 
 def speech_of(family: str) -> SpeechFamily:
@@ -110,11 +157,15 @@ def hear(audio_encoder: Any, samples: Any, family: SpeechFamily) -> Tensor:
 
     The weights stay where the host keeps them; each layer is brought to the device while it computes.
     """
+    return encode_speech(ears(audio_encoder), samples, family, device=audio_encoder.load_device).cpu()
+
+
+def ears(audio_encoder: Any) -> Wav2Vec2:
+    """A host AUDIO_ENCODER's weights in our encoder; InputError for one that is no wav2vec2 of the families'."""
     network = getattr(audio_encoder, "model", None)
     if network is None:
         raise InputError("audio_encoder", type(audio_encoder).__name__, "is no audio encoder", "connect AudioEncoderLoader")
-    encoder = build_wav2vec2(network.state_dict(), operations=comfy.ops.manual_cast, dtype=audio_encoder.dtype)
-    return encode_speech(encoder, samples, family, device=audio_encoder.load_device).cpu()
+    return build_wav2vec2(network.state_dict(), operations=comfy.ops.manual_cast, dtype=audio_encoder.dtype)
 
 
 def heard(output: Mapping[str, Any], family: SpeechFamily, *, approximate: bool) -> Tensor:
@@ -130,6 +181,19 @@ def prompt_of(conditioning: Any, field: str) -> Tensor | None:
         raise InputError(field, f"{len(conditioning)} prompts", "one prompt leads a stream", "connect CLIP Text Encode alone")
     text: Tensor = conditioning[0][0]
     return text[:1]
+
+
+def see(clip_vision: Any, picture: Tensor) -> Tensor | None:
+    """CLIP tokens of a picture (1, H, W, 3) in 0..1 by a host CLIP_VISION, cut as the host's CLIPVisionEncode does at `center`."""
+    return picture_tokens(clip_vision.encode_image(picture, crop=True))
+
+
+def eyes(clip_vision: Any) -> dict[str, Tensor]:
+    """The weights of a host CLIP_VISION; InputError for what is none."""
+    if not callable(getattr(clip_vision, "encode_image", None)):
+        raise InputError("clip_vision", type(clip_vision).__name__, "is no CLIP vision model", "connect Load CLIP Vision")
+    weights: dict[str, Tensor] = clip_vision.model.state_dict()
+    return weights
 
 
 def picture_tokens(output: Any) -> Tensor | None:

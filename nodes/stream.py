@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ..tm_core import app
@@ -18,6 +19,27 @@ from .compat import io
 MAX_SEED = 2**53 - 1  # the largest whole number a browser keeps exactly
 MODES: dict[str, Mode | None] = {compat.AUTO: None, "sparse_causal": "sparse_causal", "bidirectional": "bidirectional"}
 CACHES: dict[str, CacheMode | None] = {compat.AUTO: None, "per_step": "per_step", "clean_rerun": "clean_rerun", "recompute": "recompute"}
+
+
+def guidance_fields() -> list[Any]:
+    """The inputs of the nodes that sample, to change what a model was made for."""
+    return [
+        compat.field(
+            io.Float, "text_guidance", default=0.0, min=0.0, max=30.0, step=0.1, optional=True, advanced=True,
+            tooltip="How much the prompt counts. 0: as the model was made for. 1: no guidance, the fastest."),
+        compat.field(
+            io.Float, "audio_guidance", default=0.0, min=0.0, max=30.0, step=0.1, optional=True, advanced=True,
+            tooltip="How much the sound counts. 0: as the model was made for. 1: no guidance, the fastest."),
+        compat.field(
+            io.Float, "colour_correction", default=-1.0, min=-1.0, max=1.0, step=0.05, optional=True, advanced=True,
+            tooltip="How far colours are held to the portrait's, which clips lose slowly. -1: as the model's authors do. 0: off."),
+    ]
+
+
+def guided(text_guidance: float, audio_guidance: float, colour_correction: float) -> Choices:
+    """What those inputs say."""
+    return Choices(
+        text=text_guidance or None, audio=audio_guidance or None, colour_correction=None if colour_correction < 0 else colour_correction)
 
 
 class CausalSampler(io.ComfyNode):
@@ -57,15 +79,7 @@ class CausalSampler(io.ComfyNode):
                     io.Combo, "cache", options=list(CACHES), default=compat.AUTO, optional=True, advanced=True,
                     tooltip="sparse_causal only. per_step: fastest. clean_rerun: one more evaluation a chunk, one cache for all steps. "
                     "recompute: so, with the portrait alone in sight."),
-                compat.field(
-                    io.Float, "text_guidance", default=0.0, min=0.0, max=30.0, step=0.1, optional=True, advanced=True,
-                    tooltip="How much the prompt counts. 0: as the model was made for. 1: no guidance, the fastest."),
-                compat.field(
-                    io.Float, "audio_guidance", default=0.0, min=0.0, max=30.0, step=0.1, optional=True, advanced=True,
-                    tooltip="How much the sound counts. 0: as the model was made for. 1: no guidance, the fastest."),
-                compat.field(
-                    io.Float, "colour_correction", default=-1.0, min=-1.0, max=1.0, step=0.05, optional=True, advanced=True,
-                    tooltip="How far colours are held to the portrait's, which clips lose slowly. -1: as the model's authors do. 0: off."),
+                *guidance_fields(),
             ],
             outputs=[
                 wires.LatentStream.Output(
@@ -80,11 +94,10 @@ class CausalSampler(io.ComfyNode):
         text_guidance: float = 0.0, audio_guidance: float = 0.0, colour_correction: float = -1.0,
     ) -> Any:
         """Describe the stream; nothing is sampled. InputError for a choice the model cannot follow, or a cache with no room."""
-        choices = Choices(
-            mode=MODES[compat.chosen("mode", mode, MODES)], cache=CACHES[compat.chosen("cache", cache, CACHES)], steps=steps or None,
-            text=text_guidance or None, audio=audio_guidance or None,
-            colour_correction=None if colour_correction < 0 else colour_correction)
-        _check_room(model, settings(model.config, choices), cls.hidden.unique_id)
+        choices = replace(
+            guided(text_guidance, audio_guidance, colour_correction), mode=MODES[compat.chosen("mode", mode, MODES)],
+            cache=CACHES[compat.chosen("cache", cache, CACHES)], steps=steps or None)
+        check_room(model, settings(model.config, choices), cls.hidden.unique_id)
         prompt = app.Prompt(
             text=bridge.prompt_of(positive, "positive"), negative=bridge.prompt_of(negative, "negative"),
             image=bridge.picture_tokens(clip_vision_output))
@@ -92,7 +105,7 @@ class CausalSampler(io.ComfyNode):
         return io.NodeOutput(app.sample_stream(model, built, seed=seed))
 
 
-def _check_room(model: TalkingModel, sampler: SamplerConfig, node_id: str | None) -> None:
+def check_room(model: TalkingModel, sampler: SamplerConfig, node_id: str | None) -> None:
     """Say what the cache will take; InputError with what would fit where it has no room."""
     dit, config = model.dit, model.config
     room = compat.room_on(dit.compute_device)

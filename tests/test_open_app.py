@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,19 @@ def test_what_is_missing_is_named(files: dict[str, Path], portrait: np.ndarray) 
             app.build_scene(model, subject, app.select_speaking(voice), prompt=prompt)
     distilled = app.build_scene(model, subject, app.select_speaking(voice), prompt=app.Prompt(text=PROMPT.text), choices=Choices(text=1.0))
     assert distilled.scene.negative is None
+
+
+@pytest.mark.parametrize(("prompt", "says"), [
+    (replace(PROMPT, text=torch.zeros(1, 77, 768)), "positive: vectors of 768: InfiniteTalk reads vectors of 4096; encode it with Wan's"),
+    (replace(PROMPT, negative=torch.zeros(1, 77, 768)), "negative: vectors of 768: InfiniteTalk reads vectors of 4096"),
+    (replace(PROMPT, image=torch.zeros(1, 257, 1024)), "clip_vision_output: vectors of 1024: InfiniteTalk reads vectors of 1280"),
+], ids=["positive", "negative", "picture"])
+def test_what_another_models_encoder_made_is_refused(
+    files: dict[str, Path], prompt: app.Prompt, says: str,
+) -> None:
+    model = model_of(files, "infinitetalk")
+    with pytest.raises(InputError, match=says):
+        app.check_prompt(model.config, model.config.sampler, prompt)
 
 
 @pytest.mark.parametrize(("width", "height", "says"), [(72, 64, "width: 72: must be a multiple of 16 pixels; use 64"),

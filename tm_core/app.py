@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .audio.families import SpeechFeatures
+from .audio.families import SpeechFamily, SpeechFeatures
 from .audio.features import log_mel
 from .audio.hush import Heard, Hushed, Silence, flags_at
 from .audio.schedule import Schedule, Span, flags_of_spans, spans_of_flags
@@ -198,23 +198,29 @@ def encode_audio(waveform: Waveform, config: ModelConfig, source: Path | None = 
     if len(waveform.samples) == 0:
         raise InputError("audio", source or "waveform", "holds no sound", "give at least one video frame of sound (0.04 s)")
     timeline = timeline_of(config)
-    if config.family is None:
+    family = hearing(config, encoded=speech is not None)
+    if family is None or speech is None:
         features: Heard = MelFeatures(rows=log_mel(waveform.samples, config.audio), timeline=timeline, cfg=config.audio)
     else:
-        features = _speech_features(config.family, speech, timeline.num_frames(waveform.duration_s))
+        features = SpeechFeatures(values=speech, family=family, frames=timeline.num_frames(waveform.duration_s))
     return Voice(waveform=waveform, features=features, timeline=timeline, source=source)
 
 
-def _speech_features(name: str, speech: Tensor | None, frames: int) -> SpeechFeatures:
-    """An open checkpoint's features; InputError for a family that does not hear, and for none at all."""
-    family = FAMILIES[name]
+def hearing(config: ModelConfig, *, encoded: bool) -> SpeechFamily | None:
+    """How an open checkpoint hears, None for one of ours, which hears log-mel.
+
+    InputError for a family that does not hear, and where there is no encoder, or nothing it made (`encoded`).
+    """
+    if config.family is None:
+        return None
+    family = FAMILIES[config.family]
     if family.speech is None:
         raise InputError("audio", family.title, "does not hear", "load an adapter that does beside it, as InfiniteTalk's")
-    if speech is None:
+    if not encoded:
         raise InputError(
             "audio_encoder", "nothing", f"{family.title} hears through {family.speech.encoder}",
             "load it with AudioEncoderLoader and connect it")
-    return SpeechFeatures(values=speech, family=family.speech, frames=frames)
+    return family.speech
 
 
 def select_speaking(
@@ -302,14 +308,14 @@ def build_scene(
     """
     config, prompt, voice = model.config, prompt or Prompt(), speech.voice
     sampler = settings(config, choices or Choices())
+    check_prompt(config, sampler, prompt)
     speakers = tuple(_speaker(config, sampler, subject.portrait, *member) for member in [(subject, speech), *others])
     meta = StreamMeta(
         width=config.width, height=config.height, num_frames=voice.num_frames, timeline=timeline_of(config, sampler),
         audio_s=voice.duration_s, audio=voice.source or voice.waveform)
     scene = Scene(
         reference=encode_picture(model, subject.image, sampler), speakers=speakers, frames=voice.num_frames, picture=subject.image,
-        text=_needed(config, "positive", prompt.text, True), image=prompt.image,
-        negative=_needed(config, "negative", prompt.negative, sampler.guidance.text != 1))
+        text=prompt.text, image=prompt.image, negative=prompt.negative)
     face = subject.portrait.landmarks if config.framing == "face" else None
     return BuiltScene(scene=scene, image=subject.image, meta=meta, sampler=sampler, face=face)
 
@@ -329,12 +335,21 @@ def _speaker(config: ModelConfig, sampler: SamplerConfig, frame: Portrait, subje
         mask=torch.from_numpy(token_mask(mask, config.token_hw)))
 
 
-def _needed(config: ModelConfig, name: str, text: Tensor | None, needed: bool) -> Tensor | None:
-    """A prompt; InputError where an open checkpoint was trained with one and gets none."""
-    if text is None and needed and config.family is not None:
-        title = FAMILIES[config.family].title
-        raise InputError(name, "nothing", f"{title} was trained with a prompt", "connect CLIP Text Encode, even with little text")
-    return text
+def check_prompt(config: ModelConfig, sampler: SamplerConfig, prompt: Prompt) -> None:
+    """InputError where an open checkpoint was trained with a prompt and gets none, or gets another model's."""
+    title = config.name if config.family is None else FAMILIES[config.family].title
+    for name, text, needed in (("positive", prompt.text, True), ("negative", prompt.negative, sampler.guidance.text != 1)):
+        if text is None and needed and config.family is not None:
+            raise InputError(name, "nothing", f"{title} was trained with a prompt", "connect CLIP Text Encode, even with little text")
+        remedy = "leave it out" if config.family is None else "encode it with Wan's text encoder, umT5-XXL"
+        _check_width(name, text, config.dit.text_dim, title, remedy)
+    if config.dit.image_dim is not None:
+        _check_width("clip_vision_output", prompt.image, config.dit.image_dim, title, "load Wan's CLIP vision model, ViT-H")
+
+
+def _check_width(name: str, value: Tensor | None, width: int, title: str, remedy: str) -> None:
+    if value is not None and value.shape[-1] != width:
+        raise InputError(name, f"vectors of {value.shape[-1]}", f"{title} reads vectors of {width}", remedy)
 
 
 def encode_picture(model: TalkingModel, image: Tensor, sampler: SamplerConfig) -> Tensor:
@@ -461,13 +476,22 @@ def read_mask(path: Path) -> np.ndarray:
 def animate(
     image: Path, audio: Path, *, model: TalkingModel, seed: int = 0, steps: int | None = None, face_index: int | None = None,
     mask: Path | None = None, speaking: SpeakingMode = "auto", decode_device: str | None = None, queue_depth: int = 2,
-    blinks: bool = True,
+    blinks: bool = True, choices: Choices | None = None, hear: Callable[[Waveform], Tensor | None] | None = None,
+    told: Callable[[Subject], Prompt] | None = None,
 ) -> FrameStream:
-    """The whole job for files: a stream of frames as long as the sound. InputError for what cannot be used."""
+    """The whole job for files: a stream of frames as long as the sound. InputError for what cannot be used.
+
+    Open checkpoints only: `hear` makes of a sound what the model's own encoder does (see encode_audio), `told` the prompt
+    for a portrait. `steps` counts before those of `choices`.
+    """
     check_options(seed=seed, steps=steps, speaking=speaking, queue_depth=queue_depth)
     sound, picture = read_audio(audio), open_image(image)
     region = None if mask is None else read_mask(mask)
     subject = prepare_subject(picture, model.config, face_index=face_index, mask=region)
-    speech = select_speaking(encode_audio(sound, model.config, audio), speaking)
-    latents = sample_stream(model, build_scene(model, subject, speech, choices=Choices(steps=steps)), seed=seed)
+    voice = encode_audio(sound, model.config, audio, None if hear is None else hear(sound))
+    chosen = choices or Choices()
+    built = build_scene(
+        model, subject, select_speaking(voice, speaking), choices=replace(chosen, steps=steps or chosen.steps),
+        prompt=None if told is None else told(subject))
+    latents = sample_stream(model, built, seed=seed)
     return decode_stream(latents, device=decode_device, queue_depth=queue_depth, blinks=blinks)

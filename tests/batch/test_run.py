@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -17,17 +18,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from benchmarks._open_files import save, write_models
+from tm_core import app
 from tm_core.batch import local
-from tm_core.batch.digest import model_digest, weights_digest
+from tm_core.batch.digest import content_digest, model_digest, weights_digest
 from tm_core.batch.engine import InlineEngine
 from tm_core.batch.local import LocalEngine
 from tm_core.batch.manifest import Item, Options
 from tm_core.batch.ray_engine import RayEngine
 from tm_core.batch.run import Progress, run_batch
-from tm_core.batch.work import Order, Task
+from tm_core.batch.work import Order, Task, Workshop, streams_of
 from tm_core.errors import InputError
+from tm_core.model.talking import TalkingModel
+from tm_core.settings import Choices
+from tm_core.streaming.handles import FrameStream
+from tm_core.vae.wan import WanVAE
+from tm_core.weights.autoencoders import load_autoencoder
+from tm_core.weights.families import identify, model_config
+from tm_core.weights.files import read_header
 from tm_core.weights.loading import load_model
+from tm_core.weights.open_models import load_open_model
 
 Environment = dict[str, str]
 
@@ -215,8 +227,8 @@ def test_one_process_with_a_model_makes_the_same_files_and_stops_where_the_host_
 
     def run(**keywords: Any) -> Any:
         return run_batch(
-            items, out, lambda order, _: InlineEngine(order, model, **keywords), model=model_digest(model), order=Order(staging=out),
-            tell=calls.append)
+            items, out, lambda order, _: InlineEngine(order, streams_of(model), **keywords), model=model_digest(model),
+            order=Order(staging=out), tell=calls.append)
 
     with pytest.raises(Stop):
         run(poll=poll)
@@ -235,6 +247,64 @@ def test_a_model_is_known_by_its_numbers(weights: Path) -> None:
     assert before == model_digest(load_model(weights)) != model_digest(replace(model, config=replace(model.config, name="other")))
     next(iter(model.dit.parameters())).data.add_(1.0)
     assert model_digest(model) != before
+
+
+# -- open models, as a host hands them over
+
+
+@pytest.fixture(scope="module")
+def open_model(tmp_path_factory: pytest.TempPathFactory) -> TalkingModel:
+    """A small SoulX-FlashTalk."""
+    folder = tmp_path_factory.mktemp("open")
+    files = write_models(folder) | save(folder, {"vae": dict(WanVAE(8).state_dict())})
+    both = [files["base"], files["infinitetalk"]]
+    loaded = load_open_model(both, preset="flashtalk", dtype=torch.float32)
+    config = model_config(identify([read_header(path).shapes for path in both], preset="flashtalk"), 64, 64)
+    return TalkingModel(config=config, dit=loaded.dit, projector=loaded.projector, vae=load_autoencoder(files["vae"]))
+
+
+def test_an_open_model_is_given_what_it_hears_and_reads_for_each_item_and_keeps_nothing_of_it(
+    items: list[Item], open_model: TalkingModel, tmp_path: Path,
+) -> None:
+    heard, seen, kept = [], [], []
+    make_stream = streams_of(
+        open_model, choices=Choices(steps=1),
+        hear=lambda sound: heard.append(len(sound.samples)) or torch.zeros(5, 12, 2),  # type: ignore[func-returns-value]
+        told=lambda subject: seen.append(subject.image.shape) or app.Prompt(  # type: ignore[func-returns-value]
+            text=torch.full((1, 8, 4096), 0.1)))
+
+    def counted(item: Item) -> FrameStream:
+        gc.collect()
+        kept.append(sum(issubclass(type(one), torch.Tensor | FrameStream) for one in gc.get_objects()))
+        return make_stream(item)
+
+    bad = replace(items[0], out="bad.mp4", image=items[0].audio)
+    out = tmp_path / "out"
+    report = run_batch(
+        [bad, *items], out, lambda order, _: InlineEngine(order, counted), model=model_digest(open_model), order=Order(staging=out))
+    assert (report.done, report.failed) == (3, 1) and set(videos(out)) == {"1.mp4", "2.mp4", "3.mp4"}
+    assert heard == [3200] * 3 and seen == [(3, 64, 64)] * 3
+    assert kept[1] == kept[0] and kept[2] == kept[3]
+
+
+def test_what_an_open_model_lacks_fails_the_item_with_its_name(items: list[Item], open_model: TalkingModel, tmp_path: Path) -> None:
+    shop = Workshop(Order(staging=tmp_path), streams_of(open_model))
+    outcome = shop.make(Task(item=items[0], digest="", staged="a.mp4"))
+    assert "audio_encoder: nothing: SoulX-FlashTalk hears through chinese-wav2vec2-base" in outcome.reason
+
+
+def test_contents_are_known_by_every_value() -> None:
+    text = torch.arange(12.0).reshape(3, 4)
+    alike = {"b": [1.5, text.clone()], "a": None}
+    known = content_digest({"a": None, "b": [1.5, text]})
+    assert content_digest(alike) == known == content_digest({"a": None, "b": (1.5, text)})
+    changed = text.clone()
+    changed[2, 2] += 1e-6
+    others = [{"a": None, "b": [1.5, changed]}, {"a": None, "b": [1.5, text.half()]}, {"a": None, "b": [1.5, text.reshape(4, 3)]},
+              {"a": None, "b": [1.6, text]}, {"a": 0, "b": [1.5, text]}, {"a": [None], "b": [1.5, text]}, {"a": None, "b": [1.5, [text]]}]
+    assert len({known, *(content_digest(other) for other in others)}) == 1 + len(others)
+    some = content_digest(text, most=4)
+    assert some == content_digest(torch.where(text % 3 == 0, text, -text), most=4) != content_digest(text + 1, most=4)
 
 
 # -- Ray

@@ -273,3 +273,97 @@ def test_a_stop_ends_a_stream_of_clips(models: Host, graph: Graph) -> None:
     timer.cancel()
     assert job.status == "error" and job.of("execution_interrupted"), job.error
     assert not list((models.output_dir / "open").glob("stopped*"))
+
+
+# ---- a folder of portraits
+
+BATCH, REPORT = "10", "11"  # of the shipped batch; its model has the same numbers as above
+
+
+@pytest.fixture(scope="module")
+def batch(models: Host, speech: str, assets: Path) -> Graph:
+    """The shipped batch in one step on two portraits and a file that is none, with 0.4 s of the sound."""
+    rate, samples = wavfile.read(models.input_dir / speech)
+    wavfile.write(models.input_dir / "shorter speech.wav", rate, samples[: round(0.4 * rate)])
+    folder = models.input_dir / "open faces"
+    folder.mkdir()
+    for name in ("demo", "second"):
+        shutil.copy(assets / "portraits" / f"{name}.jpg", folder)
+    (folder / "torn.jpg").write_bytes((folder / "demo.jpg").read_bytes()[:200])
+    made: Graph = json.loads((ROOT / "workflows" / "api" / "batch_open.json").read_text())
+    made[WRAP]["inputs"] |= {"width": SIDE, "height": SIDE}
+    made["4"]["inputs"]["audio"] = "shorter speech.wav"
+    made[BATCH]["inputs"] |= {"portraits": folder.name, "steps": 1, "mode": "speaking"}
+    return made
+
+
+def without(graph: Graph, *names: str) -> Graph:
+    copy = changed(graph)
+    for name in names:
+        del copy[BATCH]["inputs"][name]
+    return copy
+
+
+def told(job: Job) -> dict[str, Any]:
+    assert job.status == "success", job.error
+    found: dict[str, Any] = json.loads(job.history["outputs"][REPORT]["text"][0])
+    return found
+
+
+def test_a_folder_of_portraits_is_made_once_with_an_open_model(models: Host, batch: Graph) -> None:
+    """As it ships, CLIP vision included; a broken file is listed and the rest is made, once."""
+    job = models.run(batch)
+    report = told(job)
+    assert (report["done_now"], report["failed"], report["video_s"]) == (2, 1, 0.8) and len(job.previews) >= 2
+    assert report["failures"][0]["out"] == "torn.mp4" and "picture" in report["failures"][0]["reason"]
+    for name in ("demo", "second"):
+        with av.open(str(models.output_dir / "batch" / "infinitetalk" / f"{name}.mp4")) as container:
+            frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+            assert container.streams.audio and frames.shape == (10, SIDE, SIDE, 3) and frames.std() > 1
+    models.forget_cache()
+    assert told(models.run(batch))["done_now"] == 0
+
+
+def test_what_all_items_share_is_part_of_what_they_are_made_of(models: Host, batch: Graph) -> None:
+    """A LoRA (on the weights by then or not), a prompt, guidance: made again where it changes, and only there."""
+    queued = changed(without(batch, "clip_vision", "negative"), n1_family="flashtalk", n10_output_folder="batch/flashtalk")
+    lora = changed(queued | {"20": node("LoraLoaderModelOnly", model=["1", 0], lora_name="lora.safetensors", strength_model=1.0)},
+                   n3_model=["20", 0])
+    other = changed(lora, n7_text="A person sings.")
+    louder = changed(other, n10_audio_guidance=2.0)
+    for changed_graph, made in ((queued, 2), (lora, 2), (lora, 0), (other, 2), (louder, 2)):
+        assert told(models.run(changed_graph))["done_now"] == made
+
+
+def test_a_stop_ends_the_batch_and_fails_nothing(models: Host, batch: Graph) -> None:
+    heard: list[str] = []
+    with models.listen() as listener:
+        models.queue(changed(batch, n10_steps=100, n10_output_folder="batch/stopped"))
+        for event in listener.events(120):
+            heard.append(event.kind)
+            if event.kind == "binary3" and heard.count("binary3") == 2:  # a text: the first item begins
+                threading.Timer(1.5, models.interrupt).start()
+            if event.kind in ("execution_interrupted", "execution_error", "execution_success"):
+                break
+    assert heard[-1] == "execution_interrupted", models.log()
+    folder = models.output_dir / "batch" / "stopped"
+    assert {path.name for path in folder.iterdir()} == {"ledger.jsonl", "report.json"} and not (folder / "ledger.jsonl").read_text()
+    assert json.loads((folder / "report.json").read_text())["left"] == 3
+
+
+@pytest.mark.parametrize(("missing", "change", "says"), [
+    ("audio_encoder", {}, "audio_encoder: nothing: InfiniteTalk hears through chinese-wav2vec2-base; load it with AudioEncoderLoader"),
+    ("positive", {}, "positive: nothing: InfiniteTalk was trained with a prompt; connect CLIP Text Encode"),
+    ("negative", {}, "negative: nothing: InfiniteTalk was trained with a prompt"),
+    (None, {"n1_adapter": "none"}, "audio: Wan2.1 I2V: does not hear"),
+    (None, {"n1_adapter": LIVE, "n10_steps": 5}, "distilled for 3"),
+    (None, {"n10_model": ["20", 0]}, "positive: vectors of 768: tiny reads vectors of 32; leave it out"),
+], ids=["encoder", "positive", "negative", "deaf", "steps", "bundled"])
+def test_what_a_batch_lacks_is_said_before_anything_is_made(
+    models: Host, batch: Graph, missing: str | None, change: dict[str, Any], says: str,
+) -> None:
+    queued = changed(batch | {"20": node("TM_LoadModel", weights="bundled", device="auto", dtype="auto")}, **change)
+    queued = changed(without(queued, missing) if missing else queued, n10_output_folder="batch/lacking")
+    job = models.run(queued)
+    assert job.status == "error" and says in job.error, job.error
+    assert not (models.output_dir / "batch" / "lacking").exists()

@@ -8,11 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from ..config import ModelConfig
 from ..errors import InputError
 from ..model.talking import TalkingModel
 from ..weights.loading import default_weights
@@ -42,14 +45,48 @@ def weights_digest(path: Path | None) -> str:
 
 def model_digest(model: TalkingModel) -> str:
     """Of a model in memory: its configuration and numbers taken evenly from each of its tensors."""
-    digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
     parts: tuple[Any, ...] = (model.dit, model.projector, model.vae)
+    return parts_digest(model.config, [part.state_dict() for part in parts if part is not None])
+
+
+def parts_digest(config: ModelConfig, parts: Iterable[Mapping[str, Tensor]]) -> str:
+    """As model_digest, of a model whose tensors are somebody else's to name."""
+    digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode())
     for part in parts:
-        for name, value in ({} if part is None else part.state_dict()).items():
-            flat = value.detach().flatten()
-            some = flat[:: max(1, len(flat) // SAMPLES)].to("cpu", torch.float32)
+        for name, value in part.items():
+            some = _some(value, SAMPLES).to("cpu", torch.float32)
             digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode() + some.numpy().tobytes())
     return digest.hexdigest()
+
+
+def content_digest(value: Any, most: int | None = None) -> str:
+    """Of JSON's types, tensors and collections of both; `most`: numbers of each tensor that are looked at, taken evenly."""
+    digest = hashlib.sha256()
+    for part in _flat(value, most):
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()
+
+
+def _flat(value: Any, most: int | None) -> Iterator[bytes]:
+    if isinstance(value, Tensor):
+        yield f"{tuple(value.shape)} {value.dtype}".encode()
+        yield _some(value, most).to("cpu").contiguous().view(torch.uint8).numpy().tobytes()
+    elif isinstance(value, Mapping):
+        yield f"{len(value)} named".encode()
+        for name in sorted(value):
+            yield name.encode()
+            yield from _flat(value[name], most)
+    elif isinstance(value, list | tuple):
+        yield f"{len(value)} in order".encode()
+        for part in value:
+            yield from _flat(part, most)
+    else:
+        yield json.dumps(value).encode()
+
+
+def _some(value: Tensor, most: int | None) -> Tensor:
+    flat = value.detach().flatten()
+    return flat if most is None else flat[:: max(1, len(flat) // most)]
 
 
 class Digests:

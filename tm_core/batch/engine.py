@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ..weights.loading import TalkingModel
-from .work import Order, Outcome, Poll, Shown, Task, Workshop
+from .work import MakeStream, Order, Outcome, Poll, Shown, Task, Workshop
 
 
 class Engine(Protocol):
@@ -48,11 +47,11 @@ class InlineEngine:
     name, workers = "inline", 1
 
     def __init__(
-        self, order: Order, model: TalkingModel, poll: Poll | None = None, shown: Shown | None = None,
+        self, order: Order, make_stream: MakeStream, poll: Poll | None = None, shown: Shown | None = None,
         stops: tuple[type[BaseException], ...] = (),
     ) -> None:
         """`poll` is called all the time, `shown` with the newest frame of each chunk; `stops` as for Workshop.make."""
-        self._shop, self._stops = Workshop(order, model), stops
+        self._shop, self._stops = Workshop(order, make_stream), stops
         self._poll, self._shown = _guarded(poll), _guarded(shown)
         self._task: Task | None = None
 

@@ -1,5 +1,6 @@
 """One item becomes one video in the staging folder: what a worker does, whichever engine it belongs to.
 
+How an item becomes a stream is a function (MakeStream), so that a host can add its own encoders and prompts.
 Non-goals: who works on what (run), the name the video gets at the end (ledger).
 """
 
@@ -20,6 +21,7 @@ import torch
 from .. import app
 from ..errors import InputError
 from ..media.video_io import VideoWriter
+from ..streaming.handles import FrameStream
 from ..weights.loading import TalkingModel, load_model
 from .digest import file_digest
 from .manifest import Item
@@ -27,6 +29,7 @@ from .manifest import Item
 log = logging.getLogger(__name__)
 Poll = Callable[[], None]
 Shown = Callable[[np.ndarray], None]  # the newest frame (H, W, 3) uint8
+MakeStream = Callable[[Item], FrameStream]  # an item's video, nothing of it computed yet; InputError for what cannot be used
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +68,26 @@ class Outcome:
         return not self.reason
 
 
+def streams_of(model: TalkingModel, **shared: Any) -> MakeStream:
+    """Items as streams of a model; `shared`: what app.animate takes besides, the same for all of them."""
+
+    def make(item: Item) -> FrameStream:
+        options = item.options
+        return app.animate(
+            item.image, item.audio, model=model, seed=options.seed, steps=options.steps, face_index=options.face, mask=item.mask,
+            speaking=cast(app.SpeakingMode, options.speaking), **shared)
+
+    return make
+
+
 class Workshop:
     """A worker's share: the model, loaded once."""
 
-    def __init__(self, order: Order, model: TalkingModel | None = None) -> None:
-        """InputError for weights or a device that cannot be used, or a staging folder this machine does not see."""
+    def __init__(self, order: Order, make_stream: MakeStream | None = None) -> None:
+        """`make_stream` None: of the order's weights, loaded here.
+
+        InputError for weights or a device that cannot be used, or a staging folder this machine does not see.
+        """
         if not order.staging.is_dir():
             raise InputError(
                 "out", order.staging.parent, "is not there on this machine",
@@ -77,7 +95,8 @@ class Workshop:
         if order.threads is not None:
             torch.set_num_threads(order.threads)
         self._order = order
-        self._model = model or load_model(order.weights, device=app.parse_device("device", order.device), dtype=torch.float32)
+        self._make_stream = make_stream or streams_of(
+            load_model(order.weights, device=app.parse_device("device", order.device), dtype=torch.float32))
         app.face_mesh()
 
     def make(
@@ -101,10 +120,7 @@ class Workshop:
             return Outcome(task=task, reason=described(error))
 
     def _write(self, task: Task, poll: Poll | None, shown: Shown | None) -> dict[str, Any]:
-        item, options = task.item, task.item.options
-        frames = app.animate(
-            item.image, item.audio, model=self._model, seed=options.seed, steps=options.steps, face_index=options.face,
-            mask=item.mask, speaking=cast(app.SpeakingMode, options.speaking))
+        frames = self._make_stream(task.item)
         meta, path = frames.meta, self._order.staging / task.staged
         with (
             VideoWriter(path, meta.width, meta.height, meta.fps, audio=meta.audio) as writer,

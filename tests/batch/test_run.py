@@ -119,7 +119,8 @@ def test_ctrl_c_ends_everything_and_what_is_done_stays(
     many = files / "many.csv"
     many.write_text("image,audio,out,seed\n" + "".join(f"face.jpg,voice.wav,{i}.mp4,{i}\n" for i in range(60)))
     command = [sys.executable, "-m", "tm_core.cli", "batch", str(many), "--out", str(tmp_path / "out"), "--model", str(weights)]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    hears = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # this suite may run where it is ignored
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=hears)
     assert process.stderr is not None
     line = process.stderr.readline()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does

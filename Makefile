@@ -4,7 +4,7 @@
 #
 # Respected: PYTHON (interpreter the environment is made from), VENV (where it goes), COMFYUI_PATH and
 # COMFYUI_PYTHON (a ComfyUI of your own instead of .host), TORCH (what pip installs as torch), TORCH_INDEX
-# (package index for torch, e.g. https://download.pytorch.org/whl/cpu), PYTEST_ARGS, TEST_WORKERS.
+# (package index for torch, e.g. https://download.pytorch.org/whl/cpu), PYTEST_ARGS.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,7 +13,6 @@ TORCH_INDEX ?=
 TM_HOST ?= .host
 OUT ?= output/gpu
 PYTEST_ARGS ?=
-TEST_WORKERS ?= 2
 
 DEMO_IMAGE ?= tm_core/assets/portraits/demo.jpg
 DEMO_AUDIO ?= tm_core/assets/speech/librivox_sense_and_sensibility_0870.wav
@@ -33,7 +32,7 @@ demo: $(VENV)/.run.done
 
 test: $(VENV)/.dev.done host lint types
 	@echo "== pytest"
-	@TM_HOST="$(TM_HOST)" $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	@TM_HOST="$(TM_HOST)" $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 gpu:
 	@OUT="$(OUT)" VENV="$(VENV)" PYTHON="$(PYTHON)" sh scripts/gpu.sh

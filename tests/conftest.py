@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# before torch is imported: two cores for all workers and a ComfyUI
-os.environ.setdefault("OMP_NUM_THREADS", "1" if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1 else "2")
+os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch is imported: the suite shares two cores with a ComfyUI
 os.environ.setdefault("NO_COLOR", "1")
 os.environ.setdefault("COLUMNS", "200")
 
@@ -22,15 +21,6 @@ import torch
 from benchmarks._seeded import recorded
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With several workers (pytest-xdist) one does all of a folder, whose fixtures are dear; all that begins a Ray cluster is one's."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        place = item.path.relative_to(ROOT / "tests")
-        item.add_marker(pytest.mark.xdist_group("batch" if place.name == "test_batch.py" and place.parts[0] != "host" else place.parts[0]))
 
 
 @pytest.fixture(scope="session")

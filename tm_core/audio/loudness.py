@@ -62,7 +62,7 @@ def integrated_loudness(samples: Floats, sample_rate: int) -> float:
     """Gated loudness in LUFS of a sound (n,); -inf for silence and for a sound shorter than one block (0.4 s)."""
     if len(samples) < BLOCK_S * sample_rate:
         return -math.inf
-    from scipy.signal import lfilter  # half a second, and most commands measure no loudness
+    from scipy.signal import lfilter  # dear to import, and most commands measure no loudness
 
     weighted = np.asarray(samples, np.float64)
     for b, a in (_shelf(sample_rate), _high_pass(sample_rate)):

@@ -142,7 +142,7 @@ class SceneStream(io.ComfyNode):
         path = mix_file()
         try:
             stream = scenes.scene_stream(
-                model, pictures.picture_of(image), cast, scenes.write_mix([c.track for c in cast], seconds, path), seed=seed,
+                model, pictures.picture_of(image), cast, scenes.mixed([c.track for c in cast], seconds, path.parent, path.name), seed=seed,
                 choices=Choices(steps=steps or None), prompt=prompt,
                 device=None if device == compat.AUTO else compat.device_named(device), queue_depth=queue_depth)
         except BaseException:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch is imported: the suite shares two cores with a ComfyUI
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: two threads spin while they wait on a core that is busy
 os.environ.setdefault("NO_COLOR", "1")
 os.environ.setdefault("COLUMNS", "200")
 

@@ -26,7 +26,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def cli_environment(repo_root: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(repo_root), "OMP_NUM_THREADS": "2", "PYTHONIOENCODING": "utf-8"}
+    return {**os.environ, "PYTHONPATH": str(repo_root), "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ from ..tm_core.batch.pairs import pair_up, pictures_in
 from ..tm_core.batch.run import Progress, run_batch
 from ..tm_core.batch.work import MakeStream, Order, streams_of
 from ..tm_core.errors import InputError
-from ..tm_core.media.audio_io import Waveform
+from ..tm_core.media.audio_io import LongWaveform, Waveform
 from ..tm_core.settings import Choices, settings
 from ..tm_core.weights.loading import TalkingModel
 from . import bridge, compat, pictures, sound, wires
@@ -164,7 +164,7 @@ class _Making:
         """An item's stream: its sound and its portrait are encoded when it is its turn, and nothing of them is kept."""
         return streams_of(self.model, choices=self.choices, hear=self._hear, told=self._tell)
 
-    def _hear(self, waveform: Waveform) -> Tensor | None:
+    def _hear(self, waveform: Waveform | LongWaveform) -> Tensor | None:
         return speech_features(self.model, waveform, self.encoder, None, False)
 
     def _tell(self, subject: app.Subject) -> app.Prompt:

@@ -23,9 +23,10 @@ from torch import Tensor
 
 from .audio.families import SpeechFamily, SpeechFeatures
 from .audio.features import log_mel
-from .audio.hush import Heard, Hushed, Silence, flags_at
+from .audio.hush import Flags, Heard, Hushed, Silence, flags_at
+from .audio.long_sound import LongFlags, LongMelFeatures
 from .audio.schedule import Schedule, Span, flags_of_spans, spans_of_flags
-from .audio.silence import speaking_latents
+from .audio.silence import RULE, Levels, SpeakingStream, StretchedSpeaking, check_rule, loudness_db, speaking_latents, warn_if_silent
 from .audio.windows import MelFeatures
 from .config import ModelConfig, SamplerConfig
 from .errors import InputError
@@ -34,7 +35,7 @@ from .face.found import FoundFaces, shared_mesh
 from .face.mask import DEFAULT_FEATHER, crop_mask, face_mask, moved_mask, token_mask
 from .face.mesh import FaceMesh
 from .face.portrait import Portrait, cut_portrait, frame_picture, prepare_portrait
-from .media.audio_io import Waveform, read_audio
+from .media.audio_io import LongWaveform, Waveform, open_audio
 from .media.image_io import open_image
 from .media.sound_reader import SoundSource, SoundTrack
 from .settings import Choices, check_steps, settings
@@ -61,10 +62,15 @@ WAN_LATENTS = 21  # that Wan was trained on at a time: what its picture of a sti
 class Voice:
     """A sound on the time axis of the video, what a model hears of it, and the whole number of frames it fills."""
 
-    waveform: Waveform
+    waveform: Waveform | LongWaveform
     features: Heard
     timeline: Timeline
     source: SoundSource | None = None  # the file it came from: a saved video carries that sound as it is
+
+    @property
+    def sound(self) -> SoundSource | Waveform:
+        """What a video of it carries."""
+        return self.source or (self.waveform.source if isinstance(self.waveform, LongWaveform) else self.waveform)
 
     @property
     def num_frames(self) -> int:
@@ -95,7 +101,7 @@ class Speech:
     """
 
     voice: Voice
-    flags: np.ndarray
+    flags: Flags
     silence: Silence = "zero"
 
     def __post_init__(self) -> None:
@@ -107,16 +113,18 @@ class Speech:
         """The same speech, followed by listening until `seconds`."""
         plain = _plain(self.voice)
         sound = plain.waveform
-        missing = round(seconds * sound.sample_rate) - len(sound.samples)
+        missing = round(seconds * sound.sample_rate) - sound.num_samples
         if missing <= 0:
             return self
+        if isinstance(sound, LongWaveform):
+            return replace(self, voice=replace(plain, waveform=replace(sound, num_samples=sound.num_samples + missing)))
         longer = Waveform(samples=np.concatenate([sound.samples, np.zeros(missing, np.float32)]), sample_rate=sound.sample_rate)
         return replace(self, voice=replace(plain, waveform=longer))
 
     @property
     def spans(self) -> tuple[Span, ...]:
         """The seconds of the video in which it speaks."""
-        return spans_of_flags(self.flags, self.voice.timeline)
+        return spans_of_flags(np.asarray(self.flags), self.voice.timeline)
 
     def speaking(self, latents: range) -> Tensor:
         """Which of these latents hear their windows (F,); with zero silence those that speak, none outside the sound."""
@@ -190,18 +198,23 @@ def face_mesh() -> FaceMesh:
     return shared_mesh()
 
 
-def encode_audio(waveform: Waveform, config: ModelConfig, source: SoundSource | None = None, speech: Tensor | None = None) -> Voice:
+def encode_audio(
+    waveform: Waveform | LongWaveform, config: ModelConfig, source: SoundSource | None = None, speech: Tensor | None = None,
+) -> Voice:
     """Features of a sound; `source` is the file it came from, if any.
 
     `speech`: what an open checkpoint's own encoder made of the sound (audio.families: encode_speech, from_host). InputError
     where it is missing, or given to a model that hears log-mel.
     """
-    if len(waveform.samples) == 0:
+    if waveform.num_samples == 0:
         raise InputError("audio", source or "waveform", "holds no sound", "give at least one video frame of sound (0.04 s)")
     timeline = timeline_of(config)
     family = hearing(config, encoded=speech is not None)
-    if family is None or speech is None:
-        features: Heard = MelFeatures(rows=log_mel(waveform.samples, config.audio), timeline=timeline, cfg=config.audio)
+    features: Heard
+    if isinstance(waveform, LongWaveform) and (family is None or speech is None):
+        features = LongMelFeatures(waveform, timeline, config.audio)
+    elif family is None or speech is None:
+        features = MelFeatures(rows=log_mel(waveform.samples, config.audio), timeline=timeline, cfg=config.audio)
     else:
         features = SpeechFeatures(values=speech, family=family, frames=timeline.num_frames(waveform.duration_s))
     return Voice(waveform=waveform, features=features, timeline=timeline, source=source)
@@ -236,15 +249,28 @@ def select_speaking(
     check_options(speaking=mode)
     if silence not in get_args(Silence):
         raise InputError("silence", silence, "unknown kind of silence", f"choose one of {', '.join(get_args(Silence))}")
+    flags: Flags
     if schedule is not None:
         own = schedule.inside(name or _only(schedule), voice.duration_s)
         flags = flags_of_spans(own, voice.num_latents, voice.timeline)
     elif mode != "auto":
         flags = np.full(voice.num_latents, mode == "speaking")
     else:
-        flags = speaking_latents(
-            voice.waveform.samples, voice.num_latents, voice.timeline, sample_rate=voice.waveform.sample_rate, **thresholds)
+        flags = _heard_flags(voice, **thresholds)
     return Speech(voice=voice, flags=flags, silence=silence)
+
+
+def _heard_flags(voice: Voice, levels: Levels = "relative", **rule: Any) -> Flags:
+    """Flags (F,) by loudness; of a long sound, found as they are asked for."""
+    sound, timeline = voice.waveform, voice.timeline
+    if isinstance(sound, LongWaveform):
+        check_rule(**{**RULE, **rule}, levels=levels)
+        stream = StretchedSpeaking if levels == "relative" else SpeakingStream
+        return LongFlags(sound, voice.num_latents, partial(stream, timeline, sample_rate=sound.sample_rate, **{**RULE, **rule}))
+    flags = speaking_latents(sound.samples, voice.num_latents, timeline, sample_rate=sound.sample_rate, levels=levels, **rule)
+    if not flags.any():
+        warn_if_silent(False, float(loudness_db(sound.samples, sound.sample_rate).max()))
+    return flags
 
 
 def _only(schedule: Schedule) -> str:
@@ -313,7 +339,7 @@ def build_scene(
     speakers = tuple(_speaker(config, sampler, subject.portrait, *member) for member in [(subject, speech), *others])
     meta = StreamMeta(
         width=config.width, height=config.height, num_frames=voice.num_frames, timeline=timeline_of(config, sampler),
-        audio_s=voice.duration_s, audio=voice.source or voice.waveform)
+        audio_s=voice.duration_s, audio=voice.sound)
     scene = Scene(
         reference=encode_picture(model, subject.image, sampler), speakers=speakers, frames=voice.num_frames, picture=subject.image,
         text=prompt.text, image=prompt.image, negative=prompt.negative)
@@ -477,8 +503,8 @@ def read_mask(path: Path) -> np.ndarray:
 def animate(
     image: Path, audio: Path, *, model: TalkingModel, seed: int = 0, steps: int | None = None, face_index: int | None = None,
     mask: Path | None = None, speaking: SpeakingMode = "auto", decode_device: str | None = None, queue_depth: int = 2,
-    blinks: bool = True, track: int | None = None, choices: Choices | None = None, hear: Callable[[Waveform], Tensor | None] | None = None,
-    told: Callable[[Subject], Prompt] | None = None,
+    blinks: bool = True, track: int | None = None, choices: Choices | None = None,
+    hear: Callable[[Waveform | LongWaveform], Tensor | None] | None = None, told: Callable[[Subject], Prompt] | None = None,
 ) -> FrameStream:
     """The whole job for files: a stream of frames as long as the sound. InputError for what cannot be used.
 
@@ -487,7 +513,7 @@ def animate(
     """
     check_options(seed=seed, steps=steps, speaking=speaking, queue_depth=queue_depth)
     source = audio if track is None else SoundTrack(path=audio, track=track)
-    sound, picture = read_audio(source), open_image(image)
+    sound, picture = open_audio(source), open_image(image)
     region = None if mask is None else read_mask(mask)
     subject = prepare_subject(picture, model.config, face_index=face_index, mask=region)
     voice = encode_audio(sound, model.config, source, None if hear is None else hear(sound))

@@ -48,7 +48,7 @@ class Character:
     def track(self) -> Track:
         """The voice in a mix."""
         voice = self.speech.voice
-        return Track(sound=voice.source or voice.waveform, gain_db=self.gain_db, pan=self.pan)
+        return Track(sound=voice.sound, gain_db=self.gain_db, pan=self.pan)
 
 
 def mixed(tracks: Sequence[Track], seconds: float, folder: Path | None, name: str) -> SoundSource | Waveform:

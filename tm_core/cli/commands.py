@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
+from . import inputs
 from .data import data
 
 app = typer.Typer(
@@ -76,12 +77,15 @@ def animate(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Make PORTRAIT say AUDIO; prints the report as one line of JSON."""
-    from ..streaming.metrics import process_started
-    from .animate import Job, run_job
-
     if len(image) != 1:
         raise InputError(
             "--image", f"{len(image)} portraits", "one portrait is animated per run", "give one --image, run once for each portrait")
+    inputs.check_animate(
+        image=image[0], audio=audio, mask=mask, weights=weights, out=out, report=report, seed=seed, steps=steps, speaking=speaking,
+        queue_depth=queue_depth, face=face)
+    from ..streaming.metrics import process_started
+    from .animate import Job, run_job
+
     job = Job(
         image=image[0], audio=audio, out=out, seed=seed, report=report, weights=weights, device=device,
         decode_device=decode_device, face=face, mask=mask, steps=steps, speaking=speaking, queue_depth=queue_depth,
@@ -119,14 +123,14 @@ def score(
     out: Annotated[Path | None, typer.Option("--csv", help="Write a table, a row for each face of each video.")] = None,
     seconds: Annotated[float | None, typer.Option(help="How much of each video SyncNet judges: 30 if left out, 0 for all.")] = None,
 ) -> None:
-    """Measure lip sync of every face, who speaks, drift and quality of a video; prints JSON."""
+    """Measure lip sync of every face, who speaks, drift and quality of a video; prints JSON. Exit code 1 if some of a table failed."""
+    inputs.check_score(video, audio or (), out, seconds)
     from .score import score_file, score_folder
 
-    if out is not None and audio:
-        raise InputError("--audio", audio[0], "a table is made with the videos' own sounds", "leave out --audio or --csv")
-    if out is None and video.is_dir():
-        raise InputError("video", video, "is a folder", "add --csv FILE to score all videos in it")
-    print_json(score_file(video, audio or (), seconds) if out is None else score_folder(video, out, seconds), indent=2)
+    found = score_file(video, audio or (), seconds) if out is None else score_folder(video, out, seconds)
+    print_json(found, indent=2)
+    if out is not None and found["failed"]:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -162,6 +166,7 @@ def bench(
     gb: Annotated[float | None, typer.Option(help="Size of the checkpoint that `bench memory` writes to load it.")] = None,
 ) -> None:
     """Measure the figures that README and docs quote; exit code 1 if one misses its bar."""
+    inputs.check_bench(weights, seconds, out, gb)
     from .bench import available, run_bench
 
     if list_all or name is None:
@@ -184,6 +189,7 @@ def train(
     device: Device = "auto",
 ) -> None:
     """Train a model from a recipe; can be stopped and resumed at any time."""
+    inputs.check_train(minutes, footage)
     from ..app import parse_device
     from ..train.run import main as run_training
 

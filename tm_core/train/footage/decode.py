@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ...media.audio_io import RATE, check_file
+from ...inputs import check_file
+from ...media.audio_io import RATE
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from Python 3.11 on

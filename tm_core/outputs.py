@@ -125,6 +125,15 @@ def write_error(field: str, path: Path, error: OSError) -> InputError:
     return InputError(field, path, f"cannot be written ({error.strerror or error})", REMEDY)
 
 
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error came from a disk that is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return True
+        error = error.__cause__
+    return False
+
+
 def write_text(path: Path, text: str, field: str = "out") -> None:
     """A text file, whole or not at all."""
     with Staged(path, field) as part:

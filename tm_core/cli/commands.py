@@ -96,7 +96,7 @@ def animate(
 
 @app.command()
 def batch(
-    manifest: Annotated[Path, typer.Argument(help="CSV with a header, or one JSON object a line: image, audio, out, and options.")],
+    manifest: Annotated[Path, typer.Argument(help="CSV with a header, or JSON: image, audio, out, and options.")],
     out: Annotated[Path, typer.Option(help="Folder of the videos, the ledger and report.json; a later run goes on there.")],
     workers: Annotated[int | None, typer.Option(help="Each loads the model once; left out: one for each core, or GPU.")] = None,
     engine: Annotated[str, typer.Option(help="local: processes here; ray: a Ray cluster, RAY_ADDRESS names it.")] = "local",
@@ -106,10 +106,11 @@ def batch(
     quiet: Annotated[bool, typer.Option("--quiet", help="Say only what failed.")] = False,
 ) -> None:
     """Make every video of MANIFEST; can be stopped or killed at any time, the next run goes on. Exit code 1 if some failed."""
-    from .batch import run_manifest
+    items = inputs.batch_items(manifest, out, weights=model, workers=workers, engine=engine)
+    from .batch import run_items
 
-    summary = run_manifest(
-        manifest, out, workers=workers, engine=engine, retry_failed=retry_failed, weights=model, device=device, quiet=quiet)
+    summary = run_items(
+        items, out, workers=workers, engine=engine, retry_failed=retry_failed, weights=model, device=device, quiet=quiet)
     print_json(summary)
     if summary["failed"]:
         raise typer.Exit(1)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..batch.manifest import Item, read_manifest
+from ..batch.places import check_folder as check_batch_folder
 from ..errors import InputError
 from ..inputs import check_file, check_folder, check_options
 from ..outputs import Named, check_apart, check_output, check_place
@@ -15,6 +17,7 @@ from ..outputs import Named, check_apart, check_output, check_place
 MODEL = "give a .safetensors model, or leave it out for the bundled one"
 PICTURE = "give a picture such as jpg, png or webp"
 SOUND = "give a sound file such as wav, mp3, flac or m4a, or a video with sound"
+ENGINES = ("local", "ray")
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
 
 
@@ -35,6 +38,15 @@ def check_animate(
     check_apart(reads, writes)
     for field, path in writes:
         check_output(path, field)
+
+
+def batch_items(manifest: Path, out: Path, *, weights: Path | None, workers: int | None, engine: str) -> list[Item]:
+    """The items of a manifest; InputError for what `batch` cannot use."""
+    if engine not in ENGINES:
+        raise InputError("--engine", engine, "no such engine", f"choose one of {', '.join(ENGINES)}")
+    check_at_least_one("--workers", workers, "leave it out for as many as make sense here")
+    check_batch_folder(out, "--out")
+    return read_manifest(manifest, out, check_weights(weights, "--model"))
 
 
 def check_weights(weights: Path | None, field: str = "--weights") -> list[Named]:

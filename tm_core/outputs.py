@@ -216,20 +216,25 @@ def check_apart(reads: Collection[Named], writes: Sequence[Named]) -> None:
 def collisions(reads: Collection[Named], writes: Sequence[Named], part: Callable[[Path], Path] = part_of) -> Iterator[tuple[int, str]]:
     """Of each of `writes` that is no file of its own (check_apart) the index, and why; `part`: its name until it is whole."""
     spell = _Spelling()
-    taken = {key: f"is the file that {field} reads" for field, path in reads for key in spell.keys(path)}
-    inside = {up: f"is a folder that {field} reads from" for field, path in reads for up in spell.folders(path)}
+    taken: dict[object, str] = {}
+    inside: dict[str, str] = {}  # folders with files of the job in them
+    for field, path in reads:
+        for key in spell.keys(path):
+            taken.setdefault(key, f"is the file that {field} reads")
+        for up in spell.folders(path):
+            inside.setdefault(up, f"is a folder that {field} reads from")
     for index, (field, path) in enumerate(writes):
         names = {path, part(path)}
         keys = [key for name in names for key in spell.keys(name)]
-        over, up = spell.of(path), spell.folders(path)
+        above = spell.folders(path)
         rule = next((taken[key] for key in keys if key in taken), None)
-        rule = rule or inside.get(over) or next((taken[folder] for folder in up if folder in taken), None)
+        rule = rule or inside.get(spell.of(path)) or next((taken[up] for up in above if up in taken), None)
         if rule is not None:
             yield index, rule
         for key in keys:
             taken.setdefault(key, f"is the file that {field} writes")
-        for folder in up:
-            inside.setdefault(folder, f"is a folder that {field} writes into")
+        for up in above:
+            inside.setdefault(up, f"is a folder that {field} writes into")
 
 
 class _Spelling:

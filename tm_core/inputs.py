@@ -49,6 +49,22 @@ def _stat(field: str, path: Path) -> os.stat_result | None:
         raise InputError(field, path, f"cannot be opened ({getattr(error, 'strerror', None) or error})", "check the path") from error
 
 
+def decoded(field: str, name: object, data: bytes) -> str:
+    """The text of a file in UTF-8 or UTF-16, lines ended by newlines; InputError names the line that is neither."""
+    encoding = "utf-8-sig"
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encoding = "utf-16"
+    elif b"\0" in data[:2]:
+        encoding = "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        said = data.splitlines()[line - 1][:40].decode("ascii", "replace").replace("\ufffd", "?")
+        raise InputError(field, name, f"line {line} ({said}) is no UTF-8 text", "save it as UTF-8 (a table: as CSV UTF-8)") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def check_steps(steps: int | None) -> None:
     """InputError for a number of denoising steps that is none."""
     if steps is not None and not 1 <= steps <= MAX_STEPS:

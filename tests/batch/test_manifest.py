@@ -191,7 +191,7 @@ def test_what_is_not_understood_is_refused_with_its_line(files: Path, text: str,
 def test_letters_of_another_code_page_are_refused_with_their_line(files: Path) -> None:
     path = files / "jobs.csv"
     path.write_bytes("image,audio,out\nface.jpg,voice.wav,a.mp4\nface.jpg,voice.wav,M\u00fcller.mp4\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"line 3 .*is no UTF-8 text; save it as CSV UTF-8"):
+    with pytest.raises(InputError, match=r"line 3 .*is no UTF-8 text; save it as UTF-8 .a table: as CSV UTF-8"):
         read_manifest(path, files / "out")
 
 

@@ -16,10 +16,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from ..errors import InputError
-from ..inputs import check_file, check_options
+from ..inputs import check_file, check_options, decoded
 from ..outputs import Named
 from .places import STAGING, misplaced
-from .rows import Row, Rows, decoded
+from .rows import Row, Rows
 
 NEEDED = ("image", "audio", "out")
 FILES = ("image", "audio", "mask")
@@ -109,7 +109,7 @@ def read_manifest(path: Path, out: Path, also_read: Sequence[Named] = ()) -> lis
     except OSError as error:
         raise InputError("manifest", path, f"cannot be read ({error.strerror})", "check the file") from error
     folder = path.resolve().parent
-    return parse_manifest(decoded(data, str(path)), lambda name: folder / name, out, str(path), [("manifest", path), *also_read])
+    return parse_manifest(decoded("manifest", path, data), lambda name: folder / name, out, str(path), [("manifest", path), *also_read])
 
 
 def parse_manifest(text: str, locate: Locate, out: Path, name: str = "manifest", also_read: Sequence[Named] = ()) -> list[Item]:

@@ -14,8 +14,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..errors import InputError
-
 Row = Mapping[str, Any]  # the cells that are not empty, text without spaces round it
 Pairs = list[tuple[str, Any]]
 DELIMITERS = ",;\t"
@@ -29,22 +27,6 @@ _DECODER = json.JSONDecoder(object_pairs_hook=lambda pairs: _Object(pairs))
 
 class _Object(Pairs):
     """A JSON object, its repeated names included."""
-
-
-def decoded(data: bytes, name: str) -> str:
-    """The text of a file in UTF-8 or UTF-16, lines ended by newlines; InputError names the line that is neither."""
-    encoding = "utf-8-sig"
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        encoding = "utf-16"
-    elif b"\0" in data[:2]:
-        encoding = "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        said = data[error.start - min(error.start, 20) : error.start + 20].splitlines()[0].decode("ascii", "replace")
-        raise InputError("manifest", name, f"line {line} ({said}) is no UTF-8 text", "save it as CSV UTF-8") from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 class Rows:

@@ -20,6 +20,7 @@ from typing import IO
 from .errors import InputError
 
 PART = ".tm.part"
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # of videos that are written, by suffix
 REMEDY = "choose a folder that exists and that you may write to"
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 APART = "nothing was done; give it a name of its own"

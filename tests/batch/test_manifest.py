@@ -134,7 +134,8 @@ def test_spreadsheet_may_name_its_separator(files: Path) -> None:
     assert [(i.line, i.out) for i in items("sep=;\nimage;audio;out\nface.jpg;voice.wav;a,b.mp4\n", files)] == [(3, "a,b.mp4")]
 
 
-ROWS = [{"image": "face.jpg", "audio": "voice.wav", "out": "a.mp4"}, {"Image": "face.jpg", "audio": " voice.wav", "OUT": "b.mp4", "seed": 7.0}]
+ROWS = [
+    {"image": "face.jpg", "audio": "voice.wav", "out": "a.mp4"}, {"Image": "face.jpg", "audio": " voice.wav", "OUT": "b.mp4", "seed": 7.0}]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,8 @@ ROW = "face.jpg,voice.wav,a.mp4,"
     [
         (HEAD + ROW + "1.5", 2, "seed: 1.5: is no whole number"), (HEAD + ROW + "1.000", 2, "seed: 1.000: is no whole number"),
         (HEAD + ROW + "1e3", 2, "is no whole number"), (HEAD + ROW + "9" * 5000, 2, "is no whole number"),
-        (HEAD + ROW + ",maybe", 2, "paste_back: maybe: is neither yes nor no"), (HEAD + ROW + ",,frame", 2, "framing: frame: is no framing"),
+        (HEAD + ROW + ",maybe", 2, "paste_back: maybe: is neither yes nor no"),
+        (HEAD + ROW + ",,frame", 2, "framing: frame: is no framing"),
         (HEAD + ROW + ",yes,face", 2, "paste_back says yes"), (HEAD + ROW + ",,,some", 2, "face: some: is no whole number, nor all"),
         (HEAD + ROW + ",,,all", 2, "face: all: all faces are animated in their picture"), (HEAD + ROW + ",,,,-1", 2, "track: -1"),
         (HEAD + ROW + ",,,,one", 2, "track: one: is no whole number"),
@@ -219,16 +221,18 @@ def test_options_that_came_later_make_finished_videos_again_only_where_they_are_
     ("outs", "line", "words"),
     [
         (["x.mp4", "in/clip.mp4"], 3, "is the file that line 2 reads"), (["x.mp4", "IN/Clip.mp4"], 3, "is the file that line 2 reads"),
-        (["x.mp4", "./y/../in/clip.mp4"], 3, "is the file that line 2 reads"), (["x.mp4", "link/clip.mp4"], 3, "is the file that line 2 reads"),
+        (["x.mp4", "./y/../in/clip.mp4"], 3, "is the file that line 2 reads"),
+        (["x.mp4", "link/clip.mp4"], 3, "is the file that line 2 reads"),
         (["soft.mp4", "x.mp4"], 2, "is the file that line 2 reads"), (["hard.mp4", "x.mp4"], 2, "is the file that line 2 reads"),
-        (["d.mp4", "d.mp4/x.mp4"], 3, "is the file that line 2 writes"), (["d.mp4/x.mp4", "D.mp4"], 3, "is a folder that line 2 writes into"),
+        (["d.mp4", "d.mp4/x.mp4"], 3, "is the file that line 2 writes"),
+        (["d.mp4/x.mp4", "D.mp4"], 3, "is a folder that line 2 writes into"),
         (["x.mp4", "X.mp4"], 3, "is the file that line 2 writes"), (["jobs.mp4", "x.mp4"], 2, "is the file that manifest reads"),
         (["ledger.jsonl/x.mp4", "y.mp4"], 2, "is the file that the batch writes"), ([".Batch/x.mp4", "y.mp4"], 2, "unfinished"),
         (["report.json/x.mp4", "y.mp4"], 2, "is the file that the batch writes"), (["x.mp4", "n" * 252 + ".mp4"], 3, "too long"),
         (["x.mp4", "\u00e4" * 126 + ".mp4"], 3, "too long"), (["x.mp4", "ab/" * 1400 + "x.mp4"], 3, "too long"),
     ],
-    ids=["audio of another line", "capitals", "dots", "linked folder", "link", "hard link", "folder after file", "file after folder", "twice",
-         "manifest", "ledger", "staging", "report", "long name", "long name in bytes", "long path"])
+    ids=["audio of a line", "capitals", "dots", "linked folder", "link", "hard link", "folder after file", "file after folder",
+         "twice", "manifest", "ledger", "staging", "report", "long name", "long name in bytes", "long path"])
 def test_video_is_written_over_nothing(files: Path, outs: list[str], line: int, words: str) -> None:
     (files / "in").mkdir()
     clip = files / "in" / "clip.mp4"

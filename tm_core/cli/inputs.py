@@ -12,7 +12,7 @@ from ..batch.manifest import Item, read_manifest
 from ..batch.places import check_folder as check_batch_folder
 from ..errors import InputError
 from ..inputs import check_file, check_folder, check_options
-from ..outputs import Named, check_apart, check_output, check_place
+from ..outputs import FORMATS, Named, check_apart, check_output, check_place
 
 MODEL = "give a .safetensors model, or leave it out for the bundled one"
 PICTURE = "give a picture such as jpg, png or webp"
@@ -23,10 +23,10 @@ VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".m
 
 def check_animate(
     *, image: Path, audio: Path, mask: Path | None, weights: Path | None, out: Path, report: Path | None, seed: int, steps: int | None,
-    speaking: str, queue_depth: int, face: int | None,
+    speaking: str, queue_depth: int, face: int | None, track: int | None,
 ) -> None:
     """InputError for what `animate` cannot use."""
-    check_options(seed=seed, steps=steps, speaking=speaking, queue_depth=queue_depth, face=face)
+    check_options(seed=seed, steps=steps, speaking=speaking, queue_depth=queue_depth, face=face, track=track)
     reads: list[Named] = [("--image", image), ("--audio", audio)]
     check_file("--image", image, PICTURE)
     check_file("--audio", audio, SOUND)
@@ -36,8 +36,9 @@ def check_animate(
     reads += check_weights(weights)
     writes = [("--out", out), *([] if report is None else [("--report", report)])]
     check_apart(reads, writes)
-    for field, path in writes:
-        check_output(path, field)
+    check_output(out, "--out", tuple(FORMATS))
+    if report is not None:
+        check_output(report, "--report")
 
 
 def batch_items(manifest: Path, out: Path, *, weights: Path | None, workers: int | None, engine: str) -> list[Item]:

@@ -136,7 +136,8 @@ def test_rttm_reads_alike_however_it_is_written(seed: int, tmp_path: Path) -> No
     lines = [rng.choice(["# words", ";; words", "", "LEXEME talk 1 0 1 word lex ann"]) for _ in range(3)]
     for start, name in expected:
         gap = rng.choice([" ", "\t", "   "])
-        lines.append(rng.choice(["", " "]) + gap.join(["SPEAKER", "talk", "1", f"{start:.3f}", "0.500", "<NA>", "<NA>", name, "<NA>", "<NA>"]))
+        cells = ["SPEAKER", "talk", "1", f"{start:.3f}", "0.500", "<NA>", "<NA>", name, "<NA>", "<NA>"]
+        lines.append(rng.choice(["", " "]) + gap.join(cells))
     text = rng.choice(["\n", "\r\n", "\r"]).join(lines)
     path = tmp_path / "talk.rttm"
     path.write_bytes(text.encode(rng.choice(["utf-8", "utf-8-sig", "utf-16"])))

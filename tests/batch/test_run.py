@@ -297,8 +297,9 @@ def test_full_disk_ends_the_run_and_the_next_goes_on(items: list[Item], weights:
 
 
 def test_disk_that_takes_no_large_file_ends_the_run(manifest: Path, environment: Environment) -> None:
-    code = "import resource, sys, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); sys.argv = sys.argv[1:]\nrunpy.run_module("
-    code += "'tm_core.cli', run_name='__main__')"
+    code = (
+        "import resource, sys, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); sys.argv = sys.argv[1:]\n"
+        "runpy.run_module('tm_core.cli', run_name='__main__')")
     command = [sys.executable, "-c", code, "tm", "batch", str(manifest), "--workers", "1", "--out", "out"]
     done = subprocess.run(command, cwd=manifest.parent, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 2 and "the disk is full" in done.stderr and "Traceback" not in done.stderr, done.stderr

@@ -116,5 +116,5 @@ def test_good_inputs_pass(folder: Path) -> None:
 
 
 def test_table_is_written_over_no_video_of_its_folder(folder: Path) -> None:
-    with pytest.raises(InputError, match="--csv: .*clip.mp4: is the file that video reads"):
+    with pytest.raises(InputError, match=r"--csv: .*clip\.mp4: is the file that video reads"):
         check_score(folder, [], folder / "clip.mp4", None)

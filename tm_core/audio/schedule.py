@@ -3,8 +3,8 @@
 A timeline is `0.0-2.5 A, 2.5-4 B`: entries end at a comma, a semicolon or a line; several names are joined by `+`; an open
 end (`4- B`) lasts as long as the sound; times are seconds (an s may follow) or m:ss; gaps and overlaps are allowed. Also read:
 `[0-2.5] A`, `0-2.5: A`, `A: 0-2.5, 3-4`, `-->` for the dash. Refused rather than guessed: a comma in a number, two entries
-without a comma between them. A diarisation is RTTM (NIST, Rich Transcription 2009): its SPEAKER lines. Non-goals: finding out who speaks in one sound (diarise it before),
-speech of separate tracks (silence.py: each speaks when its own sound does).
+without a comma between them. A diarisation is RTTM (NIST, Rich Transcription 2009): its SPEAKER lines. Non-goals: finding out who
+speaks in one sound (diarise it before), speech of separate tracks (silence.py: each speaks when its own sound does).
 
 Shapes: F latents; a span is (start, end) in seconds, end exclusive, inf where it is open.
 """

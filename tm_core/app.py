@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -35,10 +35,13 @@ from .face.found import FoundFaces, shared_mesh
 from .face.mask import DEFAULT_FEATHER, crop_mask, face_mask, moved_mask, token_mask
 from .face.mesh import FaceMesh
 from .face.portrait import Portrait, cut_portrait, frame_picture, prepare_portrait
+from .inputs import MAX_SEED as MAX_SEED
+from .inputs import SpeakingMode as SpeakingMode
+from .inputs import check_options as check_options
 from .media.audio_io import LongWaveform, Waveform, open_audio
 from .media.image_io import open_image
 from .media.sound_reader import SoundSource, SoundTrack
-from .settings import Choices, check_steps, settings
+from .settings import Choices, settings
 from .streaming.cancel import CancelToken
 from .streaming.clips import ClipSampler
 from .streaming.compressed import CompressedSampler
@@ -53,8 +56,6 @@ from .weights.loading import TalkingModel
 
 log = logging.getLogger(__name__)
 
-SpeakingMode = Literal["auto", "speaking", "listening"]
-MAX_SEED = 2**63 - 1
 WAN_LATENTS = 21  # that Wan was trained on at a time: what its picture of a still beginning covers
 
 
@@ -168,17 +169,6 @@ class Prompt:
     text: Tensor | None = None
     negative: Tensor | None = None
     image: Tensor | None = None
-
-
-def check_options(*, seed: int = 0, steps: int | None = None, speaking: str = "auto", queue_depth: int = 2) -> None:
-    """InputError for options out of range: all that can be said before a model or a file is opened."""
-    if not 0 <= seed <= MAX_SEED:
-        raise InputError("seed", seed, "must be a whole number from 0 to 2^63 - 1", "use 0")
-    check_steps(steps)
-    if speaking not in get_args(SpeakingMode):
-        raise InputError("speaking", speaking, "unknown mode", f"choose one of {', '.join(get_args(SpeakingMode))}")
-    if queue_depth < 1:
-        raise InputError("queue_depth", queue_depth, "at least one chunk must fit", "use 2")
 
 
 def timeline_of(config: ModelConfig, sampler: SamplerConfig | None = None) -> Timeline:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import InputError
 from .manifest import Item, ManifestError, Options, Problem
+from .places import misplaced
 
 PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 SOUNDS = frozenset({
@@ -19,10 +20,11 @@ def pictures_in(folder: Path) -> list[Path]:
     return list(_by_stem(folder, PICTURES, "portraits", "pictures").values())
 
 
-def pair_up(portraits: Sequence[Path], sounds: Path, options: Mapping[str, Any]) -> list[Item]:
+def pair_up(portraits: Sequence[Path], sounds: Path, options: Mapping[str, Any], out: Path) -> list[Item]:
     """An item for each portrait, named after it; `sounds` is one file for all, or a folder with one of the same name for each.
 
-    ManifestError names every portrait without a sound and every sound without a portrait; its lines count the portraits.
+    ManifestError names every portrait without a sound, every sound without a portrait, and every file that a video in `out` would
+    be written over; its lines count the portraits.
     """
     voices = _by_stem(sounds, SOUNDS, "sounds", "sounds") if sounds.is_dir() else {p.stem.casefold(): sounds for p in portraits}
     stems = {p.stem.casefold() for p in portraits}
@@ -35,8 +37,13 @@ def pair_up(portraits: Sequence[Path], sounds: Path, options: Mapping[str, Any])
     if problems:
         raise ManifestError("portraits", problems)
     chosen = Options(**options)
-    return [
+    items = [
         Item(line=n, image=p, audio=voices[p.stem.casefold()], out=f"{p.stem}.mp4", options=chosen) for n, p in enumerate(portraits, 1)]
+    reads = [(item.line, path) for item in items for path in item.files.values()]
+    problems = [Problem(line=line, text=text) for line, text in misplaced(reads, [(i.line, i.out) for i in items], out)]
+    if problems:
+        raise ManifestError("portraits", problems)
+    return items
 
 
 def _by_stem(folder: Path, suffixes: frozenset[str], field: str, what: str) -> dict[str, Path]:

@@ -19,14 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..outputs import Staged, check_output, write_error
+from ..outputs import FORMATS, Staged, check_output, write_error
 from .audio_io import Waveform
 from .sound_reader import SoundReader, SoundSource
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from Python 3.11 on
 
-FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 AAC_RATES = frozenset({48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000})  # that every player plays
 AAC_RATE = 48000  # for all others
 LOUDEST = 4.0  # of full scale: far above it an encoder makes noise of a whole frame

@@ -97,17 +97,19 @@ class ComposedStream:
             for index in range(self._meta.num_chunks):
                 span = timeline.frames_of_chunk(index)
                 kept = range(span.start, min(span.stop, self._meta.num_frames))
-                frames = np.stack([self._paint(readers, Fraction(number) / fps) for number in kept])
+                frames = np.empty((len(kept), *self._canvas.shape), np.uint8)
+                for frame, number in zip(frames, kept, strict=True):
+                    self._paint(frame, readers, Fraction(number) / fps)
                 if metrics is not None:
                     metrics.work_of(reader.metrics for reader, _ in readers)
                     metrics.frames_out(len(frames))
                 yield FrameChunk(index=index, frames=frames, pts=span.start, time_base=1 / fps)
+                del frames  # a chunk of a large picture has hundreds of megabytes: the sink alone holds it
 
-    def _paint(self, readers: Sequence[tuple[_Reader, _Place]], time_s: Fraction) -> np.ndarray:
-        canvas: np.ndarray = self._canvas.copy()
+    def _paint(self, frame: np.ndarray, readers: Sequence[tuple[_Reader, _Place]], time_s: Fraction) -> None:
+        frame[:] = self._canvas
         for reader, place in readers:
-            place.paint(canvas, reader.frame_at(time_s))
-        return canvas
+            place.paint(frame, reader.frame_at(time_s))
 
 
 class _Reader:

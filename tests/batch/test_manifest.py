@@ -111,3 +111,11 @@ def test_portraits_are_paired_with_sounds_by_name(files: Path) -> None:
     (faces / "anna.png").write_bytes(b"x")
     with pytest.raises(InputError, match="one video"):
         pictures_in(faces)
+
+
+def test_every_picture_of_a_folder_is_a_portrait_even_one_only_some_machines_read(tmp_path: Path) -> None:
+    """An avif or a heic that cannot be read is told as an item's error; left out silently, nobody would miss it."""
+    names = ["a.PNG", "b.avif", "c.heic", "d.jfif", "e.jxl", "f.webp"]
+    for name in [*names, "notes.txt", ".hidden.png"]:
+        (tmp_path / name).write_bytes(b"x")
+    assert [p.name for p in pictures_in(tmp_path)] == names

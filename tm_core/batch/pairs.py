@@ -9,9 +9,12 @@ from typing import Any
 from ..errors import InputError
 from .manifest import Item, ManifestError, Options, Problem
 
-PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-SOUNDS = frozenset({
-    ".aac", ".aif", ".aiff", ".flac", ".m4a", ".mka", ".mkv", ".mov", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav", ".webm"})
+# usual ones first: they are what an error suggests. A heic is no less a portrait where it cannot be read: its own error says so
+PICTURES = (
+    ".png", ".jpg", ".webp", ".bmp", ".tif", ".gif", ".jpeg", ".jpe", ".jfif", ".tiff", ".avif", ".apng", ".jp2", ".tga", ".heic", ".heif",
+    ".jxl")
+SOUNDS = (
+    ".wav", ".mp3", ".flac", ".m4a", ".ogg", ".mp4", ".aac", ".aif", ".aiff", ".mka", ".mkv", ".mov", ".oga", ".opus", ".webm")
 
 
 def pictures_in(folder: Path) -> list[Path]:
@@ -39,7 +42,7 @@ def pair_up(portraits: Sequence[Path], sounds: Path, options: Mapping[str, Any])
         Item(line=n, image=p, audio=voices[p.stem.casefold()], out=f"{p.stem}.mp4", options=chosen) for n, p in enumerate(portraits, 1)]
 
 
-def _by_stem(folder: Path, suffixes: frozenset[str], field: str, what: str) -> dict[str, Path]:
+def _by_stem(folder: Path, suffixes: Sequence[str], field: str, what: str) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(field, folder, "is no folder", "name a folder that is there")
     found: dict[str, Path] = {}
@@ -48,5 +51,5 @@ def _by_stem(folder: Path, suffixes: frozenset[str], field: str, what: str) -> d
         if first != path:
             raise InputError(field, path.name, f"has the name of {first.name}, and both would become one video", "rename one of them")
     if not found:
-        raise InputError(field, folder, f"no {what} in it", f"give a folder with files such as {', '.join(sorted(suffixes)[:6])}")
+        raise InputError(field, folder, f"no {what} in it", f"give a folder with files such as {', '.join(suffixes[:6])}")
     return found

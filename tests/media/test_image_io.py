@@ -203,11 +203,11 @@ def test_damaged_bytes_give_a_picture_or_one_sentence(tmp_path: Path, name: str)
     whole = save(tmp_path / name, Image.fromarray(rng.integers(0, 255, (24, 32, 3), dtype=np.uint8))).read_bytes()
     for _ in range(60):
         data = bytearray(whole[: rng.integers(1, len(whole)) if rng.random() < 0.3 else None])
-        for at in rng.integers(0, min(len(data), 200), 5):
+        for at in rng.integers(0, min(len(data), 200), rng.integers(1, 4)):
             data[at] = rng.integers(256)
         (tmp_path / name).write_bytes(data)
         said = sentence(tmp_path / name)
-        assert not said or (said.startswith("image: ") and said.count("image: ") == 1 and "\n" not in said)
+        assert not said or (said.startswith("image: ") and said.count("; ") == 1 and "\n" not in said)
 
 
 def test_animation_gives_its_first_frame(tmp_path: Path) -> None:

@@ -11,13 +11,12 @@ import struct
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError
 from .audio_io import check_file
@@ -176,13 +175,4 @@ def _plain(part: Image.Image, white: float) -> Image.Image:
     if part.mode.startswith(("I", "F")):
         levels = np.nan_to_num(np.asarray(part, np.float32), nan=0.0, posinf=white, neginf=0.0)
         return Image.fromarray(np.rint(levels * (255 / white)).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if part.mode == "LAB":
-        made = ImageCms.applyTransform(part, _lab_to_rgb())
-        assert made is not None
-        return made
     return part.convert("RGBA" if part.mode in ("RGBA", "LA", "PA") or "transparency" in part.info else "RGB")
-
-
-@lru_cache(maxsize=1)
-def _lab_to_rgb() -> ImageCms.ImageCmsTransform:
-    return ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")

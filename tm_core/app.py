@@ -30,7 +30,7 @@ from .audio.silence import RULE, Levels, SpeakingStream, StretchedSpeaking, chec
 from .audio.windows import MelFeatures
 from .config import ModelConfig, SamplerConfig
 from .errors import InputError
-from .face.blinks import Blinks
+from .face.blinks import Blinks, eyes_covered
 from .face.found import FoundFaces, shared_mesh
 from .face.mask import DEFAULT_FEATHER, crop_mask, face_mask, moved_mask, token_mask
 from .face.mesh import FaceMesh
@@ -39,7 +39,7 @@ from .inputs import MAX_SEED as MAX_SEED
 from .inputs import SpeakingMode as SpeakingMode
 from .inputs import check_options as check_options
 from .media.audio_io import LongWaveform, Waveform, open_audio
-from .media.image_io import open_image
+from .media.image_io import open_image, open_mask
 from .media.sound_reader import SoundSource, SoundTrack
 from .settings import Choices, settings
 from .streaming.cancel import CancelToken
@@ -420,12 +420,19 @@ def sample_stream(model: TalkingModel, built: BuiltScene, *, seed: int = 0) -> L
     sampler = sampler_of(model, cfg)
     decoder = DecoderInput(
         vae=model.vae, reference=built.image, colour_correction=cfg.colour_correction,
-        finish=None if built.face is None else Blinks(mesh=face_mesh(), fps=built.meta.fps, seed=seed, hint=built.face))
+        finish=_blinks(built, seed))
     if isinstance(sampler, ClipSampler):
         decoder = replace(decoder, motion_frames=sampler.motion_frames, shared=sampler.decoded)
     reserve = cache_size(dit.cfg, cfg, model.config.width, model.config.height, dit.compute_dtype).total
     ready: Callable[[StreamingVAE], None] = partial(_ready, model, reserve)
     return LatentStream(_SamplerSource(sampler=sampler, scene=built.scene, seed=seed), built.meta, decoder, ready)
+
+
+def _blinks(built: BuiltScene, seed: int) -> Blinks | None:
+    """Of one face whose eyes can be seen: decided once, so that no lid flickers."""
+    if built.face is None or eyes_covered(built.image.permute(1, 2, 0).mul(255).cpu().numpy(), built.face):
+        return None
+    return Blinks(mesh=face_mesh(), fps=built.meta.fps, seed=seed, hint=built.face)
 
 
 def _ready(model: TalkingModel, reserve: int, autoencoder: StreamingVAE) -> None:
@@ -481,15 +488,6 @@ def parse_device(field: str, name: str) -> torch.device:
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """A mask image as (H, W) in 0..1, white is what the voice may move; InputError for what is no picture."""
-    try:
-        picture = open_image(path)
-    except InputError as error:
-        raise InputError("mask", error.value, error.rule, error.remedy) from error
-    return np.asarray(picture.mean(axis=2) / 255.0, np.float32)
-
-
 def animate(
     image: Path, audio: Path, *, model: TalkingModel, seed: int = 0, steps: int | None = None, face_index: int | None = None,
     mask: Path | None = None, speaking: SpeakingMode = "auto", decode_device: str | None = None, queue_depth: int = 2,
@@ -504,7 +502,7 @@ def animate(
     check_options(seed=seed, steps=steps, speaking=speaking, queue_depth=queue_depth)
     source = audio if track is None else SoundTrack(path=audio, track=track)
     sound, picture = open_audio(source), open_image(image)
-    region = None if mask is None else read_mask(mask)
+    region = None if mask is None else open_mask(mask)
     subject = prepare_subject(picture, model.config, face_index=face_index, mask=region)
     voice = encode_audio(sound, model.config, source, None if hear is None else hear(sound))
     chosen = choices or Choices()

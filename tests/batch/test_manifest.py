@@ -295,3 +295,11 @@ def test_portraits_in_the_folder_of_the_videos(files: Path) -> None:
     with pytest.raises(ManifestError, match=r"line 1: out: face.mp4: is the file that line 1 reads"):
         pair_up([files / "face.jpg"], files / "face.mp4", {}, files)
     assert [i.out for i in pair_up([files / "face.jpg"], files / "voice.wav", {}, files)] == ["face.mp4"]
+
+
+def test_every_picture_of_a_folder_is_a_portrait_even_one_only_some_machines_read(tmp_path: Path) -> None:
+    """An avif or a heic that cannot be read is told as an item's error; left out silently, nobody would miss it."""
+    names = ["a.PNG", "b.avif", "c.heic", "d.jfif", "e.jxl", "f.webp"]
+    for name in [*names, "notes.txt", ".hidden.png"]:
+        (tmp_path / name).write_bytes(b"x")
+    assert [p.name for p in pictures_in(tmp_path)] == names

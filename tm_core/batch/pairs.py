@@ -10,9 +10,12 @@ from ..errors import InputError
 from .manifest import Item, ManifestError, Options, Problem
 from .places import misplaced
 
-PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-SOUNDS = frozenset({
-    ".aac", ".aif", ".aiff", ".flac", ".m4a", ".mka", ".mkv", ".mov", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav", ".webm"})
+# usual ones first: they are what an error suggests. A heic is no less a portrait where it cannot be read: its own error says so
+PICTURES = (
+    ".png", ".jpg", ".webp", ".bmp", ".tif", ".gif", ".jpeg", ".jpe", ".jfif", ".tiff", ".avif", ".apng", ".jp2", ".tga", ".heic", ".heif",
+    ".jxl")
+SOUNDS = (
+    ".wav", ".mp3", ".flac", ".m4a", ".ogg", ".mp4", ".aac", ".aif", ".aiff", ".mka", ".mkv", ".mov", ".oga", ".opus", ".webm")
 
 
 def pictures_in(folder: Path) -> list[Path]:
@@ -46,7 +49,7 @@ def pair_up(portraits: Sequence[Path], sounds: Path, options: Mapping[str, Any],
     return items
 
 
-def _by_stem(folder: Path, suffixes: frozenset[str], field: str, what: str) -> dict[str, Path]:
+def _by_stem(folder: Path, suffixes: Sequence[str], field: str, what: str) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(field, folder, "is no folder", "name a folder that is there")
     found: dict[str, Path] = {}
@@ -55,5 +58,5 @@ def _by_stem(folder: Path, suffixes: frozenset[str], field: str, what: str) -> d
         if first != path:
             raise InputError(field, path.name, f"has the name of {first.name}, and both would become one video", "rename one of them")
     if not found:
-        raise InputError(field, folder, f"no {what} in it", f"give a folder with files such as {', '.join(sorted(suffixes)[:6])}")
+        raise InputError(field, folder, f"no {what} in it", f"give a folder with files such as {', '.join(suffixes[:6])}")
     return found

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from .. import app, scenes
-from ..media.video_io import VideoWriter
+from ..media.video_io import VideoWriter, written_size
 from ..outputs import write_text
 from ..streaming.compose import Frames
 from ..streaming.metrics import StreamMetrics
@@ -90,6 +90,7 @@ def write_video(frames: Frames, out: Path, metrics: StreamMetrics, *, quiet: boo
         for chunk in chunks:
             writer.write(chunk.frames)
             advance(len(chunk.frames))
+            del chunk  # before the next one is made
 
 
 @contextmanager
@@ -129,8 +130,9 @@ class _Lines:
 def make_report(job: Job, model: TalkingModel, frames: Frames, metrics: StreamMetrics) -> dict[str, Any]:
     """The numbers of a finished job (design section 8)."""
     meta = frames.meta
+    width, height = written_size(meta.width, meta.height)
     return {
-        "out": str(job.out), "model": model.config.name, "width": meta.width, "height": meta.height, "fps": float(meta.fps),
+        "out": str(job.out), "model": model.config.name, "width": width, "height": height, "fps": float(meta.fps),
         **metrics.report(), "audio_s": round(meta.audio_s, 3), "seed": job.seed,
     }
 

@@ -68,7 +68,9 @@ def animate(
     device: Device = "auto",
     decode_device: Annotated[str | None, typer.Option(help="Where frames are decoded; as --device if left out.")] = None,
     face: Annotated[int | None, typer.Option(help="Which face, counted from the left from 0, if there are several.")] = None,
-    mask: Annotated[Path | None, typer.Option(help="A picture, white where the voice may move the portrait.")] = None,
+    mask: Annotated[Path | None, typer.Option(
+        help="A picture, white where the voice may move the portrait. On a transparent layer any paint marks; in an opaque picture with "
+        "transparent holes the holes do.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps a chunk; the model's own number if left out.")] = None,
     speaking: Annotated[str, typer.Option(help="auto, speaking or listening.")] = "auto",
     queue_depth: Annotated[int, typer.Option(help="Chunks that may wait between the workers.")] = 2,

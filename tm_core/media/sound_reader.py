@@ -189,9 +189,12 @@ class SoundReader:
         for packet in container.demux(stream):
             total += packet.duration or 0
             end = max(end, (packet.pts or 0) + (packet.duration or 0))
-        start = stream.start_time or 0
-        ticks = total if container.format.name in BARE else max(total, end - start)
-        return float(ticks * stream.time_base) if ticks and stream.time_base else None
+        ticks = total if container.format.name in BARE else max(total, end - (stream.start_time or 0))
+        if not ticks or not stream.time_base:
+            return None
+        counted, told = float(ticks * stream.time_base), float((stream.duration or 0) * stream.time_base)
+        padding = 3 * (stream.codec_context.frame_size or 0) / self._own_rate  # of an encoder, which a header may know
+        return told if 0 <= counted - told <= padding else counted
 
     def _told(self) -> tuple[int | None, int]:
         """Samples the container says there are, None where its word is not exact; samples of padding that may follow."""

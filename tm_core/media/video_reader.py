@@ -155,8 +155,10 @@ def steady_rate(stream: Any) -> Fraction:
     average, base = (Fraction(rate) if rate and SLOWEST <= rate <= FASTEST else None for rate in (stream.average_rate, stream.base_rate))
     if average is None:
         return base or Fraction(25)
-    if base is not None and (abs(base / average - 1) < 0.01 or base <= max(USUAL)):
-        return average if abs(base / average - 1) < 0.01 else base
+    if base is not None and abs(base / average - 1) < 0.01:
+        return base if base.denominator in (1, 1001) else average  # an average of stamps in whole milliseconds is a little off
+    if base is not None and base <= max(USUAL):
+        return base
     return next((Fraction(usual) for usual in USUAL if usual >= average * Fraction(99, 100)), average)
 
 

@@ -1,12 +1,15 @@
-"""Memory: of a 10-minute stream that is saved, of both ways of sampling, of a cache before it is there, of loading.
+"""Memory: of a 10-minute stream that is saved, of an hour of sound, of both ways of sampling, of a cache before it is there, of loading.
 
-`--part` chooses among stream, modes, cache and loading. `--seconds` shortens the streams; of less than two minutes the
+`--part` chooses among stream, sound, modes, cache and loading. `--seconds` shortens the streams; of less than two minutes the
 first half is the first minute. `--gb` is the size of the checkpoint that is written to be loaded (TM_BENCH_GB, else 3).
 """
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -39,6 +42,7 @@ def run(
     """The figures of every part, or of those chosen; InputError for a part that is not one."""
     parts: dict[str, Callable[[], list[Result]]] = {
         "stream": lambda: stream_rows(load(weights, device), seconds or SECONDS),
+        "sound": lambda: sound_rows(min(seconds or SOUND_SECONDS, SOUND_SECONDS)),
         "modes": lambda: mode_rows(load(weights, "cpu"), seconds or MODE_SECONDS),
         "cache": cache_rows,
         "loading": lambda: loading_rows(gb or float(os.environ.get("TM_BENCH_GB", LOADED_GB)))}
@@ -71,6 +75,48 @@ def stream_rows(model: TalkingModel, total: float) -> list[Result]:
         result("peak RSS", peak, "MB"),
         _growth("growth after the first minute", peak - first),
     ]
+
+
+SOUND_SECONDS, HOUR_S, MINUTE_S = 60.0, 3600.0, 60.0
+MAX_MORE_MB, MAX_LATER_S = 100.0, 0.3
+HEARD = """
+import json, resource, sys, time
+from pathlib import Path
+from benchmarks._common import demo_portrait, load
+from tm_core import app
+model, video_s, first = load(None, "cpu"), float(sys.argv[2]), []
+for attempt in range(3):
+    started = time.monotonic()
+    chunks = app.animate(demo_portrait(), Path(sys.argv[1]), model=model).chunks()
+    next(chunks)
+    first.append(time.monotonic() - started)
+    if attempt < 2:
+        chunks.close()
+for chunk in chunks:
+    if chunk.pts * chunk.time_base >= video_s:
+        break
+chunks.close()
+print(json.dumps([min(first), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+"""
+
+
+def sound_rows(seconds: float) -> list[Result]:
+    """An hour of sound against a minute of it, each in a process of its own that shows the first `seconds`: time, peak memory."""
+    found: dict[float, tuple[float, float]] = {}
+    with tempfile.TemporaryDirectory(prefix="tm-bench-") as folder:
+        for length in (MINUTE_S, HOUR_S):
+            say(f"{length:g} s of sound, the first {seconds:g} s shown")
+            path = write_wav(Path(folder) / f"{length:g}.wav", speech_of(length))
+            ran = subprocess.run(
+                [sys.executable, "-c", HEARD, str(path), str(seconds)], cwd=ROOT, capture_output=True, text=True, check=True,
+                env={**os.environ, "PYTHONPATH": str(ROOT)})
+            found[length] = tuple(json.loads(ran.stdout.splitlines()[-1]))
+            path.unlink()
+    (soon, little), (late, much) = found[MINUTE_S], found[HOUR_S]
+    return [
+        result("a minute of sound: first frame, peak RSS", f"{soon:.2f} s, {little:.0f} MB", ""),
+        result("an hour of sound: first frame later by", late - soon, "s", f"<= {MAX_LATER_S:g}", late - soon <= MAX_LATER_S),
+        result("an hour of sound: more peak RSS", much - little, "MB", f"<= {MAX_MORE_MB:g}", much - little <= MAX_MORE_MB)]
 
 
 def grown(shown: Iterable[float], total: float) -> tuple[float, float, float]:

@@ -12,8 +12,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
-from .sound_reader import RATE, REMEDY, SoundReader, SoundSource, SoundTrack, louder_of_cancelling
+from .sound_reader import RATE, SoundReader, SoundSource, SoundTrack, louder_of_cancelling
 
 WHOLE_S = 120.0  # a sound up to this length is held in memory: 8 MB
 PIECE = 1 << 16
@@ -73,22 +72,11 @@ class LongWaveform:
 def open_audio(source: SoundSource, field: str = "audio") -> Waveform | LongWaveform:
     """The sound of a file: whole if it is short, else to be read as it is needed; InputError as `read_audio`."""
     with SoundReader(source, field=field) as reader:
-        told, track = reader.told_s(), SoundTrack(path=reader.path, track=reader.track)
-        if told is not None and told > WHOLE_S:
-            return LongWaveform(source=track if reader.tracks > 1 else reader.path, num_samples=round(told * RATE))
-    return read_audio(source, field=field)
-
-
-def read_audio(source: SoundSource, *, origin: float | None = None, field: str = "audio") -> Waveform:
-    """The sound of a file, from `origin` on its clock (None: from its first sample).
-
-    InputError for a missing, empty or corrupt one, or one without sound.
-    """
-    with SoundReader(source, origin=origin, field=field) as reader:
-        samples = np.concatenate([np.zeros(0, np.float32), *reader.blocks()])
-        if len(samples) == 0:
-            raise InputError(field, reader.path, "holds no sound", REMEDY)
-    return Waveform(samples=samples)
+        chosen = SoundTrack(path=reader.path, track=reader.track) if reader.tracks > 1 else reader.path
+        told = reader.told_s()
+    if told is not None and told > WHOLE_S:
+        return LongWaveform(source=chosen, num_samples=round(told * RATE))
+    return read_audio(chosen, field=field)
 
 
 def resample(samples: NDArray[np.float32], sample_rate: int) -> Waveform:

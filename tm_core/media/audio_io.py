@@ -79,6 +79,18 @@ def open_audio(source: SoundSource, field: str = "audio") -> Waveform | LongWave
     return read_audio(chosen, field=field)
 
 
+def read_audio(source: SoundSource, *, origin: float | None = None, field: str = "audio") -> Waveform:
+    """The sound of a file, from `origin` on its clock (None: from its first sample).
+
+    InputError for a missing, empty or corrupt one, or one without sound.
+    """
+    with SoundReader(source, origin=origin, field=field) as reader:
+        samples = np.concatenate([np.zeros(0, np.float32), *reader.blocks()])
+        if len(samples) == 0:
+            raise InputError(field, reader.path, "holds no sound", REMEDY)
+    return Waveform(samples=samples)
+
+
 def resample(samples: NDArray[np.float32], sample_rate: int) -> Waveform:
     """Channels (C, n) or samples (n,) at any rate to a Waveform."""
     mono = np.ascontiguousarray(_mono(samples), np.float32)

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from tm_core.errors import InputError
-from tm_core.face.mesh import Face, FaceMesh
+from tm_core.face.mesh import FaceMesh
+from tm_core.face.networks import Face
 from tm_core.face.portrait import prepare_portrait
 from tm_core.face.search import FaceFinder, middle, reading_order
 from tm_core.face.topology import CHIN, FOREHEAD

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tm_core.face.mesh import ASSETS, FaceMesh
+from tm_core.face.mesh import FaceMesh
+from tm_core.face.networks import ASSETS
 from tm_core.face.tflite_graph import TfliteGraph
 
 NETWORKS = ["face_detection_short_range", "face_landmark"]

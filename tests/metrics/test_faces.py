@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tm_core.face.mesh import FaceMesh, overlap
+from tm_core.face.mesh import FaceMesh
+from tm_core.face.networks import overlap
 from tm_core.metrics.faces import FaceFollower, Run
 
 SIDE, T = 160, 3

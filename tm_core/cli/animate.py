@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from rich.console import Console
@@ -42,7 +42,7 @@ class Job:
     weights: Path | None
     device: str
     decode_device: str | None
-    face: int | None
+    face: int | Literal["all"] | None
     mask: Path | None
     steps: int | None
     speaking: str
@@ -70,7 +70,7 @@ def run_job(job: Job) -> dict[str, Any]:
     if job.decode_device is not None:
         app.parse_device("--decode-device", job.decode_device)
     model = load_model(job.weights, device=device, dtype=torch.float32)
-    animate: Callable[..., Frames] = scenes.animate_in_place if job.paste_back else app.animate
+    animate: Callable[..., Frames] = scenes.animate_in_place if job.paste_back or job.face == "all" else app.animate
     frames = animate(
         job.image, job.audio, model=model, seed=job.seed, steps=job.steps, face_index=job.face, mask=job.mask,
         speaking=cast(app.SpeakingMode, job.speaking), decode_device=job.decode_device, queue_depth=job.queue_depth,
@@ -81,6 +81,14 @@ def run_job(job: Job) -> dict[str, Any]:
     if job.report is not None:
         write_report(job.report, report)
     return report
+
+
+def parse_face(value: str | None) -> int | Literal["all"] | None:
+    """What `--face` says; InputError for what is neither a number nor all."""
+    try:
+        return value if value is None else "all" if value == "all" else int(value)
+    except ValueError:
+        raise InputError("--face", value, "is no number of a face", "give a number from 0, or all") from None
 
 
 def write_video(frames: Frames, out: Path, metrics: StreamMetrics, *, quiet: bool) -> None:

@@ -66,7 +66,8 @@ def animate(
     weights: Weights = None,
     device: Device = "auto",
     decode_device: Annotated[str | None, typer.Option(help="Where frames are decoded; as --device if left out.")] = None,
-    face: Annotated[int | None, typer.Option(help="Which face, counted from the left from 0, if there are several.")] = None,
+    face: Annotated[str | None, typer.Option(
+        metavar="NUMBER|all", help="Which face, counted from 0 row by row from the left; all: a video of the whole picture.")] = None,
     mask: Annotated[Path | None, typer.Option(help="A picture, white where the voice may move the portrait.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps a chunk; the model's own number if left out.")] = None,
     speaking: Annotated[str, typer.Option(help="auto, speaking or listening.")] = "auto",
@@ -77,14 +78,14 @@ def animate(
 ) -> None:
     """Make PORTRAIT say AUDIO; prints the report as one line of JSON."""
     from ..streaming.metrics import process_started
-    from .animate import Job, run_job
+    from .animate import Job, parse_face, run_job
 
     if len(image) != 1:
         raise InputError(
             "--image", f"{len(image)} portraits", "one portrait is animated per run", "give one --image, run once for each portrait")
     job = Job(
         image=image[0], audio=audio, out=out, seed=seed, report=report, weights=weights, device=device,
-        decode_device=decode_device, face=face, mask=mask, steps=steps, speaking=speaking, queue_depth=queue_depth,
+        decode_device=decode_device, face=parse_face(face), mask=mask, steps=steps, speaking=speaking, queue_depth=queue_depth,
         paste_back=paste_back, blinks=blinks, quiet=quiet, started=process_started(),
     )
     print_json(run_job(job))

@@ -61,7 +61,8 @@ def test_no_face_is_an_input_error(picture: np.ndarray, mesh: FaceMesh) -> None:
 
 
 def test_two_faces_name_how_many_and_the_remedy(mesh: FaceMesh, pair: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"image: 2 faces \(0 at \(\d+, \d+\), 1 at .*choose face 0 to 1, numbered row by row from the left, or .*--face all"):
+    rule = r"image: 2 faces \(0 at \(\d+, \d+\), 1 at .*choose face 0 to 1, numbered row by row from the left, or .*--face all"
+    with pytest.raises(InputError, match=rule):
         mesh(pair)
 
 

@@ -40,8 +40,8 @@ from .networks import (
 SMALLEST, MOST = 32, 64  # defaults: pixels of a face's longer side; faces in a picture
 LEAST = 12  # pixels: below that there is no face to be seen
 DETAILED = 10e6  # pixels of a picture: in larger ones the smallest face grows with the side, which bounds the time
-SEEN_AS = 40.0  # pixels of the network at which a face of the smallest size is looked at
-STEP = 2**0.5  # between scales
+SEEN_AS = 28.0  # pixels of the network at which a face of the smallest size is looked at; it sees those of 18 and more
+STEP = 2.0  # between scales
 COARSEST = 80  # pixels of the longer side: a face that fills the picture is found with black round it
 BORDER = 16  # black pixels round the picture
 TILE, TILE_OVERLAP = 768, 128  # pixels of the network looked at at once: bounds the memory; no face is larger than the overlap

@@ -20,7 +20,6 @@ from .choice import SMALLEST_SHARE, prominent
 from .crops import Squares
 from .networks import (
     DETECTOR_SIZE,
-    MARGIN,
     SCORE,
     Box,
     Face,
@@ -54,7 +53,8 @@ QUARTER_TURNS, UPRIGHT = (0, 1, 2, 3), (0,)
 ROW_SHARE = 0.75  # of a face's height: centres that lie further apart are in different rows
 CANDIDATES = 16  # of a glance
 SURE_OF_ANOTHER = 0.6  # the detector's score of a second face at a glance: a fold of a curtain must not make two of one
-DOUBT, DOUBT_SEEN_AS = 0.2, 16  # the detector's score of what may be another face; faces of 16 pixels had 0.4 and more (36 of 36)
+# the detector's score of what may be another face, and pixels of the network: on clouds 36 faces of 16 pixels had 0.41 and more,
+DOUBT, DOUBT_SEEN_AS, CLEAR = 0.35, 16, 20  # of 18 pixels 0.54: what is CLEAR has SCORE, or is none
 LEAST_DOUBT = 0.8  # of SMALLEST_SHARE: a box is a little smaller than its face
 SAME_POINTS = 0.1  # of a face: landmarks that lie nearer are the same face seen the same way
 SHARE_IN_VIDEO = 0.08  # of a frame's shorter side: smaller faces are not looked for in every frame
@@ -62,9 +62,13 @@ SHARE_IN_VIDEO = 0.08  # of a frame's shorter side: smaller faces are not looked
 
 @dataclass(frozen=True, kw_only=True)
 class Glance:
-    """What one look at a whole picture shows: upright faces, the surest first, and boxes that may be others."""
+    """What one look at a whole picture shows: upright faces, those of them that are sure, and boxes that may be others.
+
+    The best boxes come first. Several faces together may look like a large one, but not surely.
+    """
 
     faces: list[Face]
+    sure: list[Face]
     doubts: list[FaceBox]
 
 
@@ -73,11 +77,13 @@ def glance(networks: FaceNetworks, rgb: np.ndarray) -> Glance:
     boxes = networks.detect(rgb, least=DOUBT)
     likely = [box for box in boxes if box.score > SCORE][:CANDIDATES]
     faces: list[Face] = []
-    for box, face in zip(likely, _meshed(networks, rgb, likely), strict=True):
+    sure: list[Face] = []
+    for box, (face, certainty) in zip(likely, _meshed(networks, rgb, likely), strict=True):
         doubtful = face.score <= 0.5 or (faces and box.score < SURE_OF_ANOTHER)
         if not doubtful and not any(same_place(face.box, other.box) for other in faces):
             faces.append(face)
-    return Glance(faces=faces, doubts=boxes)
+            sure += [face] if certainty > SURE else []
+    return Glance(faces=faces, sure=sure, doubts=boxes)
 
 
 def only_face(networks: FaceNetworks, rgb: np.ndarray) -> Face | None:
@@ -86,24 +92,29 @@ def only_face(networks: FaceNetworks, rgb: np.ndarray) -> Face | None:
     Quick where a face is large: only others that are not in the background beside it are looked for.
     """
     seen = glance(networks, rgb)
-    known = seen.faces or faces_of_frame(networks, rgb)
-    if len(seen.faces) == 1 and not _others(seen.doubts, known[0]) and not _others(_closer_look(networks, rgb, known[0]), known[0]):
+    known = seen.sure or faces_of_frame(networks, rgb)
+    if len(seen.sure) == len(seen.faces) == 1 and _alone(networks, rgb, seen):
         return known[0]
     smallest = max([float(SMALLEST), *(SMALLEST_SHARE * face.extent for face in known)])
     large = prominent(FaceFinder(mesh=networks, smallest=smallest, turns=UPRIGHT)(rgb))
     return large[0] if len(large) == 1 else None
 
 
-def _closer_look(networks: FaceNetworks, rgb: np.ndarray, face: Face) -> list[FaceBox]:
-    """Boxes seen in a view in which faces that are just not background beside `face` are large enough, if that of `glance` is not."""
-    pixels = _whole_units(round(DOUBT_SEEN_AS * max(rgb.shape[:2]) / (SMALLEST_SHARE * face.extent)))
-    return [] if pixels <= DETECTOR_SIZE else networks.detect(rgb, margins=(1.0,), pixels=pixels, least=DOUBT)
+def _alone(networks: FaceNetworks, rgb: np.ndarray, seen: Glance) -> bool:
+    """Nothing beside the face of a glance may be another one; looks closer where the glance was too coarse to say."""
+    (face,), longer = seen.sure, max(rgb.shape[:2])
+    if _others(seen.doubts, face, longer / DETECTOR_SIZE):
+        return False
+    pixels = _whole_units(round(DOUBT_SEEN_AS * longer / (SMALLEST_SHARE * face.extent)))
+    closer = [] if pixels <= DETECTOR_SIZE else networks.detect(rgb, margins=(1.0,), pixels=pixels, least=DOUBT)
+    return not _others(closer, face, longer / pixels)
 
 
-def _others(boxes: Sequence[FaceBox], face: Face) -> list[FaceBox]:
-    """Boxes of what is not `face` and not background beside it."""
+def _others(boxes: Sequence[FaceBox], face: Face, unit: float) -> list[FaceBox]:
+    """Boxes of what may be a face besides `face`, but not one in the background; `unit`: a pixel of the network in the picture."""
     least = LEAST_DOUBT * SMALLEST_SHARE * face.extent
-    return [b for b in boxes if max(b.box[2] - b.box[0], b.box[3] - b.box[1]) > least and not _inside(_centre(b.box), face.box)]
+    beside = [b for b in boxes if not _inside(_centre(b.box), face.box)]
+    return [b for b in beside if (side := b.box[2] - b.box[0]) > least and (b.score > SCORE or side < CLEAR * unit)]
 
 
 def faces_of_frame(networks: FaceNetworks, rgb: np.ndarray) -> list[Face]:
@@ -112,13 +123,15 @@ def faces_of_frame(networks: FaceNetworks, rgb: np.ndarray) -> list[Face]:
     return FaceFinder(mesh=networks, smallest=smallest, turns=UPRIGHT)(rgb)
 
 
-def _meshed(networks: FaceNetworks, rgb: np.ndarray, boxes: Sequence[FaceBox]) -> list[Face]:
-    """What the mesh makes of boxes: it looks twice, as the place is known better then."""
+def _meshed(networks: FaceNetworks, rgb: np.ndarray, boxes: Sequence[FaceBox]) -> list[tuple[Face, float]]:
+    """What the mesh makes of boxes, and how sure that is: it looks twice, as the place is known better then."""
     if not boxes:
         return []
     landmarks, _ = networks.landmarks_in(rgb[None], Squares.join([square_of_box(b) for b in boxes]))
     landmarks, presence = networks.landmarks_in(rgb[None], squares_of(landmarks))
-    return [Face(landmarks=p, score=float(s)) for p, s in zip(landmarks, sigmoid(presence), strict=True)]
+    certainty = presence + SCORE_WEIGHT * (np.array([b.score for b in boxes]) - SCORE)
+    faces = [Face(landmarks=p, score=float(s)) for p, s in zip(landmarks, sigmoid(presence), strict=True)]
+    return list(zip(faces, map(float, certainty), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +157,7 @@ class FaceFinder:
         check_picture(rgb)
         seen = [face for face in glance(self.mesh, rgb).faces if face.extent >= 0.75 * self.smallest_in(rgb)]
         found = [next((s for s in seen if _same_points(face, s)), face) for face in self._confirmed(rgb, self.candidates(rgb))]
-        found += [s for s in seen if not any(shared_area(s.box, f.box) > TOUCHING * min(area(s.box), area(f.box)) for f in found)]
-        return reading_order(found[: self.most])
+        return reading_order((found or seen)[: self.most])  # drawn faces are never sure: a glance's stand where nothing is
 
     def smallest_in(self, rgb: np.ndarray) -> float:
         """Pixels of the smallest face that is looked for in a picture (H, W, 3)."""
@@ -191,20 +203,13 @@ class FaceFinder:
     def _confirmed(self, rgb: np.ndarray, boxes: list[FaceBox]) -> list[Face]:
         """Faces the mesh agrees on, surest first, each once."""
         boxes = boxes[: 4 * self.most]
-        if not boxes:
-            return []
-        first = Squares.join([square_of_box(b) for b in boxes])
-        landmarks, _ = self.mesh.landmarks_in(rgb[None], first)
-        second = squares_of(landmarks)
-        landmarks, presence = self.mesh.landmarks_in(rgb[None], second)
-        faces = [Face(landmarks=p, score=float(s)) for p, s in zip(landmarks, sigmoid(presence), strict=True)]
-        certainty = presence + SCORE_WEIGHT * (np.array([b.score for b in boxes]) - SCORE)
-        sure = [i for i in np.argsort(-certainty, kind="stable") if certainty[i] > SURE and _stayed(first, faces[i], i)]
+        least = 0.75 * self.smallest_in(rgb)
+        meshed = zip(_meshed(self.mesh, rgb, boxes), boxes, strict=True)
         kept: list[Face] = []
-        smallest = self.smallest_in(rgb)
-        for i in sure:
-            if faces[i].extent >= 0.75 * smallest and not any(_same_or_ghost(faces[i], boxes[i].score, k) for k in kept):
-                kept.append(faces[i])
+        for (face, certainty), box in sorted(meshed, key=lambda one: -one[0][1]):
+            good = certainty > SURE and _stayed(box, face) and face.extent >= least
+            if good and not any(_same_or_ghost(face, box.score, k) for k in kept):
+                kept.append(face)
         return kept
 
 
@@ -248,10 +253,10 @@ def _same_or_ghost(face: Face, score: float, surer: Face) -> bool:
     return same_place(face.box, surer.box) or (on_it and score < SURE_BESIDE)
 
 
-def _stayed(squares: Squares, face: Face, i: int) -> bool:
+def _stayed(box: FaceBox, face: Face) -> bool:
     """The mesh's face is the detector's: it neither ran away nor grew or shrank a lot."""
-    away = float(np.linalg.norm(np.array(middle(face)) - squares.centre[i]))
-    width = squares.side[i] / MARGIN
+    away = float(np.linalg.norm(np.array(middle(face)) - _centre(box.box)))
+    width = box.box[2] - box.box[0]
     return bool(away < 0.6 * width and 0.5 < face.extent / width < 2.2)
 
 

@@ -17,8 +17,9 @@ from PIL import Image, ImageDraw
 
 from benchmarks._common import ROOT
 from tm_core.errors import InputError
+from tm_core.face.choice import prominent
 from tm_core.face.mesh import FaceMesh
-from tm_core.face.portrait import prepare_portrait
+from tm_core.face.portrait import cut_portrait
 from tm_core.media.image_io import open_image
 
 CROP = 512
@@ -76,9 +77,7 @@ def cutouts() -> tuple[Cutout, ...]:
 
 def _cutout(path: Path, mesh: FaceMesh) -> Cutout:
     rgb = open_image(path)
-    faces = mesh.faces(rgb)
-    chosen = max(range(len(faces)), key=lambda i: faces[i].extent)
-    portrait = prepare_portrait(rgb, CROP, mesh, chosen)
+    portrait = cut_portrait(rgb, CROP, max(mesh.faces(rgb), key=lambda face: face.extent))
     return Cutout(name=path.stem, image=portrait.image, points=portrait.landmarks[:, :2])
 
 
@@ -148,7 +147,7 @@ def backgrounds() -> Iterator[tuple[str, np.ndarray]]:
     mesh = FaceMesh()
     for path in [portraits_folder() / n for n in (portraits_folder() / "GOOD.txt").read_text(encoding="utf-8").split()]:
         rgb = open_image(path)
-        boxes = np.array([f.box for f in mesh.faces(rgb)])
+        boxes = np.array([f.box for f in prominent(mesh.faces(rgb))])
         around = KEPT_AWAY * max(boxes[:, 2:].max(0) - boxes[:, :2].min(0))
         x0, y0 = np.maximum(boxes[:, :2].min(0) - around, 0).astype(int)
         x1, y1 = (boxes[:, 2:].max(0) + around).astype(int)

@@ -19,7 +19,8 @@ from PIL import Image
 from benchmarks._common import Result, result, say
 from benchmarks._groups import SIZES, Group, Placed, clouds, cutouts, faceless, groups, place
 from benchmarks._seeded import recorded
-from tm_core.face.mesh import Face, FaceMesh
+from tm_core.face.mesh import FaceMesh
+from tm_core.face.networks import Face
 from tm_core.face.overlay import overlay
 from tm_core.face.search import FaceFinder, middle
 from tm_core.face.segment import PersonSegmenter

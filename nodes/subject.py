@@ -28,10 +28,11 @@ class FaceMask(io.ComfyNode):
                 compat.field(io.Image, "image", tooltip="One picture with a face that looks at the camera, mouth closed. Any size."),
                 compat.field(
                     io.Int, "face", default=-1, min=-1, max=31,
-                    tooltip="Which face, counted from the left, the first is 0. -1: the only one, and an error if there are several."),
+                    tooltip="Which face, numbered from 0 row by row from the left as Find Faces does. -1: the only one, and an error if there "
+                    "are several."),
                 compat.field(
                     wires.Faces, "faces", optional=True,
-                    tooltip="Faces that Find Faces found in this picture, small or turned ones too. face counts them in reading order."),
+                    tooltip="Faces that Find Faces found in this picture: it is not searched again, and face counts those."),
                 compat.field(
                     io.Mask, "mask", optional=True,
                     tooltip="A mask over the whole picture, white where the voice may move it. It replaces the region that is found."),

@@ -14,6 +14,7 @@ from tm_core.audio.hush import Silence
 from tm_core.errors import InputError
 from tm_core.media.audio_io import Waveform, read_audio
 from tm_core.media.image_io import open_image
+from tm_core.media.mix import Track, write_mix
 from tm_core.model.talking import TalkingModel
 from tm_core.weights.loading import load_model
 
@@ -139,6 +140,21 @@ def test_a_picture_larger_than_players_take_is_shrunk_with_the_face_in_its_place
     k = w / width
     assert columns.size and columns.min() >= (x0 + left) * k - 1 and columns.max() <= (x1 + left) * k + 1
     assert rows.min() >= (y0 + top) * k - 1 and rows.max() <= (y1 + top) * k + 1
+
+
+def test_all_faces_of_a_picture_say_the_same(model: TalkingModel, picture: np.ndarray, voice: Waveform, tmp_path: Path) -> None:
+    image, audio = tmp_path / "two.png", tmp_path / "voice.wav"
+    Image.fromarray(picture).save(image)
+    write_mix([Track(sound=Waveform(samples=voice.samples[: RATE * 2 // 5], sample_rate=RATE))], 0.4, audio)
+    stream = scenes.animate_in_place(image, audio, model=model, face_index="all", speaking="speaking", blinks=False)
+    frames = rendered(stream)
+    assert frames.shape[1:] == picture.shape and stream.meta.audio == audio
+    cast = [character(model, picture, i, voice) for i in (0, 1)]
+    assert all(motion(mouth(frames, one)) > 0.3 for one in cast)
+    alone = rendered(scenes.animate_in_place(image, audio, model=model, face_index=0, speaking="speaking", blinks=False))
+    assert np.array_equal(mouth(alone, cast[0]), mouth(frames, cast[0])) and motion(mouth(alone, cast[1])) == 0
+    with pytest.raises(InputError, match=r"mask: .*: a mask marks one face, and all are animated"):
+        scenes.animate_in_place(image, audio, model=model, face_index="all", mask=image)
 
 
 def test_portraits_made_apart_meet_on_a_canvas(model: TalkingModel, picture: np.ndarray, voice: Waveform, tmp_path: Path) -> None:

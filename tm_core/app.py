@@ -31,10 +31,11 @@ from .audio.windows import MelFeatures
 from .config import ModelConfig, SamplerConfig
 from .errors import InputError
 from .face.blinks import Blinks, eyes_covered
-from .face.found import FoundFaces, shared_mesh
+from .face.choice import prominent
+from .face.found import FoundFaces, faces_to_choose_from, shared_mesh
 from .face.mask import DEFAULT_FEATHER, crop_mask, face_mask, moved_mask, token_mask
 from .face.mesh import FaceMesh
-from .face.portrait import Portrait, cut_portrait, frame_picture, prepare_portrait
+from .face.portrait import Portrait, cut_portrait, frame_picture
 from .inputs import MAX_SEED as MAX_SEED
 from .inputs import SpeakingMode as SpeakingMode
 from .inputs import check_options as check_options
@@ -279,12 +280,10 @@ def prepare_subject(
     unless it shows several faces. `mask` (any size, 0..1) over the whole picture replaces the region that is found; `faces`
     are those of the picture where they were looked for before, small or turned ones too.
     """
+    faces = faces or faces_to_choose_from(rgb, face_index)
     if config.framing == "picture":
         return _picture_subject(rgb, config, face_index, mask, faces)
-    if faces is None:
-        portrait = prepare_portrait(rgb, config.width, face_mesh(), face_index)
-    else:
-        portrait = cut_portrait(rgb, config.width, faces.face(rgb, face_index))
+    portrait = cut_portrait(rgb, config.width, faces.face(rgb, face_index))
     region = face_mask(portrait.landmarks, config.width) if mask is None else _own_mask(mask, portrait, rgb)
     return Subject(portrait=portrait, mask=region)
 
@@ -297,18 +296,16 @@ def _own_mask(mask: np.ndarray, portrait: Portrait, rgb: np.ndarray) -> np.ndarr
 
 
 def _picture_subject(
-    rgb: np.ndarray, config: ModelConfig, face_index: int | None, mask: np.ndarray | None, faces: FoundFaces | None,
+    rgb: np.ndarray, config: ModelConfig, face_index: int | None, mask: np.ndarray | None, faces: FoundFaces,
 ) -> Subject:
     size = config.width, config.height
-    known = list(faces.faces) if faces is not None else face_mesh().faces(rgb)
-    if face_index is None and (mask is not None or len(known) < 2):
-        chosen = known
-    else:  # says which faces there are, if none was chosen
-        chosen = [faces.face(rgb, face_index) if faces is not None else face_mesh().face(rgb, face_index)]
+    large = prominent(faces.faces)
+    free = face_index is None and (mask is not None or len(large) < 2)
+    chosen = large if free else [faces.face(rgb, face_index)]  # says which faces there are, if none was chosen
     portrait = frame_picture(rgb, size, chosen)
     if mask is not None:
         return Subject(portrait=portrait, mask=_own_mask(mask, portrait, rgb))
-    if len(known) > 1:
+    if len(large) > 1 or (large and chosen[0] is not large[0]):
         extent = np.ptp(portrait.landmarks[:, 1]) / config.width
         return Subject(portrait=portrait, mask=face_mask(portrait.landmarks, size, float(DEFAULT_FEATHER * extent)))
     return Subject(portrait=portrait, mask=np.ones((config.height, config.width), np.float32))
@@ -490,6 +487,7 @@ def parse_device(field: str, name: str) -> torch.device:
 
 def animate(
     image: Path, audio: Path, *, model: TalkingModel, seed: int = 0, steps: int | None = None, face_index: int | None = None,
+    faces: FoundFaces | None = None,
     mask: Path | None = None, speaking: SpeakingMode = "auto", decode_device: str | None = None, queue_depth: int = 2,
     blinks: bool = True, track: int | None = None, choices: Choices | None = None,
     hear: Callable[[Waveform | LongWaveform], Tensor | None] | None = None, told: Callable[[Subject], Prompt] | None = None,
@@ -497,13 +495,14 @@ def animate(
     """The whole job for files: a stream of frames as long as the sound. InputError for what cannot be used.
 
     Open checkpoints only: `hear` makes of a sound what the model's own encoder does (see encode_audio), `told` the prompt
-    for a portrait. `steps` counts before those of `choices`; `track` is one of the file's sound tracks, from 0.
+    for a portrait. `steps` counts before those of `choices`; `track` is one of the file's sound tracks, from 0;
+    `faces` as in `prepare_subject`.
     """
     check_options(seed=seed, steps=steps, speaking=speaking, queue_depth=queue_depth)
     source = audio if track is None else SoundTrack(path=audio, track=track)
     sound, picture = open_audio(source), open_image(image)
     region = None if mask is None else open_mask(mask)
-    subject = prepare_subject(picture, model.config, face_index=face_index, mask=region)
+    subject = prepare_subject(picture, model.config, face_index=face_index, mask=region, faces=faces)
     voice = encode_audio(sound, model.config, source, None if hear is None else hear(sound))
     chosen = choices or Choices()
     built = build_scene(

@@ -10,23 +10,25 @@ Shapes: H x W picture, h x w a mask over its layer.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import ImageColor
+from torch import Tensor
 
 from . import app
 from .errors import InputError
-from .face.portrait import resample
-from .media.audio_io import Waveform
+from .face.found import faces_to_choose_from, find_faces
+from .face.portrait import UNUSABLE, resample
+from .media.audio_io import LongWaveform, Waveform, open_audio
 from .media.image_io import open_image
 from .media.mix import Track, distinct, write_mix
-from .media.sound_reader import SoundSource
+from .media.sound_reader import SoundSource, SoundTrack
 from .media.video_io import playable_size
 from .model.talking import TalkingModel
 from .settings import Choices
@@ -78,6 +80,7 @@ def together(characters: Sequence[Character]) -> list[app.Speech]:
 def scene_stream(
     model: TalkingModel, picture: np.ndarray, characters: Sequence[Character], sound: SoundSource | Waveform, *, seed: int = 0,
     choices: Choices | None = None, prompt: app.Prompt | None = None, device: str | torch.device | None = None, queue_depth: int = 2,
+    blinks: bool = True,
 ) -> Frames:
     """A picture (H, W, 3) uint8 whose characters speak, at its own size, carrying `sound`; nothing is sampled before a sink pulls.
 
@@ -94,7 +97,7 @@ def scene_stream(
     else:
         scenes = [app.build_scene(model, *member, choices=choices) for member in zip(subjects, speeches, strict=True)]
         streams = [app.sample_stream(model, built, seed=(seed + i) % (app.MAX_SEED + 1)) for i, built in enumerate(scenes)]
-    frames = [app.decode_stream(stream, device=device, queue_depth=queue_depth) for stream in streams]
+    frames = [app.decode_stream(stream, device=device, queue_depth=queue_depth, blinks=blinks) for stream in streams]
     return put_back(picture, frames, subjects, sound)
 
 
@@ -130,11 +133,46 @@ def _playable(picture: np.ndarray, boxes: Sequence[Box]) -> tuple[np.ndarray, li
         (x0 * kx, y0 * ky, x1 * kx, y1 * ky) for x0, y0, x1, y1 in boxes]
 
 
-def animate_in_place(image: Path, audio: Path, *, model: TalkingModel, face_index: int | None = None, **options: Any) -> Frames:
-    """As `app.animate`, and the face put back into the picture it is in, at the picture's own size (see put_back)."""
-    frames = app.animate(image, audio, model=model, face_index=face_index, **options)
+def animate_in_place(
+    image: Path, audio: Path, *, model: TalkingModel, face_index: int | Literal["all"] | None = None, **options: Any,
+) -> Frames:
+    """As `app.animate`, and the face put back into the picture it is in, at the picture's own size; "all": every face speaks."""
     picture = open_image(image)
-    return put_back(picture, [frames], [app.prepare_subject(picture, model.config, face_index=face_index)])
+    if face_index == "all":
+        return _all_in_place(picture, audio, model, **options)
+    faces = faces_to_choose_from(picture, face_index)
+    frames = app.animate(image, audio, model=model, face_index=face_index, faces=faces, **options)
+    return put_back(picture, [frames], [app.prepare_subject(picture, model.config, face_index=face_index, faces=faces)])
+
+
+def _all_in_place(
+    picture: np.ndarray, audio: Path, model: TalkingModel, *, seed: int = 0, steps: int | None = None, mask: Path | None = None,
+    speaking: app.SpeakingMode = "auto", decode_device: str | None = None, queue_depth: int = 2, blinks: bool = True,
+    track: int | None = None, choices: Choices | None = None, hear: Callable[[Waveform | LongWaveform], Tensor | None] | None = None,
+    told: Callable[[app.Subject], app.Prompt] | None = None,
+) -> Frames:
+    """Every face of a picture (H, W, 3) says the same; options as those of `app.animate`."""
+    app.check_options(seed=seed, steps=steps, speaking=speaking, queue_depth=queue_depth)
+    if mask is not None:
+        raise InputError("mask", mask, "a mask marks one face, and all are animated", "leave out the mask, or choose one face")
+    source = audio if track is None else SoundTrack(path=audio, track=track)
+    sound, subjects = open_audio(source), _everybody(picture, model)
+    voice = app.encode_audio(sound, model.config, source, None if hear is None else hear(sound))
+    speech = app.select_speaking(voice, speaking)
+    chosen = choices or Choices()
+    return scene_stream(
+        model, picture, [Character(subject=subject, speech=speech) for subject in subjects], source, seed=seed,
+        choices=replace(chosen, steps=steps or chosen.steps), prompt=None if told is None else told(subjects[0]), device=decode_device,
+        queue_depth=queue_depth, blinks=blinks)
+
+
+def _everybody(picture: np.ndarray, model: TalkingModel) -> list[app.Subject]:
+    """All faces of a picture in reading order that are large enough; InputError where there is none."""
+    faces = find_faces(picture)
+    large = [i for i, face in enumerate(faces.faces) if face.extent >= UNUSABLE]
+    if len(large) < len(faces.faces):
+        log.warning("faces below %d pixels stay still: %d of %d", UNUSABLE, len(faces.faces) - len(large), len(faces.faces))
+    return [app.prepare_subject(picture, model.config, face_index=i, faces=faces) for i in large or [0]]
 
 
 def _check_faces(characters: Sequence[Character]) -> None:

@@ -58,6 +58,7 @@ def record_landmarks(folder: Path, masks: Path, out: Path) -> None:
     from safetensors.torch import save_file
 
     from tm_core.face.mesh import FaceMesh
+    from tm_core.face.search import glance
 
     def litert(name: str) -> Any:
         net = Interpreter(str(folder / f"{name}.tflite"))
@@ -78,7 +79,7 @@ def record_landmarks(folder: Path, masks: Path, out: Path) -> None:
     oracle.detector, oracle.mesh = litert("face_detection_short_range"), litert("face_landmark")
     kept = np.load(masks)
     for name, rgb in views():
-        tensors[f"{name}.landmarks"] = torch.from_numpy(oracle(rgb))
+        tensors[f"{name}.landmarks"] = torch.from_numpy(glance(oracle, rgb).faces[0].landmarks)
         tensors[f"{name}.box"] = torch.tensor(oracle.detect(rgb)[0].box)
         tensors[f"{name}.mask"] = torch.from_numpy(kept[name])
     source = {"landmarks, box": "ai-edge-litert 2.3.0", "mask": "mediapipe 0.10.21", "networks": "mediapipe 0.10.21, Apache-2.0"}

@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks import faces
 from benchmarks._groups import Group, Placed
-from tm_core.face.mesh import Face
+from tm_core.face.networks import Face
 from tm_core.face.track import TrackedFace
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tm_core.face.mesh import ASSETS
+from tm_core.face.networks import ASSETS
 
 NETWORKS = ["face_detection_short_range", "face_landmark", "selfie_segmentation"]
 

@@ -61,7 +61,8 @@ def test_no_face_is_an_input_error(picture: np.ndarray, mesh: FaceMesh) -> None:
 
 
 def test_two_faces_name_how_many_and_the_remedy(mesh: FaceMesh, pair: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"image: 2 faces .*choose face 0 to 1, counted from the left"):
+    rule = r"image: 2 faces \(0 at \(\d+, \d+\), 1 at .*choose face 0 to 1, numbered row by row from the left, or .*--face all"
+    with pytest.raises(InputError, match=rule):
         mesh(pair)
 
 
@@ -92,7 +93,7 @@ def test_a_hint_spares_the_search(mesh: FaceMesh, demo: np.ndarray, monkeypatch:
     portrait = prepare_portrait(demo, 128, mesh)
     frames = np.repeat(portrait.image[None], 10, 0)
     plain = mesh.landmarks_batch(frames)
-    monkeypatch.setattr(mesh, "faces", lambda rgb: pytest.fail("searched although the hint says where the face is"))
+    monkeypatch.setattr(mesh, "detect", lambda *a, **k: pytest.fail("searched although the hint says where the face is"))
     hinted = mesh.landmarks_batch(frames, portrait.landmarks)
     assert np.abs(hinted - plain)[..., :2].max() < 2.0
 

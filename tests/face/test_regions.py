@@ -7,7 +7,8 @@ import pytest
 
 from tm_core.errors import InputError
 from tm_core.face.found import FoundFaces, find_faces, mask_faces
-from tm_core.face.mesh import Face, FaceMesh
+from tm_core.face.mesh import FaceMesh
+from tm_core.face.networks import Face
 from tm_core.face.overlay import colour_of, overlay
 from tm_core.face.regions import MaskChoices, Source, face_masks
 from tm_core.face.search import FaceFinder

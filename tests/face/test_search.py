@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from tm_core.errors import InputError
-from tm_core.face.mesh import Face, FaceMesh
+from tm_core.face.found import faces_to_choose_from, find_faces
+from tm_core.face.mesh import FaceMesh
+from tm_core.face.networks import Face
 from tm_core.face.portrait import prepare_portrait
 from tm_core.face.search import FaceFinder, middle, reading_order
 from tm_core.face.topology import CHIN, FOREHEAD
@@ -87,6 +91,59 @@ def test_faces_at_the_picture_s_edge_and_across_tiles(mesh: FaceMesh, head: tupl
     at = [(40, 60, 40.0, 0), (592, 60, 36.0, 0), (1360, 60, 40.0, 0)]
     found = FaceFinder(mesh=mesh, turns=(0,))(scene(head, (1400, 120), at))
     assert len(found) == 3 and all(near(f, *p[:3]) for f, p in zip(found, at, strict=True))
+
+
+CROWDS = {
+    "three": ((1280, 720), [(214, 372, 126.0, 0), (633, 333, 129.0, 0), (1062, 354, 120.0, 0)]),
+    "nine": ((900, 640), [(120 + 290 * c + 20 * r, 110 + 200 * r, 90.0 - 12 * c, 0) for r in range(3) for c in range(3)]),
+    "eighteen": ((1000, 560), [(85 + 165 * c, 100 + 180 * r, 62.0, 0) for r in range(3) for c in range(6)]),
+}
+
+
+@pytest.mark.parametrize("crowd", CROWDS)
+def test_of_a_group_nobody_is_taken_unasked_and_everybody_is_listed(crowd: str, mesh: FaceMesh, head: tuple[Image.Image, float]) -> None:
+    size, at = CROWDS[crowd]
+    with pytest.raises(InputError) as e:
+        mesh.face(scene(head, size, at))
+    listed = [(int(x), int(y)) for x, y in re.findall(r"at \((\d+), (\d+)\)", str(e.value.value))]
+    assert len(listed) == len(at) and all(np.hypot(x - a[0], y - a[1]) < 0.35 * a[2] for (x, y), a in zip(listed, at, strict=True))
+    assert f"choose face 0 to {len(at) - 1}" in e.value.remedy and "--face all" in e.value.remedy and "Find Faces" in e.value.remedy
+
+
+def test_numbers_are_the_same_whoever_asks(mesh: FaceMesh, head: tuple[Image.Image, float]) -> None:
+    """Two rows, the upper one further right: as one reads, not from the left."""
+    picture = scene(head, (640, 420), [(470, 100, 90.0, 0), (140, 310, 100.0, 0), (380, 320, 80.0, 0)])
+    faces = find_faces(picture).faces
+    assert [round(middle(face)[0] / 100) for face in faces] == [5, 1, 4]
+    assert np.array_equal(mesh.face(picture, 1).landmarks, faces[1].landmarks)
+    chosen = faces_to_choose_from(picture, 2)
+    assert np.array_equal(chosen.face(picture, 2).landmarks, faces[2].landmarks)
+    with pytest.raises(InputError, match=r"face: 3: the picture has 3 faces \(0 at "):
+        chosen.face(picture, 3)
+
+
+def test_people_in_the_background_need_no_choice_but_keep_their_numbers(mesh: FaceMesh, head: tuple[Image.Image, float]) -> None:
+    picture = scene(head, (700, 480), [(60, 60, 40.0, 0), (400, 260, 200.0, 0), (640, 70, 36.0, 0)])
+    faces = find_faces(picture).faces
+    assert len(faces) == 3 and faces[2].extent > 150
+    assert np.array_equal(mesh.face(picture).landmarks, faces[2].landmarks)
+    assert np.array_equal(find_faces(picture).face(picture, None).landmarks, faces[2].landmarks)
+
+
+def test_another_face_that_a_glance_is_too_coarse_for_is_asked_about(mesh: FaceMesh, head: tuple[Image.Image, float]) -> None:
+    """A third of the face's size, 13 pixels of the 128 that a glance has."""
+    picture = scene(head, (800, 800), [(300, 400, 240.0, 0), (700, 200, 84.0, 0)])
+    with pytest.raises(InputError, match="image: 2 faces"):
+        mesh.face(picture)
+
+
+def test_faces_of_60_pixels_in_24_megapixels(mesh: FaceMesh, head: tuple[Image.Image, float]) -> None:
+    at = [(200, 300, 60.0, 0), (5700, 420, 64.0, 0), (3100, 3700, 60.0, 0)]
+    finder = FaceFinder(mesh=mesh, turns=(0,))
+    picture = scene(head, (6000, 4000), at)
+    found = finder(picture)
+    assert len(found) == 3 and all(near(face, *place[:3]) for face, place in zip(found, at, strict=True))
+    assert finder.smallest_in(picture) < 50 and finder.smallest_in(picture[:1000, :1000]) == 32
 
 
 def square_face(x: float, y: float, extent: float) -> Face:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from tm_core.face.mesh import ASSETS, FaceMesh
+from tm_core.face.mesh import FaceMesh
+from tm_core.face.networks import ASSETS
+from tm_core.face.search import glance
 from tm_core.face.tflite_graph import TfliteGraph
 
 NETWORKS = ["face_detection_short_range", "face_landmark"]
@@ -64,7 +66,7 @@ def test_landmarks_of_portraits_equal_litert(side: int, shared: Path, mesh: Face
     portraits = (shared / "assets" / "portraits" / "GOOD.txt").read_text().split()[:8]
     for name in portraits:
         picture = Image.open(shared / "assets" / "portraits" / name).convert("RGB").resize((side, side))
-        ours, theirs = mesh.faces(np.asarray(picture)), oracle.faces(np.asarray(picture))
+        ours, theirs = (glance(m, np.asarray(picture)).faces for m in (mesh, oracle))
         assert len(ours) == len(theirs) >= 1, name
         for a, b in zip(ours, theirs, strict=True):
             assert np.abs(a.landmarks - b.landmarks).max() < 0.5, name

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tm_core.face.mesh import FaceMesh, overlap
+from tm_core.face.mesh import FaceMesh
+from tm_core.face.networks import overlap
 from tm_core.metrics.faces import FaceFollower, Run
 
 SIDE, T = 160, 3
@@ -55,6 +56,14 @@ def test_a_cut_within_a_block_is_another_face(mesh: FaceMesh, face: np.ndarray) 
     frames = np.concatenate([block(face, grey), block(grey, face)])
     runs = push(FaceFollower(mesh, 25.0), frames)
     assert [(r.face, r.start, len(r.landmarks)) for r in runs] == [(0, 0, T), (1, T, T)]
+
+
+def test_numbers_are_those_of_the_picture(mesh: FaceMesh, face: np.ndarray) -> None:
+    """A row of one on the right, below it two: a follower that looks from the left would begin below."""
+    grey = np.full_like(face, 90)
+    frames = np.repeat(np.concatenate([np.concatenate([grey, face], 1), np.concatenate([face, face[:, ::-1]], 1)])[None], T, 0)
+    runs = push(FaceFollower(mesh, 25.0), frames)
+    assert [(r.face, *(r.landmarks[0, :, :2].mean(0) // SIDE)) for r in runs] == [(0, 1, 0), (1, 0, 1), (2, 1, 1)]
 
 
 def test_nobody_is_no_run(mesh: FaceMesh, face: np.ndarray) -> None:

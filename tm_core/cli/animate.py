@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from rich.console import Console
@@ -41,7 +41,7 @@ class Job:
     weights: Path | None
     device: str
     decode_device: str | None
-    face: int | None
+    face: int | Literal["all"] | None
     mask: Path | None
     steps: int | None
     speaking: str
@@ -66,7 +66,7 @@ def run_job(job: Job) -> dict[str, Any]:
     if job.decode_device is not None:
         app.parse_device("--decode-device", job.decode_device)
     model = load_model(job.weights, device=device, dtype=torch.float32)
-    animate: Callable[..., Frames] = scenes.animate_in_place if job.paste_back else app.animate
+    animate: Callable[..., Frames] = scenes.animate_in_place if job.paste_back or job.face == "all" else app.animate
     frames = animate(
         job.image, job.audio, model=model, seed=job.seed, steps=job.steps, face_index=job.face, mask=job.mask,
         speaking=cast(app.SpeakingMode, job.speaking), decode_device=job.decode_device, queue_depth=job.queue_depth,

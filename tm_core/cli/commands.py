@@ -67,7 +67,8 @@ def animate(
     weights: Weights = None,
     device: Device = "auto",
     decode_device: Annotated[str | None, typer.Option(help="Where frames are decoded; as --device if left out.")] = None,
-    face: Annotated[int | None, typer.Option(help="Which face, counted from the left from 0, if there are several.")] = None,
+    face: Annotated[str | None, typer.Option(
+        metavar="NUMBER|all", help="Which face, counted from 0 row by row from the left; all: a video of the whole picture.")] = None,
     mask: Annotated[Path | None, typer.Option(
         help="A picture, white where the voice may move the portrait. On a transparent layer any paint marks; in an opaque picture with "
         "transparent holes the holes do.")] = None,
@@ -84,15 +85,16 @@ def animate(
     if len(image) != 1:
         raise InputError(
             "--image", f"{len(image)} portraits", "one portrait is animated per run", "give one --image, run once for each portrait")
+    chosen = inputs.parse_face(face)
     inputs.check_animate(
         image=image[0], audio=audio, mask=mask, weights=weights, out=out, report=report, seed=seed, steps=steps, speaking=speaking,
-        queue_depth=queue_depth, face=face, track=track)
+        queue_depth=queue_depth, face=chosen, track=track)
     from ..streaming.metrics import process_started
     from .animate import Job, run_job
 
     job = Job(
         image=image[0], audio=audio, out=out, seed=seed, report=report, weights=weights, device=device,
-        decode_device=decode_device, face=face, mask=mask, steps=steps, speaking=speaking, queue_depth=queue_depth,
+        decode_device=decode_device, face=chosen, mask=mask, steps=steps, speaking=speaking, queue_depth=queue_depth,
         paste_back=paste_back, blinks=blinks, track=track, quiet=quiet, started=process_started(),
     )
     print_json(run_job(job))

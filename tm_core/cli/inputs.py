@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from ..batch.manifest import Item, read_manifest
 from ..batch.places import check_folder as check_batch_folder
@@ -23,7 +24,7 @@ VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".m
 
 def check_animate(
     *, image: Path, audio: Path, mask: Path | None, weights: Path | None, out: Path, report: Path | None, seed: int, steps: int | None,
-    speaking: str, queue_depth: int, face: int | None, track: int | None,
+    speaking: str, queue_depth: int, face: int | Literal["all"] | None, track: int | None,
 ) -> None:
     """InputError for what `animate` cannot use."""
     check_options(seed=seed, steps=steps, speaking=speaking, queue_depth=queue_depth, face=face, track=track)
@@ -129,3 +130,11 @@ def check_at_least_one(field: str, value: int | None, remedy: str) -> None:
     """InputError for a number below one; None passes."""
     if value is not None and value < 1:
         raise InputError(field, value, "must be 1 or more", remedy)
+
+
+def parse_face(value: str | None) -> int | Literal["all"] | None:
+    """What `--face` says; InputError for what is neither a number nor all."""
+    try:
+        return value if value is None else "all" if value == "all" else int(value)
+    except ValueError:
+        raise InputError("--face", value, "is no number of a face", "give a number from 0, or all") from None

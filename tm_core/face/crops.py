@@ -12,7 +12,10 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
+
+LARGEST = 2048  # pixels of a side: larger parts of a picture are averaged before they become floats, which need gigabytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +67,24 @@ def sample_squares(pictures: np.ndarray, squares: Squares, size: int) -> Tensor:
     x1, y1 = np.clip(np.ceil(high) + 2, [x0 + 1, y0 + 1], limit).astype(int)
     # a crop far larger than its target is averaged first, or single pixels would stand for many
     factor = max(1, int(squares.side.min() / size))
-    region = torch.from_numpy(pictures[:, y0:y1, x0:x1].copy()).permute(0, 3, 1, 2).float()
-    if factor > 1:
-        region = F.avg_pool2d(region, factor, ceil_mode=True, count_include_pad=False)
+    region = _averaged(pictures[:, y0:y1, x0:x1], factor)
     offset = np.array([x0, y0]) + (factor - 1) / 2
     grid = _grid(squares, size, offset, factor, (region.shape[3], region.shape[2]))
     if len(region) == 1 and len(squares) > 1:
         region = region.expand(len(squares), -1, -1, -1)
     return F.grid_sample(region, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _averaged(pixels: np.ndarray, factor: int) -> Tensor:
+    """Means of squares of `factor` pixels of (N, H, W, 3) uint8 as (N, 3, H', W') float32."""
+    if factor > 1 and max(pixels.shape[1:3]) > LARGEST:
+        return _floats(np.stack([np.asarray(Image.fromarray(picture).reduce(factor)) for picture in pixels]))
+    region = _floats(pixels)
+    return F.avg_pool2d(region, factor, ceil_mode=True, count_include_pad=False) if factor > 1 else region
+
+
+def _floats(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2).float()
 
 
 def _grid(squares: Squares, size: int, offset: np.ndarray, factor: int, extent: tuple[int, int]) -> Tensor:

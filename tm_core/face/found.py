@@ -12,10 +12,12 @@ from functools import lru_cache
 import numpy as np
 
 from ..errors import InputError
-from .mesh import Face, FaceMesh
+from .choice import choose
+from .mesh import FaceMesh
+from .networks import Face
 from .overlay import overlay
 from .regions import MaskChoices, Source, face_masks
-from .search import MOST, SMALLEST, FaceFinder
+from .search import MOST, SMALLEST, FaceFinder, only_face
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +36,9 @@ class FoundFaces:
                 "connect the same picture")
 
     def face(self, rgb: np.ndarray, index: int | None) -> Face:
-        """Number `index` (None: the only one) of the picture they were found in; InputError for another picture or number."""
+        """The one that is meant in the picture they were found in (choice.choose); InputError for another picture as well."""
         self.check_picture(rgb)
-        if not self.faces or (index is None and len(self.faces) > 1) or (index is not None and not 0 <= index < len(self.faces)):
-            count = len(self.faces)
-            remedy = f"choose face 0 to {count - 1}" if count else "lower the smallest face in Find Faces"
-            raise InputError("face", "none chosen" if index is None else index, f"{count} faces were found", remedy)
-        return self.faces[index or 0]
+        return choose(self.faces, index, (self.width, self.height))
 
 
 @lru_cache(maxsize=1)
@@ -53,6 +51,12 @@ def find_faces(rgb: np.ndarray, *, smallest: float = SMALLEST, most: int = MOST)
     """All faces of a picture (H, W, 3) uint8; none is no error."""
     faces = FaceFinder(mesh=shared_mesh(), smallest=smallest, most=most)(rgb)
     return FoundFaces(faces=tuple(faces), width=rgb.shape[1], height=rgb.shape[0])
+
+
+def faces_to_choose_from(rgb: np.ndarray, index: int | None) -> FoundFaces:
+    """What a choice of one face of a picture (H, W, 3) needs: without a number the only prominent face, if there is one, else all."""
+    only = only_face(shared_mesh(), rgb) if index is None else None
+    return find_faces(rgb) if only is None else FoundFaces(faces=(only,), width=rgb.shape[1], height=rgb.shape[0])
 
 
 def numbered(rgb: np.ndarray, found: FoundFaces) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.ndimage import uniform_filter
 
-from .mesh import Box
+from .networks import Box
 from .portrait import Portrait, resample
 from .topology import CHIN, FOREHEAD, OUTER_LIPS, OVAL
 

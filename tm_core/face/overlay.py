@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .mesh import Box
+from .networks import Box
 
 GOLDEN = 0.381966  # of the colour circle: neighbours in number differ most
 TINT = 0.45

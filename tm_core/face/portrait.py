@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from .mesh import Box, Face, FaceMesh
+from .mesh import FaceMesh
+from .networks import Box, Face
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Portrait:
 def prepare_portrait(rgb: np.ndarray, size: int, mesh: FaceMesh, face_index: int | None = None) -> Portrait:
     """Crop (size, size) round one face of a picture (H, W, 3) uint8.
 
-    InputError for no face, several where none is chosen (`face_index` counts from the left), a face too small.
+    InputError for no face, several where none is chosen (`face_index` counts in reading order), a face too small.
     """
     return cut_portrait(rgb, size, mesh.face(rgb, face_index))
 

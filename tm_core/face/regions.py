@@ -21,7 +21,7 @@ from scipy.spatial import ConvexHull, QhullError
 from ..errors import InputError
 from .crops import Squares
 from .mask import JAW_DROP, LIPS_WIDER, WIDER
-from .mesh import Box, Face, squares_of
+from .networks import Box, Face, squares_of
 from .segment import PersonSegmenter
 from .topology import CHIN, COUNT, FOREHEAD, OUTER_LIPS, OVAL
 

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.ndimage import map_coordinates
 
 from .crops import Squares, sample_squares
-from .mesh import ASSETS, check_picture
+from .networks import ASSETS, check_picture
 from .tflite_graph import TfliteGraph
 
 SIZE = 256

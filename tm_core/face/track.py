@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from .crops import sample_squares
-from .mesh import Face, same_place, sigmoid, squares_of
+from .networks import Face, same_place, sigmoid, squares_of
 from .search import FaceFinder, middle, reading_order
 
 SEARCH_EVERY, PATIENCE = 10, 50  # frames between searches; frames a lost face keeps its number

@@ -12,7 +12,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from .sound_reader import RATE, SoundReader, SoundSource, SoundTrack, louder_of_cancelling
+from ..errors import InputError
+from .sound_reader import RATE, REMEDY, SoundReader, SoundSource, SoundTrack, louder_of_cancelling
 
 WHOLE_S = 120.0  # a sound up to this length is held in memory: 8 MB
 PIECE = 1 << 16

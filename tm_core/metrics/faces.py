@@ -1,21 +1,24 @@
 """The faces of a video, each followed from block to block: who is where, for measures of one face at a time.
 
 The first face is the one that `FaceMesh.landmarks_batch` follows by itself; the others are looked for at the first frame
-of every block. A face that jumps (a cut, a tracker that fell onto its neighbour) is another one, until it is seen again
-where it was. Non-goals: who somebody is, masks, faces smaller than the mesh finds.
+of every block. In the first of all every face is, so numbers are those of a picture; later those that are not tiny. A face that
+jumps (a cut, a tracker that fell onto its neighbour) is another one, until it is seen again where it was.
+Non-goals: who somebody is, masks, tiny faces that come later.
 
 Shapes: T frames, P = 468 landmarks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 
-from ..face.mesh import Box, FaceMesh, overlap
+from ..face.mesh import FaceMesh
+from ..face.networks import Box, Face, overlap
+from ..face.search import faces_of_frame, reading_order
 
 SAME = 0.3  # intersection over union from which two boxes are one face
 JUMP = 0.2  # below this a face cannot have moved on from one frame to the next
@@ -47,7 +50,7 @@ class _Known:
 
 @dataclass
 class FaceFollower:
-    """Feed it blocks of frames in order; numbers are given in the order of appearance, from the left within a block."""
+    """Feed it blocks of frames in order; numbers are given in the order of appearance, at once in reading order."""
 
     mesh: FaceMesh
     fps: float
@@ -62,14 +65,14 @@ class FaceFollower:
             own = next(_stretches(self.mesh.landmarks_batch(frames, seed)), None)
             if own is not None and not any(_meet(own, other) for other in found):
                 found.append(own)
-        named = self._named(sorted(found, key=lambda part: (part[0], float(part[1][0, :, 0].mean()))))
+        named = self._named(_in_order(found))
         self._frame += len(frames)
         return named
 
     def _others(self, rgb: np.ndarray, main: np.ndarray) -> Iterator[np.ndarray]:
         """Landmarks (P, 3) of the faces to follow besides the leading one: those seen now and those seen just before."""
         taken = [] if np.isnan(main).any() else [box_of(main)]
-        now = [face.landmarks for face in self.mesh.faces(rgb)]
+        now = [face.landmarks for face in (faces_of_frame(self.mesh, rgb) if self._frame else self.mesh.faces(rgb))]
         before = [k.landmarks for k in self._known if k.frame == self._frame - 1]
         for landmarks in [*now, *before]:
             box = box_of(landmarks)
@@ -112,6 +115,16 @@ def _stretches(landmarks: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     for start, stop in pairwise([0, *cuts, len(boxes)]):
         if boxes[start] is not None:
             yield start, landmarks[start:stop]
+
+
+def _in_order(parts: Sequence[tuple[int, np.ndarray]]) -> list[tuple[int, np.ndarray]]:
+    """By their first frame, those that begin together as one reads."""
+    ordered: list[tuple[int, np.ndarray]] = []
+    for start in sorted({start for start, _ in parts}):
+        begun = [(Face(landmarks=points[0], score=1.0), points) for first, points in parts if first == start]
+        places = {id(face): i for i, face in enumerate(reading_order([face for face, _ in begun]))}
+        ordered += [(start, points) for _, points in sorted(begun, key=lambda pair: places[id(pair[0])])]
+    return ordered
 
 
 def _meet(a: tuple[int, np.ndarray], b: tuple[int, np.ndarray]) -> bool:

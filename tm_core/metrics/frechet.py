@@ -18,7 +18,7 @@ from scipy.linalg import sqrtm
 
 from ..errors import InputError
 from ..face.crops import square_crops
-from ..face.mesh import ASSETS
+from ..face.networks import ASSETS
 from ..face.tflite_graph import TfliteGraph
 from .syncnet import face_boxes
 

@@ -67,6 +67,12 @@ class FaceRows:
         return [round(float(v), 1) for v in self.boxes / max(len(self.gap), 1)]
 
     @property
+    def area(self) -> float:
+        """Of the mean box."""
+        x0, y0, x1, y1 = self.box
+        return (x1 - x0) * (y1 - y0)
+
+    @property
     def distances(self) -> np.ndarray:
         """(N, A, L)."""
         if len(self._stacked) != len(self.rows):

@@ -88,7 +88,7 @@ def _add_main(
 ) -> None:
     """Measures of the leading face and its sound."""
     fps, notes = out["fps"], out["notes"]
-    main = max(faces, key=lambda face: len(face.gap))
+    main = max(faces, key=lambda face: (len(face.gap), face.area))  # the leading one is the largest
     own = found.sound_of[main.number] or 0
     if not sounds or not _audible(sounds[own]):
         notes.append("sync: the video has no sound; give one with --audio")

@@ -20,7 +20,9 @@ import numpy as np
 from PIL import Image
 
 from ...errors import InputError
-from ...face.mesh import Face, FaceMesh
+from ...face.choice import prominent
+from ...face.mesh import FaceMesh
+from ...face.networks import Face
 from ...face.topology import CHIN, FOREHEAD, LOWER_LIP, UPPER_LIP
 from .download import HEAD_PACKAGES, environment, picture
 
@@ -41,7 +43,7 @@ CC0 = "CC0 (render of anny, MakeHuman data)"
 
 @dataclass(frozen=True, kw_only=True)
 class Still:
-    """A picture or animation in the template wheels; `face` counts from the left, `held` keeps it out of training.
+    """A picture or animation in the template wheels; `face` counts the large ones in reading order, `held` keeps it out of training.
 
     `span` is the part of an animation, 0..1, in which nothing covers the face.
     """
@@ -142,7 +144,7 @@ def calmest(path: Path, still: Still, mesh: FaceMesh) -> tuple[np.ndarray, Face]
     """The frame and face nearest to rest; InputError where no frame has that face large enough with closed lips."""
     best: tuple[np.ndarray, Face] | None = None
     for rgb in frames(path, still.span):
-        faces = mesh.faces(rgb)[still.face : still.face + 1]
+        faces = prominent(mesh.faces(rgb))[still.face : still.face + 1]
         if faces and faces[0].extent >= LEAST and (best is None or unrest(faces[0]) < unrest(best[1])):
             best = rgb, faces[0]
     if best is None or lip_gap(best[1]) > WIDEST_GAP:
@@ -154,7 +156,7 @@ def portrait(path: Path, still: Still, mesh: FaceMesh) -> np.ndarray:
     """The crop of one person (S, S, 3) uint8; InputError if none shows one face only."""
     rgb, face = without_bars(*calmest(path, still, mesh))
     for room in ROOM:
-        if len(mesh.faces(square := crop(rgb, face, room))) == 1:
+        if len(prominent(mesh.faces(square := crop(rgb, face, room)))) == 1:
             return square
     raise InputError("picture", path.name, "no crop shows one face only", "choose another picture")
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import av
 import numpy as np
 
-from ...face.mesh import Box, Face, FaceMesh
+from ...face.mesh import FaceMesh
+from ...face.networks import Box, Face
 from ...face.portrait import crop_box, resample
+from ...face.search import faces_of_frame
 from ...face.topology import COUNT
 from ...media.video_reader import to_rgb
 from .config import FootageConfig
@@ -61,7 +63,7 @@ def follow(frames: Iterable[av.VideoFrame], count: int, fps: float, mesh: FaceMe
         first = sum(map(len, parts))
         for i in (i for i in range(len(block)) if (first + i) % every == every // 2):
             looks.append(Look(frame=first + i, rgb=rgb[i]))
-            extents.append(tuple(f.extent * scale for f in mesh.faces(rgb[i])))
+            extents.append(tuple(f.extent * scale for f in faces_of_frame(mesh, rgb[i])))
         hint = parts[-1][-1] if parts else None
         parts.append(mesh.landmarks_batch(rgb, hint))
         lost += int(np.isnan(parts[-1][:, 0, 0]).sum())

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ...face.mesh import Box, area, overlap, shared_area
+from ...face.networks import Box, area, overlap, shared_area
 from .config import FootageConfig
 from .faces import FaceTrack
 from .scenes import INSTALL

@@ -28,8 +28,8 @@ class FaceMask(io.ComfyNode):
                 compat.field(io.Image, "image", tooltip="One picture with a face that looks at the camera, mouth closed. Any size."),
                 compat.field(
                     io.Int, "face", default=-1, min=-1, max=31,
-                    tooltip="Which face, numbered from 0 row by row from the left as Find Faces does. -1: the only one, and an "
-                    "error if there are several."),
+                    tooltip="Which face, numbered from 0 row by row from the left as Find Faces does. "
+                            "-1: the only one, and an error if there are several."),
                 compat.field(
                     wires.Faces, "faces", optional=True,
                     tooltip="Faces that Find Faces found in this picture: it is not searched again, and face counts those."),

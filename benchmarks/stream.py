@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks._common import ROOT, Result, demo_portrait, load, result, say, speech_of, write_wav
 from tm_core import app
 from tm_core.cli.animate import write_video
-from tm_core.media.video_io import probe
+from tm_core.media import probe
 from tm_core.weights.loading import TalkingModel
 
 DURATIONS_S = (0.3, 1.0, 7.77, 73.0)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..tm_core import app
 from ..tm_core.errors import InputError
-from ..tm_core.media.audio_io import read_audio, resample
-from ..tm_core.media.video_io import probe, read_frames
+from ..tm_core.media.audio_io import Waveform, read_audio, resample
+from ..tm_core.media.video_reader import VideoReader, probe
 from ..tm_core.metrics.report import report_of
 from ..tm_core.metrics.score import score_video
 from ..tm_core.streaming.handles import FrameStream
@@ -101,12 +101,12 @@ def footage_of(video: Any, fps: float, stack: ExitStack) -> Footage:
     if isinstance(video, Tensor):
         return _images(video, fps)
     path = compat.file_of(video)
-    return _parts(video) if path is None else _file(path)
+    return _parts(video) if path is None else _file(path, stack)
 
 
 def _stream(stream: FrameStream, stack: ExitStack) -> Footage:
     kept = sound.present(stream.meta.audio)
-    waveform = read_audio(kept) if isinstance(kept, Path) else resample(kept.samples, kept.sample_rate)
+    waveform = resample(kept.samples, kept.sample_rate) if isinstance(kept, Waveform) else read_audio(kept)
     chunks = stack.enter_context(sinks.pulled(stream))
     frames = (frame for chunk in chunks for frame in chunk.frames)
     return Footage(frames=frames, count=stream.meta.num_frames, fps=float(stream.meta.fps), samples=waveform.samples)
@@ -117,11 +117,11 @@ def _images(images: Tensor, fps: float, samples: np.ndarray | None = None) -> Fo
     return Footage(frames=frames, count=len(images), fps=fps, samples=samples)
 
 
-def _file(path: Path) -> Footage:
-    held = probe(path)
-    fps, frames = read_frames(path)
-    samples = None if held.audio_s is None else read_audio(path).samples
-    return Footage(frames=frames, count=held.frames, fps=float(fps), samples=samples)
+def _file(path: Path, stack: ExitStack) -> Footage:
+    count = probe(path).frames
+    reader = stack.enter_context(VideoReader(path))
+    samples = read_audio(path, origin=reader.start_s, field="video").samples if reader.has_sound else None
+    return Footage(frames=reader.pictures(), count=count, fps=float(reader.fps), samples=samples)
 
 
 def _parts(video: Any) -> Footage:

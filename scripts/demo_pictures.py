@@ -42,7 +42,7 @@ def sheet(frames: list[Image.Image]) -> Image.Image:
 
 def write_pictures(video: Path, folder: Path) -> tuple[Path, Path]:
     """Both files, from the first seconds of a video; their paths."""
-    from tm_core.media.video_io import read_frames
+    from tm_core.media import read_frames
 
     rate, read = read_frames(video)
     fps = float(rate)

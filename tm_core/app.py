@@ -36,6 +36,7 @@ from .face.mesh import FaceMesh
 from .face.portrait import Portrait, cut_portrait, frame_picture, prepare_portrait
 from .media.audio_io import Waveform, read_audio
 from .media.image_io import open_image
+from .media.sound_reader import SoundSource, SoundTrack
 from .settings import Choices, check_steps, settings
 from .streaming.cancel import CancelToken
 from .streaming.clips import ClipSampler
@@ -63,7 +64,7 @@ class Voice:
     waveform: Waveform
     features: Heard
     timeline: Timeline
-    source: Path | None = None  # the file it came from: a saved video carries that sound as it is
+    source: SoundSource | None = None  # the file it came from: a saved video carries that sound as it is
 
     @property
     def num_frames(self) -> int:
@@ -189,7 +190,7 @@ def face_mesh() -> FaceMesh:
     return shared_mesh()
 
 
-def encode_audio(waveform: Waveform, config: ModelConfig, source: Path | None = None, speech: Tensor | None = None) -> Voice:
+def encode_audio(waveform: Waveform, config: ModelConfig, source: SoundSource | None = None, speech: Tensor | None = None) -> Voice:
     """Features of a sound; `source` is the file it came from, if any.
 
     `speech`: what an open checkpoint's own encoder made of the sound (audio.families: encode_speech, from_host). InputError
@@ -476,19 +477,20 @@ def read_mask(path: Path) -> np.ndarray:
 def animate(
     image: Path, audio: Path, *, model: TalkingModel, seed: int = 0, steps: int | None = None, face_index: int | None = None,
     mask: Path | None = None, speaking: SpeakingMode = "auto", decode_device: str | None = None, queue_depth: int = 2,
-    blinks: bool = True, choices: Choices | None = None, hear: Callable[[Waveform], Tensor | None] | None = None,
+    blinks: bool = True, track: int | None = None, choices: Choices | None = None, hear: Callable[[Waveform], Tensor | None] | None = None,
     told: Callable[[Subject], Prompt] | None = None,
 ) -> FrameStream:
     """The whole job for files: a stream of frames as long as the sound. InputError for what cannot be used.
 
     Open checkpoints only: `hear` makes of a sound what the model's own encoder does (see encode_audio), `told` the prompt
-    for a portrait. `steps` counts before those of `choices`.
+    for a portrait. `steps` counts before those of `choices`; `track` is one of the file's sound tracks, from 0.
     """
     check_options(seed=seed, steps=steps, speaking=speaking, queue_depth=queue_depth)
-    sound, picture = read_audio(audio), open_image(image)
+    source = audio if track is None else SoundTrack(path=audio, track=track)
+    sound, picture = read_audio(source), open_image(image)
     region = None if mask is None else read_mask(mask)
     subject = prepare_subject(picture, model.config, face_index=face_index, mask=region)
-    voice = encode_audio(sound, model.config, audio, None if hear is None else hear(sound))
+    voice = encode_audio(sound, model.config, source, None if hear is None else hear(sound))
     chosen = choices or Choices()
     built = build_scene(
         model, subject, select_speaking(voice, speaking), choices=replace(chosen, steps=steps or chosen.steps),

@@ -24,6 +24,7 @@ from .errors import InputError
 from .media.audio_io import Waveform
 from .media.image_io import open_image
 from .media.mix import Track, distinct, write_mix
+from .media.sound_reader import SoundSource
 from .model.talking import TalkingModel
 from .settings import Choices
 from .streaming.compose import Box, ComposedStream, Frames, Layer, apart, inner_sides, soft_edge
@@ -50,7 +51,7 @@ class Character:
         return Track(sound=voice.source or voice.waveform, gain_db=self.gain_db, pan=self.pan)
 
 
-def mixed(tracks: Sequence[Track], seconds: float, folder: Path | None, name: str) -> Path | Waveform:
+def mixed(tracks: Sequence[Track], seconds: float, folder: Path | None, name: str) -> SoundSource | Waveform:
     """One sound of several. A single one as it is passes through; else a wave file NAME in `folder`, which must be given."""
     tracks = distinct(tracks)
     if len(tracks) == 1 and (only := tracks[0]) == Track(sound=only.sound):
@@ -70,7 +71,7 @@ def together(characters: Sequence[Character]) -> list[app.Speech]:
 
 
 def scene_stream(
-    model: TalkingModel, picture: np.ndarray, characters: Sequence[Character], sound: Path | Waveform, *, seed: int = 0,
+    model: TalkingModel, picture: np.ndarray, characters: Sequence[Character], sound: SoundSource | Waveform, *, seed: int = 0,
     choices: Choices | None = None, prompt: app.Prompt | None = None, device: str | torch.device | None = None, queue_depth: int = 2,
 ) -> Frames:
     """A picture (H, W, 3) uint8 whose characters speak, at its own size, carrying `sound`; nothing is sampled before a sink pulls.
@@ -93,7 +94,7 @@ def scene_stream(
 
 
 def put_back(
-    picture: np.ndarray, frames: Sequence[Frames], subjects: Sequence[app.Subject], sound: Path | Waveform | None = None,
+    picture: np.ndarray, frames: Sequence[Frames], subjects: Sequence[app.Subject], sound: SoundSource | Waveform | None = None,
 ) -> Frames:
     """Animated crops where they were cut from; outside their soft-edged places the picture (H, W, 3) stays as it is, to the bit.
 

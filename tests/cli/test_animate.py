@@ -16,7 +16,7 @@ import av
 import numpy as np
 import pytest
 
-from tm_core.media.video_io import read_frames
+from tm_core.media import read_frames
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 MakeWav = Callable[..., Path]

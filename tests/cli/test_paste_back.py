@@ -8,8 +8,8 @@ import numpy as np
 from typer.testing import CliRunner
 
 from tm_core.cli.commands import app as cli
+from tm_core.media import probe, read_frames
 from tm_core.media.image_io import open_image
-from tm_core.media.video_io import probe, read_frames
 
 
 def test_one_of_two_faces_talks_and_the_rest_of_the_picture_stays(assets: Path, tmp_path: Path) -> None:

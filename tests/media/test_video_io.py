@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tm_core.errors import InputError
-from tm_core.media import VideoWriter, Waveform, check_output, probe, read_audio, read_frames
+from tm_core.media import VideoWriter, Waveform, probe, read_audio, read_frames
+from tm_core.outputs import check_output
 
 
 def noise(seconds: float) -> Waveform:

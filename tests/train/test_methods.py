@@ -223,7 +223,7 @@ def test_a_validation_video_is_written(small: ModelConfig, data: ClipData, bank:
     trainer = trainer_of(flow_matching(small, tmp_path), data)
     trainer.callbacks = (video,)
     trainer.run(most_steps=1)
-    from tm_core.media.video_io import read_frames
+    from tm_core.media import read_frames
 
     fps, frames = read_frames(tmp_path / "new" / "step000001.mp4")
     assert fps == 25 and sum(1 for _ in frames) == 81

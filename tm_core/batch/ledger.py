@@ -11,13 +11,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from ..errors import InputError
+from ..outputs import lock
 from .digest import file_digest
 from .manifest import STAGING
 
@@ -52,7 +52,8 @@ class Ledger:
         try:
             self.staging.mkdir(parents=True, exist_ok=True)
             self._file = open(self.folder / LEDGER, "a+b", buffering=0)
-            _lock(self._file, self.folder)
+            if not lock(self._file):
+                raise InputError("out", self.folder, "another batch is working there", "wait for it, or choose another folder")
             self._read()
             self._settle()
         except OSError as error:
@@ -143,19 +144,3 @@ def _record(line: bytes) -> Record | None:
     except (ValueError, TypeError):
         return None
     return record if isinstance(record.out, str) and record.state in (DONE, FAILED) else None
-
-
-def _lock(file: IO[bytes], folder: Path) -> None:
-    """The folder is this process's until it ends, however it ends."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(2**30)  # a lock on Windows keeps everyone from the bytes it covers
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise InputError("out", folder, "another batch is working there", "wait for it, or choose another folder") from error

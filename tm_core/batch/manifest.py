@@ -18,7 +18,7 @@ from typing import Any
 
 from .. import app
 from ..errors import InputError
-from ..media.audio_io import check_file
+from ..inputs import check_file
 
 NEEDED = ("image", "audio", "out")
 COLUMNS = (*NEEDED, "seed", "steps", "speaking", "face", "mask")

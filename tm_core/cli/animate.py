@@ -6,7 +6,6 @@ The mp4 appears under its name when it is whole. Non-goals: the work itself (app
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +20,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from .. import app, scenes
-from ..errors import InputError
-from ..media.video_io import VideoWriter, check_output
+from ..media.video_io import FORMATS, VideoWriter
+from ..outputs import check_apart, check_output, write_text
 from ..streaming.compose import Frames
 from ..streaming.metrics import StreamMetrics
 from ..weights.loading import TalkingModel, load_model
@@ -49,6 +48,7 @@ class Job:
     queue_depth: int
     paste_back: bool
     blinks: bool
+    track: int | None
     quiet: bool
     started: float
 
@@ -63,9 +63,7 @@ class _Rate(ProgressColumn):
 def run_job(job: Job) -> dict[str, Any]:
     """Make the video; the report. InputError before any work where the inputs cannot be used."""
     app.check_options(seed=job.seed, steps=job.steps, speaking=job.speaking, queue_depth=job.queue_depth)
-    check_output(job.out, "--out")
-    if job.report is not None:
-        check_output(job.report, "--report")
+    check_files(job)
     device = app.parse_device("--device", job.device)
     if job.decode_device is not None:
         app.parse_device("--decode-device", job.decode_device)
@@ -74,13 +72,23 @@ def run_job(job: Job) -> dict[str, Any]:
     frames = animate(
         job.image, job.audio, model=model, seed=job.seed, steps=job.steps, face_index=job.face, mask=job.mask,
         speaking=cast(app.SpeakingMode, job.speaking), decode_device=job.decode_device, queue_depth=job.queue_depth,
-        blinks=job.blinks)
+        blinks=job.blinks, track=job.track)
     metrics = frames.new_metrics(started=job.started)
     write_video(frames, job.out, metrics, quiet=job.quiet)
     report = make_report(job, model, frames, metrics)
     if job.report is not None:
         write_report(job.report, report)
     return report
+
+
+def check_files(job: Job) -> None:
+    """InputError where something cannot be written, or would be written over what is read."""
+    writes = [("--out", job.out), *([] if job.report is None else [("--report", job.report)])]
+    optional = (("--mask", job.mask), ("--weights", job.weights))
+    check_apart([("--image", job.image), ("--audio", job.audio), *((n, p) for n, p in optional if p is not None)], writes)
+    check_output(job.out, "--out", tuple(FORMATS))
+    if job.report is not None:
+        check_output(job.report, "--report")
 
 
 def write_video(frames: Frames, out: Path, metrics: StreamMetrics, *, quiet: bool) -> None:
@@ -140,11 +148,5 @@ def make_report(job: Job, model: TalkingModel, frames: Frames, metrics: StreamMe
 
 
 def write_report(path: Path, report: dict[str, Any]) -> None:
-    """JSON under a temporary name, then renamed."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError("--report", path, f"cannot be written ({error.strerror})", "choose another place") from error
+    """JSON, whole or not at all."""
+    write_text(path, json.dumps(report, indent=2) + "\n", "--report")

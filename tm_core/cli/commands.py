@@ -73,6 +73,8 @@ def animate(
     queue_depth: Annotated[int, typer.Option(help="Chunks that may wait between the workers.")] = 2,
     paste_back: Annotated[bool, typer.Option("--paste-back", help="Put the face back: a video of the whole picture, at its size.")] = False,
     blinks: Annotated[bool, typer.Option("--blinks/--no-blinks", help="Close the eyes now and then.")] = True,
+    track: Annotated[int | None, typer.Option(
+        help="Which sound track of AUDIO, from 0; the first that is not silent if left out.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Make PORTRAIT say AUDIO; prints the report as one line of JSON."""
@@ -85,7 +87,7 @@ def animate(
     job = Job(
         image=image[0], audio=audio, out=out, seed=seed, report=report, weights=weights, device=device,
         decode_device=decode_device, face=face, mask=mask, steps=steps, speaking=speaking, queue_depth=queue_depth,
-        paste_back=paste_back, blinks=blinks, quiet=quiet, started=process_started(),
+        paste_back=paste_back, blinks=blinks, track=track, quiet=quiet, started=process_started(),
     )
     print_json(run_job(job))
 

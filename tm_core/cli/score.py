@@ -6,17 +6,16 @@ import csv
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 
 from ..app import face_mesh
 from ..errors import InputError
 from ..media.audio_io import read_audio
-from ..media.video_io import probe, read_frames
+from ..media.video_reader import VideoReader
 from ..metrics.score import JUDGED_S, score_video
 
 log = logging.getLogger(__name__)
@@ -31,10 +30,11 @@ COLUMNS = ("video", "faces", *OF_FACE, "box", *OF_VIDEO, "error")
 def score_file(video: Path, audio: Sequence[Path] = (), seconds: float | None = None) -> dict[str, Any]:
     """All measures of a video; no `audio`: the video's own sound. InputError for what is no video of a face."""
     limit = JUDGED_S if seconds is None else check_seconds(seconds)
-    fps, frames = read_frames(video)
-    samples = _samples(video, audio)
     named = {"audio": [str(a) for a in audio]} if audio else {}
-    return {"video": str(video), **named, **score_video(_explained(video, frames), float(fps), samples, mesh=face_mesh(), seconds=limit)}
+    with VideoReader(video) as reader:
+        samples = _samples(reader, audio)
+        measured = score_video(reader.pictures(), float(reader.fps), samples, mesh=face_mesh(), seconds=limit)
+    return {"video": str(video), **named, **measured}
 
 
 def check_seconds(seconds: float) -> float | None:
@@ -44,23 +44,11 @@ def check_seconds(seconds: float) -> float | None:
     return seconds or None
 
 
-def _explained(video: Path, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    try:
-        yield from frames
-    except av.FFmpegError as error:
-        raise InputError("video", video, f"cannot be read to its end ({error.strerror})", "copy or encode the file again") from error
-
-
-def _samples(video: Path, audio: Sequence[Path]) -> list[np.ndarray]:
-    """16 kHz sounds to compare with, none for a video without a sound track."""
+def _samples(video: VideoReader, audio: Sequence[Path]) -> list[np.ndarray]:
+    """16 kHz sounds to compare with: the given ones as they are, the video's own on the clock of its pictures, if it has one."""
     if audio:
         return [read_audio(path).samples for path in audio]
-    if probe(video).audio_s is None:
-        return []
-    try:
-        return [read_audio(video).samples]
-    except InputError as error:
-        raise InputError("video", video, f"its sound {error.rule}", "give the sound with --audio") from error
+    return [read_audio(video.path, origin=video.start_s, field="video").samples] if video.has_sound else []
 
 
 def score_folder(folder: Path, out: Path, seconds: float | None = None) -> dict[str, Any]:

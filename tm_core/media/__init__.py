@@ -2,6 +2,11 @@
 
 from .audio_io import Waveform, read_audio, resample
 from .image_io import open_image
-from .video_io import Probe, VideoWriter, check_output, probe, read_frames
+from .sound_reader import SoundReader, SoundSource, SoundTrack
+from .video_io import VideoWriter
+from .video_reader import Probe, VideoReader, probe, read_frames
 
-__all__ = ["Probe", "VideoWriter", "Waveform", "check_output", "open_image", "probe", "read_audio", "read_frames", "resample"]
+__all__ = [
+    "Probe", "SoundReader", "SoundSource", "SoundTrack", "VideoReader", "VideoWriter", "Waveform", "open_image", "probe", "read_audio",
+    "read_frames", "resample",
+]

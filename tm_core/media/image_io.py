@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import InputError
-from .audio_io import check_file
+from ..inputs import check_file
 
 LONGEST = 2048  # pixels; larger pictures are shrunk while they are loaded
 MOST_PIXELS = 400_000_000

@@ -14,7 +14,6 @@ import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import av
@@ -22,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .audio_io import REMEDY, Waveform, check_file
+from .audio_io import Waveform
+from .sound_reader import SoundReader, SoundSource
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ BLOCK = 1 << 16
 class Track:
     """A sound in a mix; `pan` -1 left to 1 right."""
 
-    sound: Path | Waveform
+    sound: SoundSource | Waveform
     gain_db: float = 0.0
     pan: float = 0.0
     start_s: float = 0.0
@@ -59,7 +59,7 @@ def distinct(tracks: Sequence[Track]) -> list[Track]:
     """
     heard: dict[object, Track] = {}
     for track in tracks:
-        sound = track.sound if isinstance(track.sound, Path) else id(track.sound)
+        sound = id(track.sound) if isinstance(track.sound, Waveform) else track.sound
         heard.setdefault((sound, track.gain_db, track.pan, track.start_s), track)
     return list(heard.values())
 
@@ -129,11 +129,11 @@ class _Reader:
         self._pieces.close()
 
 
-def _stereo(sound: Path | Waveform) -> Generator[NDArray[np.float32], None, None]:
+def _stereo(sound: SoundSource | Waveform) -> Generator[NDArray[np.float32], None, None]:
     """Pieces (2, n) at MIX_RATE; a mono sound is as loud on both sides."""
-    if isinstance(sound, Path):
-        check_file("audio", sound, REMEDY)
-        yield from _decoded(sound)
+    if not isinstance(sound, Waveform):
+        with SoundReader(sound, rate=MIX_RATE, channels=2) as reader:
+            yield from reader.blocks()
         return
     resampler = av.AudioResampler("fltp", "stereo", MIX_RATE)
     for start in range(0, len(sound.samples), BLOCK):
@@ -142,20 +142,6 @@ def _stereo(sound: Path | Waveform) -> Generator[NDArray[np.float32], None, None
         frame.sample_rate = sound.sample_rate
         yield from _arrays(resampler.resample(frame))
     yield from _arrays(resampler.resample(None))
-
-
-def _decoded(path: Path) -> Generator[NDArray[np.float32], None, None]:
-    with av.open(str(path)) as container:
-        if not container.streams.audio:
-            raise InputError("audio", path, "has no sound track", REMEDY)
-        stream = container.streams.audio[0]
-        mono = stream.codec_context.channels == 1
-        resampler = av.AudioResampler("fltp", "mono" if mono else "stereo", MIX_RATE)  # ffmpeg would turn mono down on its way to stereo
-        for frame in chain(container.decode(stream), [None]):
-            if frame is not None:
-                frame.pts = None
-            for piece in _arrays(resampler.resample(frame)):
-                yield np.repeat(piece, 2, 0) if mono else piece
 
 
 def _arrays(frames: Sequence[av.AudioFrame]) -> list[NDArray[np.float32]]:

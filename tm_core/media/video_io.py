@@ -1,16 +1,14 @@
-"""Video files: written as they stream, with the input's sound, whole or not at all; read frame by frame.
+"""Video files, written as they stream, with the input's sound: whole or not at all.
 
-A video is H.264 + AAC in an mp4. The sound is decoded from its source as the frames come and interleaved
-with them, so neither is ever whole in memory. The file has the name NAME.part until it is complete.
+A video is H.264 in the colours of BT.709, as screens and browsers expect, with AAC. The sound is decoded from its source as the
+frames come and interleaved with them, so neither is ever whole in memory; it ends where the picture ends. The index comes first,
+so that a browser plays while it loads. The file has a temporary name until it is complete (outputs).
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -21,66 +19,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .audio_io import REMEDY, Waveform, check_file
+from ..outputs import Staged, check_output, write_error
+from .audio_io import Waveform
+from .sound_reader import SoundReader, SoundSource
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from Python 3.11 on
 
-AAC_RATES = frozenset({96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000})
-REMEDY_OUT = "choose a folder that exists and that you may write to"
-
-
-def check_output(path: Path, field: str = "out") -> None:
-    """InputError unless a file can be written at `path`; leaves nothing behind."""
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(field, path, "is a folder", "give a file name that ends in .mp4")
-    if not path.parent.is_dir():
-        raise InputError(field, path, f"there is no folder {path.parent}", REMEDY_OUT)
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "wb"):
-            pass
-        part.unlink()
-    except OSError as error:
-        raise InputError(field, path, f"cannot be written ({error.strerror})", REMEDY_OUT) from error
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+AAC_RATES = frozenset({48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000})  # that every player plays
+AAC_RATE = 48000  # for all others
+LOUDEST = 4.0  # of full scale: far above it an encoder makes noise of a whole frame
+BT709, LIMITED = 1, 1  # numbers of the standard: matrix, primaries and transfer are all 1
 
 
 class VideoWriter:
     """A context manager; `write` frames in order. Leaving it by an error or a cancel leaves no file."""
 
     def __init__(
-        self, path: Path, width: int, height: int, fps: Fraction | int, audio: Path | str | Waveform | None = None, *,
+        self, path: Path, width: int, height: int, fps: Fraction | int, audio: SoundSource | Waveform | None = None, *,
         crf: int = 16, metadata: Mapping[str, str] | None = None,
     ) -> None:
         """`metadata` is written into the container (ComfyUI reads its graph back from there)."""
         self.path = Path(path)
-        self._part = self.path.with_name(self.path.name + ".part")
         self._size, self._fps, self._crf = (width, height), Fraction(fps), crf
         self._audio = audio
         self._metadata = dict(metadata or {})
+        self._out: Any = None
+        self._sound: _EncodedSound | None = None
         self.frames = 0
 
     def __enter__(self) -> Self:
-        check_output(self.path)
-        try:
-            self._open()
-        except BaseException:  # `with` does not call __exit__ for what fails here
-            with contextlib.suppress(Exception):
-                self._out.close()
-            self._part.unlink(missing_ok=True)
-            raise
+        check_output(self.path, suffixes=tuple(FORMATS))
+        with contextlib.ExitStack() as stack:
+            part = stack.enter_context(Staged(self.path))
+            stack.callback(self._let_go)
+            self._open(part)
+            self._stack = stack.pop_all()
         return self
 
-    def _open(self) -> None:
+    def _open(self, part: Path) -> None:
         with self._explained():
-            self._out = av.open(str(self._part), "w", format="mp4", options={"movflags": "use_metadata_tags"})
+            kind = FORMATS[self.path.suffix.lower()]
+            flags = {} if kind == "matroska" else {"movflags": "+faststart+use_metadata_tags"}
+            self._out = av.open(str(part), "w", format=kind, options=flags)
             self._out.metadata.update(self._metadata)
             self._video: Any = self._out.add_stream("libx264", rate=self._fps, options={"crf": str(self._crf), "preset": "veryfast"})
             self._video.width, self._video.height = (n + n % 2 for n in self._size)
             self._video.pix_fmt = "yuv420p"
-            self._video.codec_context.time_base = 1 / self._fps
-            self._sound = None if self._audio is None else _SoundTrack(self._out, self._audio)
+            context = self._video.codec_context
+            context.time_base = 1 / self._fps
+            context.colorspace = context.color_primaries = context.color_trc = BT709
+            context.color_range = LIMITED
+            if self._audio is not None:
+                self._sound = _EncodedSound(self._out, self._audio)
 
     def write(self, frames: NDArray[np.uint8]) -> None:
         """Append frames (T, H, W, 3)."""
@@ -88,159 +80,97 @@ class VideoWriter:
             for rgb in frames:
                 odd = [(0, n % 2) for n in rgb.shape[:2]]
                 frame = av.VideoFrame.from_ndarray(np.pad(rgb, [*odd, (0, 0)], mode="edge"), "rgb24")
-                frame.pts, frame.time_base = self.frames, 1 / self._fps
-                self._out.mux(self._video.encode(frame))
+                shown = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+                shown.pts, shown.time_base = self.frames, 1 / self._fps
+                self._out.mux(self._video.encode(shown))
                 self.frames += 1
             if self._sound is not None:
                 self._sound.catch_up(self.frames / self._fps)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            if kind is None:
-                with self._explained():
-                    self._out.mux(self._video.encode())
-                    if self._sound is not None:
-                        self._sound.catch_up(None)
-                    self._out.close()
-                    os.replace(self._part, self.path)
-            else:
-                with contextlib.suppress(Exception):  # a full disk fails here again; the first error is the one to tell
-                    self._out.close()
-        finally:
+        if kind is not None:
+            self._stack.__exit__(kind, error, trace)
+            return
+        with self._stack, self._explained():
+            self._out.mux(self._video.encode())
             if self._sound is not None:
-                self._sound.close()
-            self._part.unlink(missing_ok=True)
+                self._sound.end_at(self.frames / self._fps, 1 / self._fps / 2)
+            self._out.close()
+
+    def _let_go(self) -> None:
+        """Close what is open, before the temporary file is renamed or removed."""
+        if self._sound is not None:
+            self._sound.close()
+        if self._out is not None:
+            with contextlib.suppress(Exception):  # a full disk fails here again; the first error is the one to tell
+                self._out.close()
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         """Errors of the disk in words a user can act on."""
         try:
             yield
-        except (av.FFmpegError, OSError) as error:
-            if isinstance(error, InputError):
-                raise
-            full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            rule = "the disk is full" if full else f"cannot be written ({getattr(error, 'strerror', None) or error})"
-            raise InputError("out", self.path, rule, "free some space or choose another disk" if full else REMEDY_OUT) from error
+        except InputError:
+            raise
+        except OSError as error:
+            raise write_error("out", self.path, error) from error
+        except av.FFmpegError as error:
+            raise InputError("out", self.path, f"cannot be encoded ({error})", "try another picture or sound") from error
 
 
-def _open_sound(path: Path) -> Any:
-    check_file("audio", path, REMEDY)
-    try:
-        source = av.open(str(path))
-    except av.FFmpegError as error:
-        raise InputError("audio", path, f"cannot be read as sound ({error.strerror})", REMEDY) from error
-    if not source.streams.audio:
-        source.close()
-        raise InputError("audio", path, "has no sound track", REMEDY)
-    return source
-
-
-class _SoundTrack:
+class _EncodedSound:
     """The sound of a file or a waveform, encoded up to the time the picture has reached."""
 
-    def __init__(self, out: Any, source: Path | str | Waveform) -> None:
-        self._out, self._source = out, source
-        self._file = None if isinstance(source, Waveform) else _open_sound(Path(source))
-        rate, layout = (source.sample_rate, "mono") if isinstance(source, Waveform) else self._format()
-        self._stream = out.add_stream("aac", rate=rate, layout=layout)
-        self._resampler = av.AudioResampler("fltp", layout, rate)
-        self._frames = self._waveform(source) if isinstance(source, Waveform) else self._decoded()
-        self._rate, self._written, self._done = rate, 0, False
+    def __init__(self, out: Any, source: SoundSource | Waveform) -> None:
+        self._out = out
+        self._reader = None if isinstance(source, Waveform) else SoundReader(source, rate=_aac_rate, channels=None)
+        if self._reader is None:
+            assert isinstance(source, Waveform)
+            self._rate, self._layout, self._blocks = source.sample_rate, "mono", _pieces(source)
+        else:
+            self._rate, self._blocks = self._reader.rate, self._reader.blocks()
+            self._layout = "stereo" if self._reader.channels == 2 else "mono"
+        self._stream = out.add_stream("aac", rate=self._rate, layout=self._layout)
+        self._written, self._held = 0, np.zeros((0, 0), np.float32)
 
-    def _format(self) -> tuple[int, str]:
-        assert self._file is not None
-        stream = self._file.streams.audio[0]
-        rate = stream.rate if stream.rate in AAC_RATES else 48000
-        return rate, "mono" if stream.channels == 1 else "stereo"
+    def catch_up(self, until_s: Fraction) -> None:
+        """Encode what comes before `until_s`."""
+        limit = int(until_s * self._rate)
+        while self._written < limit:
+            if not self._held.size:
+                piece = next(self._blocks, None)
+                if piece is None:
+                    return
+                self._held = np.atleast_2d(piece)
+            part, self._held = np.split(self._held, [limit - self._written], axis=1)
+            self._encode(part)
 
-    @staticmethod
-    def _waveform(source: Waveform) -> Iterator[av.AudioFrame]:
-        for start in range(0, len(source.samples), source.sample_rate):
-            piece = np.ascontiguousarray(source.samples[None, start : start + source.sample_rate], np.float32)
-            frame = av.AudioFrame.from_ndarray(piece, "fltp", "mono")
-            frame.sample_rate = source.sample_rate
-            yield frame
+    def end_at(self, end_s: Fraction, slack_s: Fraction) -> None:
+        """All that is left, cut or filled with silence where it is off by more than `slack_s`."""
+        self.catch_up(end_s + slack_s)
+        missing = int(end_s * self._rate) - self._written
+        if missing > slack_s * self._rate:
+            self._encode(np.zeros((2 if self._layout == "stereo" else 1, missing), np.float32))
+        self._out.mux(self._stream.encode())
 
-    def _decoded(self) -> Iterator[av.AudioFrame]:
-        assert self._file is not None
-        for frame in self._file.decode(audio=0):
-            frame.pts = None
-            yield frame
-
-    def _next(self) -> av.AudioFrame | None:
-        try:
-            return next(self._frames, None)
-        except av.FFmpegError as error:  # of the source, not of the output
-            raise InputError("audio", self._source, f"cannot be read to its end ({error.strerror})", REMEDY) from error
-
-    def catch_up(self, until_s: Fraction | None) -> None:
-        """Encode up to `until_s`, or to the end."""
-        while not self._done and (until_s is None or self._written < until_s * self._rate):
-            frame = self._next()
-            for piece in self._resampler.resample(frame):
-                piece.pts, piece.time_base = self._written, Fraction(1, self._rate)
-                self._written += piece.samples
-                self._out.mux(self._stream.encode(piece))
-            if frame is None:
-                self._out.mux(self._stream.encode())
-                self._done = True
+    def _encode(self, piece: NDArray[np.float32]) -> None:
+        if not piece.shape[1]:
+            return
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(piece.clip(-LOUDEST, LOUDEST)), "fltp", self._layout)
+        frame.sample_rate, frame.pts, frame.time_base = self._rate, self._written, Fraction(1, self._rate)
+        self._written += piece.shape[1]
+        self._out.mux(self._stream.encode(frame))
 
     def close(self) -> None:
         """Let go of the source."""
-        if self._file is not None:
-            self._file.close()
+        if self._reader is not None:
+            self._reader.close()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """What a media file holds; durations in seconds, None where there is no such track."""
-
-    width: int | None
-    height: int | None
-    fps: Fraction | None
-    frames: int
-    video_s: float | None
-    audio_s: float | None
+def _aac_rate(own: int) -> int:
+    return own if own in AAC_RATES else AAC_RATE
 
 
-def probe(path: Path) -> Probe:
-    """Size, rate and the durations of both tracks, by the container's word and a count of frames; InputError if unreadable."""
-    path = Path(path)
-    check_file("video", path, "check the path")
-    try:
-        return _probe(path)
-    except av.FFmpegError as error:
-        raise InputError("video", path, "cannot be read as a video", "give an mp4 or another video file") from error
-
-
-def _probe(path: Path) -> Probe:
-    with av.open(str(path)) as f:
-        video = f.streams.video[0] if f.streams.video else None
-        audio = f.streams.audio[0] if f.streams.audio else None
-        frames = sum(1 for p in f.demux(video) if p.size) if video else 0
-        return Probe(
-            width=video.width if video else None, height=video.height if video else None,
-            fps=video.average_rate if video else None, frames=frames,
-            video_s=float(video.duration * video.time_base) if video and video.duration and video.time_base else None,
-            audio_s=float(audio.duration * audio.time_base) if audio and audio.duration and audio.time_base else None,
-        )
-
-
-def read_frames(path: Path, field: str = "video") -> tuple[Fraction, Iterator[NDArray[np.uint8]]]:
-    """Frame rate and the frames (H, W, 3) of a video, one at a time; InputError for what is no video."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(field, path, "no such file", "check the path")
-    try:
-        container = av.open(str(path))
-        rate = container.streams.video[0].average_rate
-    except (av.FFmpegError, OSError, IndexError) as error:
-        raise InputError(field, path, "cannot be read as a video", "give an mp4 or another video file") from error
-    return Fraction(rate or 25), _frames(container)
-
-
-def _frames(container: Any) -> Iterator[NDArray[np.uint8]]:
-    with container:
-        for frame in container.decode(video=0):
-            yield frame.to_ndarray(format="rgb24")
+def _pieces(sound: Waveform) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(sound.samples), sound.sample_rate):
+        yield np.asarray(sound.samples[start : start + sound.sample_rate], np.float32)

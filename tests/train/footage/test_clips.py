@@ -14,8 +14,8 @@ from tm_core.audio.features import log_mel
 from tm_core.audio.windows import windows
 from tm_core.config import tiny
 from tm_core.errors import InputError
+from tm_core.media import read_frames
 from tm_core.media.audio_io import read_audio
-from tm_core.media.video_io import read_frames
 from tm_core.metrics.sync import lip_gap
 from tm_core.train.data import STEP
 from tm_core.train.footage import FootageClip, as_training_clip, load_footage

@@ -15,8 +15,8 @@ import numpy as np
 from ...face.mesh import Box, Face, FaceMesh
 from ...face.portrait import crop_box, resample
 from ...face.topology import COUNT
+from ...media.video_reader import to_rgb
 from .config import FootageConfig
-from .decode import to_rgb
 
 LONGEST = 960  # pixels of the longer side in which the face is followed: the mesh sees 192 of them
 BLOCK = 8  # frames held at a time

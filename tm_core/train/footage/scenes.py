@@ -15,8 +15,8 @@ import av
 import numpy as np
 
 from ...errors import InputError
+from ...media.video_reader import to_rgb
 from .config import FootageConfig
-from .decode import to_rgb
 
 SMALL = 160  # pixels of the longer side the detector looks at
 EDGE = 2  # ticks left out on both sides of a cut: encoders smear it

@@ -10,7 +10,9 @@ import hashlib
 import json
 import logging
 import re
+from contextlib import ExitStack
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,13 +25,14 @@ from ...config import ModelConfig
 from ...errors import InputError
 from ...face.mesh import FaceMesh
 from ...face.portrait import into_crop
+from ...media.sound_reader import SoundReader
+from ...media.video_reader import VideoReader
 from ...metrics.phones import Phone, hear_phones, installed
 from ...vae.tiny import TinyVAE
 from ...weights.loading import load_model
 from . import encode
 from .clips import FOLDER, FootageClip, save_clip
 from .config import FootageConfig
-from .decode import Pictures, Sound
 from .faces import FaceTrack, bridged, clip_box, crop, follow, judge_faces
 from .ledger import Record, Stamp, clip_record, source_record
 from .motion import judge_motion, lips_rest
@@ -41,6 +44,7 @@ log = logging.getLogger(__name__)
 
 VERSION = 1  # of what a clip's file holds: another one makes everything anew
 ROWS_A_FRAME = 4
+HOLE_S = 1.0  # a frame is on the screen for longer: its recorder stopped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,14 +148,12 @@ def process(shop: Workshop, source: str) -> list[Record]:
 
 def _process(shop: Workshop, source: str, path: Path, stamp: Stamp) -> list[Record]:
     fps, cfg = shop.model.frame_rate, shop.cfg
-    with Pictures(path, fps) as pictures:
+    with _pictures(path, fps) as pictures:
         rate = float(pictures.rate)
         if rate < cfg.least_fps:
             return [source_record(source, stamp, "done", reason="slow", detail=f"{rate:.2f} fps", fps=rate)]
         found = scenes(pictures, float(fps), cfg)
-        origin, damage = pictures.origin, pictures.damage
-    if origin is None:
-        raise InputError("video", source, damage or "holds no picture", "give a video file that plays")
+        origin, damage = pictures.start_s, pictures.damage
     records = _clips(shop, source, path, origin, found)
     seconds = sum(map(len, found)) / float(fps)
     clips = sum(r["end_s"] - r["start_s"] for r in records)
@@ -159,10 +161,16 @@ def _process(shop: Workshop, source: str, path: Path, stamp: Stamp) -> list[Reco
         source, stamp, "done", detail=damage or "", seconds=seconds, left_s=max(0.0, seconds - clips), fps=round(rate, 3))]
 
 
+def _pictures(path: Path, fps: Fraction) -> VideoReader:
+    """Ticks of a source; a frame that stays for longer than HOLE_S leaves a hole, at which a piece ends."""
+    return VideoReader(path, fps, hole_s=HOLE_S)
+
+
 def _clips(shop: Workshop, source: str, path: Path, origin: float, found: list[Span]) -> list[Record]:
     """Records of all pieces of a source, those that are kept written."""
     fps, records, stem = shop.model.frame_rate, [], clip_stem(source)
-    with Pictures(path, fps) as seen, Pictures(path, fps) as cropped, Sound(path, origin) as sound:
+    with _pictures(path, fps) as seen, _pictures(path, fps) as cropped, ExitStack() as stack:
+        sound = stack.enter_context(SoundReader(path, origin=origin)) if seen.has_sound else None
         number = 0
         for scene in found:
             parts = pieces(scene, float(fps), shop.model.sampler.chunk_latents, shop.cfg)
@@ -178,7 +186,8 @@ def _clips(shop: Workshop, source: str, path: Path, origin: float, found: list[S
 
 
 def _piece(
-    shop: Workshop, source: str, name: str, span: Span, seen: Pictures, cropped: Pictures, sound: Sound,
+    shop: Workshop, source: str, name: str, span: Span, seen: VideoReader, cropped: VideoReader,
+    sound: SoundReader | None,
 ) -> tuple[str | None, Record]:
     """Why one piece is dropped, or None after it was written; and its measures."""
     cfg, fps = shop.cfg, float(shop.model.fps)
@@ -189,7 +198,8 @@ def _piece(
     box, size = clip_box(track), shop.model.height
     frames = crop(cropped.frames(span.start, span.stop), box, size)
     landmarks = np.stack([into_crop(p, box, size) for p in bridged(track.landmarks)])
-    heard = sound.read(*encode.sound_range(span.start, len(span), shop.model))
+    start, stop = encode.sound_range(span.start, len(span), shop.model)
+    heard = np.zeros(stop - start, np.float32) if sound is None else sound.read(start, stop)
     reason, listens, phones, said = _listen(shop, frames, landmarks, encode.clip_samples(heard, shop.model), measures, fps)
     measures |= {**said, "listens": listens}
     if reason is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,11 @@ import av
 import numpy as np
 import pytest
 
-from tm_core.config import tiny
 from tm_core.errors import InputError
-from tm_core.media.audio_io import read_audio
-from tm_core.train.footage import FootageConfig
-from tm_core.train.footage.decode import Pictures, Sound, to_rgb
-from tm_core.train.footage.scenes import Span, frames_of, pieces, scenes
+from tm_core.media import SoundReader, VideoReader, read_audio
+from tm_core.media.video_reader import to_rgb
 
-FPS = Fraction(25)
+FPS, HOLE_S = Fraction(25), 1.0
 Write = Callable[..., Path]
 
 
@@ -30,7 +26,7 @@ def numbered(count: int) -> np.ndarray:
 
 
 def greys(path: Path) -> list[tuple[int, int]]:
-    with Pictures(path, FPS) as pictures:
+    with VideoReader(path, FPS, hole_s=HOLE_S) as pictures:
         return [(tick, round(float(to_rgb(frame).mean()))) for tick, frame in pictures]
 
 
@@ -61,18 +57,15 @@ def stamped(path: Path, stamps: list[int], tone_from_ms: int | None = None) -> P
     return path
 
 
-def test_a_hole_in_the_stamps_leaves_its_ticks_out_and_ends_a_scene(tmp_path: Path) -> None:
+def test_a_hole_in_the_stamps_leaves_its_ticks_out(tmp_path: Path) -> None:
     path = stamped(tmp_path / "hole.mkv", [*range(0, 4000, 40), *range(10000, 14000, 40)])
     ticks = [t for t, _ in greys(path)]
     assert len(ticks) < 235 and 250 in ticks and 200 not in ticks
-    with Pictures(path, FPS) as pictures:
-        found = scenes(pictures, 25.0, FootageConfig())
-    assert not [s for s in found if s.start < 150 and s.stop > 240]
 
 
 def test_a_late_sound_stays_late(tmp_path: Path) -> None:
     path = stamped(tmp_path / "late.mkv", list(range(0, 2000, 40)), tone_from_ms=400)
-    with Pictures(path, FPS) as pictures, Sound(path, next(iter(pictures))[1].time or 0.0) as sound:
+    with VideoReader(path, FPS, hole_s=HOLE_S) as pictures, SoundReader(path, origin=pictures.start_s) as sound:
         samples = sound.read(-100, 16000)
     onset = int(np.flatnonzero(np.abs(samples) > 0.1)[0]) - 100
     assert abs(onset - 6400) < 100
@@ -82,14 +75,14 @@ def test_pieces_of_sound_are_the_whole(write: Write, tmp_path: Path) -> None:
     tone = np.sin(np.arange(48000) * 0.05).astype(np.float32) * np.linspace(0, 1, 48000, dtype=np.float32)
     path = write(tmp_path / "a.mp4", numbered(75), tone)
     whole = read_audio(path).samples
-    with Sound(path, 0.0) as sound:
+    with SoundReader(path, origin=0.0) as sound:
         parts = [sound.read(a, b) for a, b in ((0, 9000), (8000, 20000), (30000, 48000))]
     for part, start in zip(parts, (0, 8000, 30000), strict=True):
         assert np.abs(part - whole[start : start + len(part)]).max() < 1e-4
 
 
 def test_ranges_of_pictures(write: Write, tmp_path: Path) -> None:
-    with Pictures(write(tmp_path / "a.mp4", numbered(60), None), FPS) as pictures:
+    with VideoReader(write(tmp_path / "a.mp4", numbered(60), None), FPS) as pictures:
         first = [round(float(to_rgb(f).mean())) for f in pictures.frames(10, 20)]
         second = [round(float(to_rgb(f).mean())) for f in pictures.frames(20, 22)]
     assert np.abs(np.array(first) - np.arange(10, 20)).max() <= 2 and len(second) == 2 and abs(second[0] - 20) <= 2
@@ -104,7 +97,7 @@ def test_a_phone_held_upright(write: Write, tmp_path: Path) -> None:
     at = data.index(b"tkhd") + 44
     data[at : at + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)  # a quarter turn clockwise
     path.write_bytes(data)
-    with Pictures(path, FPS) as pictures:
+    with VideoReader(path, FPS, hole_s=HOLE_S) as pictures:
         shown = to_rgb(next(iter(pictures))[1])
     assert shown.shape == (64, 32, 3) and shown[:12].mean() > 240 and shown[24:].mean() < 15
 
@@ -125,16 +118,4 @@ def test_a_file_that_ends_too_early_gives_what_it_has(write: Write, tmp_path: Pa
 
 def test_sound_alone_is_no_video(assets: Path) -> None:
     with pytest.raises(InputError, match="no picture track"):
-        Pictures(next((assets / "speech").glob("*.wav")), FPS)
-
-
-@pytest.mark.parametrize(
-    ("frames", "clips"),
-    [(104, []), (105, [105]), (249, [249]), (250, [249]), (340, [165, 165]), (360, [249, 105]), (1000, [249, 249, 249, 249])])
-def test_scenes_become_pieces_of_whole_chunks(frames: int, clips: list[int]) -> None:
-    n = tiny().sampler.chunk_latents
-    found = pieces(Span(start=7, stop=7 + frames), 25.0, n, FootageConfig())
-    assert [len(p) for p in found] == clips
-    assert all(a.stop <= b.start for a, b in pairwise(found))
-    assert all((len(p) - 1) % 4 == 0 and (1 + (len(p) - 1) // 4) % n == 0 for p in found)
-    assert frames_of(9, n) == 105
+        VideoReader(next((assets / "speech").glob("*.wav")), FPS)

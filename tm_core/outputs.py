@@ -1,0 +1,193 @@
+"""Files that are written: never over what is read, whole or not at all, by one job at a time.
+
+A file has the name NAME.tm.part until it is whole, then it is renamed. A lock on that file says that a job is at work; it goes
+with the process, so the next job takes over what a kill left. Non-goals: what is in the files, folders of many (batch.ledger).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from .errors import InputError
+
+PART = ".tm.part"
+REMEDY = "choose a folder that exists and that you may write to"
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+BUSY = frozenset({errno.EACCES, errno.EAGAIN, errno.EDEADLK})
+Named = tuple[str, Path]  # the option or column a path came from, and the path
+
+
+def part_of(path: Path) -> Path:
+    """The name of a file until it is whole."""
+    return path.with_name(path.name + PART)
+
+
+class Staged:
+    """A context manager: gives the temporary name to write to; leaving it renames, leaving it by an error removes.
+
+    InputError where nothing can be written, or another job is writing there at this moment.
+    """
+
+    def __init__(self, path: Path, field: str = "out") -> None:
+        self.path, self.field, self.part = Path(path), field, part_of(Path(path))
+        self._lock: IO[bytes] | None = None
+
+    def __enter__(self) -> Path:
+        try:
+            self._lock = _own(self.part)
+        except OSError as error:
+            raise write_error(self.field, self.path, error) from error
+        if self._lock is None:
+            raise InputError(self.field, self.path, "another job is writing it", "wait for it, or choose another name")
+        return self.part
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self._rename()
+            else:
+                self._remove()
+        finally:
+            self._release()
+
+    def _rename(self) -> None:
+        if sys.platform == "win32":  # an open file cannot be renamed there
+            self._release()
+        try:
+            os.replace(self.part, self.path)
+        except OSError as error:
+            self._remove()
+            raise write_error(self.field, self.path, error) from error
+
+    def _remove(self) -> None:
+        """Only while the lock is held: afterwards the name may be another job's."""
+        if sys.platform == "win32":
+            self._release()
+        with contextlib.suppress(OSError):
+            self.part.unlink()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+        self._lock = None
+
+
+def _own(part: Path) -> IO[bytes] | None:
+    """The empty temporary file, open and locked; None: it is another job's."""
+    file = open(part, "a+b")
+    try:
+        # whoever had it may have renamed it between our opening and our locking: then the lock is on their finished file
+        if lock(file) and os.path.samestat(os.fstat(file.fileno()), os.stat(part)):
+            file.truncate(0)
+            return file
+    except FileNotFoundError:
+        pass
+    except BaseException:
+        file.close()
+        raise
+    file.close()
+    return None
+
+
+def lock(file: IO[bytes]) -> bool:
+    """Make a file this process's until it is closed; False where it is another's. A disk without locks locks nothing."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(2**30)  # a lock on Windows keeps everyone from the bytes it covers
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in BUSY
+    return True
+
+
+def write_error(field: str, path: Path, error: OSError) -> InputError:
+    """An error of the disk in words a user can act on."""
+    if error.errno in FULL:
+        return InputError(field, path, "the disk is full", "free some space or choose another disk")
+    if error.errno == errno.ENAMETOOLONG:
+        return InputError(field, path, "is a name too long for this disk", "choose a shorter one")
+    return InputError(field, path, f"cannot be written ({error.strerror or error})", REMEDY)
+
+
+def write_text(path: Path, text: str, field: str = "out") -> None:
+    """A text file, whole or not at all."""
+    with Staged(path, field) as part:
+        try:
+            part.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise write_error(field, path, error) from error
+
+
+def check_output(path: Path, field: str = "out", suffixes: Sequence[str] = ()) -> None:
+    """InputError unless a file can be written at `path`, under a name that says what is in it; leaves nothing behind."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(field, path, "is a folder", f"give the name of a file{(suffixes and f', as NAME{suffixes[0]}') or ''}")
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise InputError(field, path, f"{path.suffix or 'no suffix'} is not what is written", f"end the name in {' or '.join(suffixes)}")
+    if not path.parent.is_dir():
+        raise InputError(field, path, f"there is no folder {path.parent}", REMEDY)
+    with contextlib.suppress(_Unwritten), Staged(path, field):
+        raise _Unwritten
+
+
+class _Unwritten(Exception):
+    """Leaves a temporary file that was only tried."""
+
+
+def check_apart(reads: Collection[Named], writes: Collection[Named]) -> None:
+    """InputError where a file would be written over one that is read, or two over each other.
+
+    One file by any name: relative, by a link, by capitals, by what it is called until it is whole.
+    """
+    taken = {key: f"is the file that {field} reads" for field, path in reads for key in _keys(Path(path))}
+    inside: dict[str, str] = {}  # folders that files are written into
+    for field, path in writes:
+        names = Path(path), part_of(Path(path))
+        rule = next((taken[key] for name in names for key in _keys(name) if key in taken), None)
+        rule = rule or inside.get(_spelled(names[0])) or next((taken[up] for up in _folders(names[0]) if up in taken), None)
+        if rule is not None:
+            raise InputError(field, path, rule, "nothing was done; give it a name of its own")
+        taken |= {key: f"is the file that {field} writes" for name in names for key in _keys(name)}
+        inside |= dict.fromkeys(_folders(names[0]), f"is a folder that {field} writes into")
+
+
+def _keys(path: Path) -> Iterator[object]:
+    """What tells one file from another: its place on the disk, if there is one, and its name."""
+    try:
+        stat = os.stat(path)
+        yield stat.st_dev, stat.st_ino
+    except (OSError, ValueError):  # not there, or no usable name: whoever opens it says so
+        pass
+    yield _spelled(path)
+
+
+def _spelled(path: Path) -> str:
+    """A path in full, links followed, alike for names that are one on some disk (capitals, accents)."""
+    try:
+        full = os.path.realpath(path)
+    except (OSError, ValueError):
+        full = os.path.abspath(path)
+    return unicodedata.normalize("NFC", full).casefold()
+
+
+def _folders(path: Path) -> Iterator[str]:
+    """Every folder a path lies in."""
+    text = _spelled(path)
+    while (up := os.path.dirname(text)) != text:
+        yield up
+        text = up

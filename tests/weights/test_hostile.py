@@ -217,7 +217,8 @@ def test_a_configuration_that_cannot_be_is_refused(tmp_path: Path, ours: tuple[A
 
 @pytest.mark.parametrize("text", [
     "", "null", "17", '"text"', "[]", "{}", '{"name": "a"}', "[" * 10**5, "NaN", '{"name": 1e999}', '{"dit": {"dim": {}}}',
-    '{"name": "x", "width": 16, "height": 16, "fps": 25, "dit": 5}'], ids=["nothing", "null", "number", "text", "list", "empty", "name alone", "nested", "NaN", "infinite", "no width", "no transformer"])
+    '{"name": "x", "width": 16, "height": 16, "fps": 25, "dit": 5}'], ids=[
+        "nothing", "null", "number", "text", "list", "empty", "name alone", "nested", "NaN", "infinite", "no width", "no transformer"])
 def test_a_configuration_of_another_kind_is_refused(tmp_path: Path, text: str) -> None:
     save_file({"dit.a": torch.zeros(1)}, tmp_path / "w.safetensors", {"talking_machines": text})
     refused(load_model, tmp_path / "w.safetensors")
@@ -226,7 +227,8 @@ def test_a_configuration_of_another_kind_is_refused(tmp_path: Path, text: str) -
 @pytest.mark.parametrize(("where", "value"), [
     ("dit.patch_size", [1, 2]), ("dit.patch_size", [1, 0, 2]), ("dit.patch_size", [1, 10**9, 2]), ("dit.prediction", "guess"),
     ("dit.audio_kind", ["none"]), ("dit.eps", "1"), ("sampler.sigmas", []), ("sampler.sigmas", [1.0] * 10**5),
-    ("sampler.sigmas", [0.2, 0.5]), ("sampler.sigmas", [1.0, -3.0]), ("sampler.clip", {"latents": 10**9}), ("sampler.memory", {"hears": [1, 2]}), ("vae", 3),
+    ("sampler.sigmas", [0.2, 0.5]), ("sampler.sigmas", [1.0, -3.0]),
+    ("sampler.clip", {"latents": 10**9}), ("sampler.memory", {"hears": [1, 2]}), ("vae", 3),
     ("sampler.guidance", {"text": "x"}), ("sampler.colour_correction", 7), ("dit.num_heads", 7), ("width", 120), ("vae.latent_channels", 8),
     ("projector.dim", 32), ("framing", "feet"), ("dit", None)], ids=str)
 def test_fields_that_contradict_each_other_are_refused(tmp_path: Path, ours: tuple[Any, Json], where: str, value: Any) -> None:

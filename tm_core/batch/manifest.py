@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .. import app
-from ..errors import InputError
+from ..errors import InputError, one_line
 from ..inputs import check_file
 
 NEEDED = ("image", "audio", "out")
@@ -77,7 +77,7 @@ class ManifestError(InputError):
         self.problems = tuple(sorted(problems, key=lambda p: p.line))
 
     def __str__(self) -> str:
-        return "\n".join([f"{super().__str__()}:", *(f"line {p.line}: {p.text}" for p in self.problems)])
+        return "\n".join([f"{super().__str__()}:", *(f"line {p.line}: {one_line(p.text)}" for p in self.problems)])
 
 
 def read_manifest(path: Path) -> list[Item]:

@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..inputs import check_file
 
 MOST_STUMBLES = 200  # of the demuxer; a file that is damaged more often has ended
+BARE = frozenset({"mp3", "aac", "ac3", "eac3", "dts", "loas", "truehd"})  # frames and nothing else: stamps do not know of lost ones
 BROKEN = (av.FFmpegError, OSError, ValueError)
 
 
@@ -44,7 +45,8 @@ class Damage:
 
 def decoded(container: Any, stream: Any, damage: Damage) -> Iterator[tuple[int, Any]]:
     """(bytes lost just before it, frame) of a track, to the file's end whatever is damaged between."""
-    lost = 0
+    bare = container.format.name in BARE
+    lost, end = 0, None  # where the last good packet ended in the file
     for packet in _packets(container, stream, damage):
         try:
             frames = packet.decode()
@@ -54,6 +56,9 @@ def decoded(container: Any, stream: Any, damage: Damage) -> Iterator[tuple[int, 
                 lost += packet.size
             continue
         damage.good_bytes += packet.size
+        if bare and packet.pos is not None:
+            lost = 0 if end is None else packet.pos - end  # more than failed: what is no packet at all is skipped without a word
+            end = packet.pos + packet.size
         for frame in frames:
             yield lost, frame
             lost = 0

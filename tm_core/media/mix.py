@@ -132,7 +132,7 @@ class _Reader:
 def _stereo(sound: SoundSource | Waveform) -> Generator[NDArray[np.float32], None, None]:
     """Pieces (2, n) at MIX_RATE; a mono sound is as loud on both sides."""
     if not isinstance(sound, Waveform):
-        with SoundReader(sound, rate=MIX_RATE, channels=2) as reader:
+        with SoundReader(sound, rate=MIX_RATE, channels=2, warn=False) as reader:
             yield from reader.blocks()
         return
     resampler = av.AudioResampler("fltp", "stereo", MIX_RATE)

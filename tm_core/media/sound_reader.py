@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .container import Damage, decoded, open_media
+from .container import BARE, Damage, decoded, open_media
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from Python 3.11 on
@@ -35,7 +36,7 @@ RATE = 16000
 REMEDY = "give a sound file such as wav, mp3, flac or m4a, or a video with sound"
 GAP_S, MOST_GAP_S = 0.05, 600.0  # a jump of the stamps that is neither rounding nor nonsense
 LOST_S = 0.005  # the same where something was lost there: a frame of any codec is longer
-STAMPED_BY_COUNT = frozenset({"mp3", "aac", "ac3", "eac3", "dts", "loas", "truehd"})  # bare frames: stamps do not know of lost ones
+MILLISECOND = Fraction(1, 1000)
 EXACT = "mov,mp4"  # containers that say to the sample how long a sound is
 AUDIBLE = 1e-3  # of full scale: below it a track is silent
 DECIDE_S, CANCEL = 2.0, 0.1  # of sound by which cancelling channels are known; power of the mean over that of the channels
@@ -56,16 +57,16 @@ class SoundReader:
     """A context manager: `blocks` once, or `read` ascending ranges of a mono sound.
 
     `rate` may be what makes one of the file's own; `channels` None: the file's own, at most two. `origin`: seconds on the
-    container's clock at which sample 0 stands; None: where the sound begins. InputError for what cannot be read, or holds
-    numbers that are none.
+    container's clock at which sample 0 stands; None: where the sound begins. `warn` False: what is odd about the file was said before.
+    InputError for what cannot be read, or holds numbers that are none.
     """
 
     def __init__(
         self, source: SoundSource, *, rate: int | Callable[[int], int] = RATE, channels: int | None = 1, origin: float | None = None,
-        field: str = "audio",
+        field: str = "audio", warn: bool = True,
     ) -> None:
         self.path, wanted = (source.path, source.track) if isinstance(source, SoundTrack) else (Path(source), None)
-        self._field, self._origin = field, origin
+        self._field, self._origin, self._log = field, origin, log.warning if warn else log.debug
         self._container = open_media(self.path, field, "sound", REMEDY)
         try:
             self.track = self._chosen(wanted)
@@ -106,7 +107,7 @@ class SoundReader:
             return 0
         found = next((i for i in range(count) if _audible(self.path, i)), 0)
         if found:
-            log.warning("%s: tracks 0 to %d are silent, track %d is taken; it has %s", self.path, found - 1, found, self._tracks())
+            self._log("%s: what comes before track %d is silent, so that one is taken; it has %s", self.path, found, self._tracks())
         return found
 
     def _tracks(self) -> str:
@@ -131,13 +132,25 @@ class SoundReader:
     def _shaped(self) -> Iterator[Any]:
         pieces = self._resampled()
         if self.channels == 1:
-            return _mixed_down(pieces, self.rate, self.path)
+            return _mixed_down(pieces, self.rate, self._cancelling)
         return pieces if self._decode_stereo else (np.repeat(piece, 2, 0) for piece in pieces)
+
+    def _cancelling(self, channel: int) -> None:
+        self._log("%s: its channels cancel each other (one is turned over); the %s one is heard", self.path, ("left", "right")[channel])
 
     def _ahead(self) -> int:
         """The clock's sample with which the sound begins; 0 where the stamps are nonsense."""
-        ahead = 0 if self._origin is None else round((self._begins_s - self._origin) * self.rate)
-        return ahead if abs(ahead) < MOST_GAP_S * self.rate else 0
+        if self._origin is None or abs(self._begins_s - self._origin) >= MOST_GAP_S:
+            return 0
+        return round(self._unrounded(self._begins_s - self._origin) * self.rate)
+
+    def _unrounded(self, seconds: float) -> float:
+        """Matroska's stamps are whole milliseconds: what they put off by a whole codec frame or two, they put off by exactly that."""
+        frame_s = (self._stream.codec_context.frame_size or 0) / self._own_rate
+        if not frame_s or self._stream.time_base != MILLISECOND:
+            return seconds
+        whole = round(seconds / frame_s) * frame_s
+        return whole if abs(whole - seconds) < float(MILLISECOND) * 0.6 and abs(whole) < 2.5 * frame_s else seconds
 
     def _resampled(self) -> Iterator[Floats]:
         """Pieces (C, n) in the file's own mono or stereo, holes filled, padding cut."""
@@ -169,7 +182,7 @@ class SoundReader:
     def _filled(self, resampler: _Resampler) -> Iterator[Floats]:
         end: float | None = None  # where the sound so far ends, on the container's clock
         heard_s, hole = 0.0, 0.0
-        counted = self._container.format.name in STAMPED_BY_COUNT
+        counted = self._container.format.name in BARE
         for lost, frame in decoded(self._container, self._stream, self._damage):
             if end is None:
                 self._begins_s = end = float(frame.time) if frame.time is not None else self._origin or 0.0
@@ -197,9 +210,9 @@ class SoundReader:
 
     def _say(self) -> None:
         if self._damage.packets:
-            log.warning(
-                "%s: %d damaged places of its sound left out (%s), %.2f s of it are silence", self.path, self._damage.packets,
-                self._damage.reason, self.missing_s)
+            self._log(
+                "%s: its sound is damaged (%s): %d places left out, %.2f s of silence instead", self.path, self._damage.reason,
+                self._damage.packets, self.missing_s)
 
     # -- a range of it
 
@@ -257,7 +270,7 @@ def _audible(path: Path, track: int) -> bool:
             return False
 
 
-def _mixed_down(pieces: Iterator[Floats], rate: int, path: Path) -> Iterator[Floats]:
+def _mixed_down(pieces: Iterator[Floats], rate: int, tell: Callable[[int], None]) -> Iterator[Floats]:
     """Mono (n,) of pieces (C, n): the mean, or the louder channel where the mean of what is heard first is nearly nothing."""
     held: list[Floats] = []
     for piece in pieces:
@@ -271,7 +284,7 @@ def _mixed_down(pieces: Iterator[Floats], rate: int, path: Path) -> Iterator[Flo
             yield piece.mean(0)
     channel = louder_of_cancelling(np.concatenate(held, 1)) if held else None
     if channel is not None:
-        log.warning("%s: its channels cancel each other (one is turned over); the %s one is heard", path, ("left", "right")[channel])
+        tell(channel)
     for piece in held:
         yield piece.mean(0) if channel is None else piece[channel]
     for piece in pieces:

@@ -123,7 +123,7 @@ class _EncodedSound:
 
     def __init__(self, out: Any, source: SoundSource | Waveform) -> None:
         self._out = out
-        self._reader = None if isinstance(source, Waveform) else SoundReader(source, rate=_aac_rate, channels=None)
+        self._reader = None if isinstance(source, Waveform) else SoundReader(source, rate=_aac_rate, channels=None, warn=False)
         if self._reader is None:
             assert isinstance(source, Waveform)
             self._rate, self._layout, self._blocks = source.sample_rate, "mono", _pieces(source)

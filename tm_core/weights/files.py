@@ -1,7 +1,7 @@
 """Reading safetensors files, for every kind of checkpoint: the same refusals, one tensor in memory at a time.
 
 A file may come from anyone: nothing it says of itself is believed before it agrees with its length, and what is not
-needed is not read. Non-goals: what the tensors are (families.py, autoencoders.py), writing.
+needed is not read. Files are written whole or not at all (outputs.py). Non-goal: what the tensors are (families.py, ...).
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..outputs import Staged
 
 Shapes = Mapping[str, tuple[int, ...]]
 SHARD = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors$")  # of a checkpoint in several files
@@ -225,3 +229,15 @@ def fill(module: nn.Module, read: Callable[[str], Tensor]) -> None:
         setattr(module.get_submodule(owner), name, nn.Parameter(value, requires_grad=False) if key in parameters else value)
         del value  # before the next is read
     module.eval()
+
+
+def save_tensors(files: Mapping[Path, Mapping[str, Tensor]], metadata: dict[str, str] | None = None, field: str = "weights") -> None:
+    """Write files of tensors (on the CPU), all with the same metadata, all of them or none; InputError where that cannot be done."""
+    with ExitStack() as stack:
+        parts = {file: stack.enter_context(Staged(file, field)) for file in files}
+        for file, tensors in files.items():
+            try:
+                save_file({k: v.contiguous() for k, v in tensors.items()}, str(parts[file]), metadata)
+            except (SafetensorError, OSError) as error:
+                raise InputError(
+                    field, file, f"cannot be written ({error})", "choose a folder with room that you may write to") from error

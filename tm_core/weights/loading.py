@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -16,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import nn
 
 from ..config import ModelConfig
@@ -27,7 +24,7 @@ from ..model.dit import TalkingDiT
 from ..model.talking import TalkingModel
 from ..vae.tiny import TinyVAE
 from .families import looks_like
-from .files import AGAIN, TensorFile, fill
+from .files import AGAIN, TensorFile, fill, save_tensors
 
 __all__ = ["TalkingModel", "default_weights", "load_model", "save_model"]
 
@@ -73,17 +70,7 @@ def save_model(model: TalkingModel, path: Path, *, extra: dict[str, str] | None 
         mine = {k for k in tensors if k.startswith("vae.")}
         files = {second: {k: tensors[k] for k in mine}, path: {k: v for k, v in tensors.items() if k not in mine}}
         metadata[SECOND] = second.name
-    parts = {file: file.with_name(file.name + ".part") for file in files}
-    try:
-        for file, content in files.items():
-            save_file(content, str(parts[file]), metadata)
-        for file, part in parts.items():
-            os.replace(part, file)
-    except (SafetensorError, OSError) as error:
-        raise InputError("weights", path, f"cannot be written ({error})", "choose a folder with room that you may write to") from error
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
+    save_tensors(files, metadata)
 
 
 def _parts(model: TalkingModel) -> dict[str, nn.Module]:

@@ -25,7 +25,7 @@ from ..tm_core.batch.pairs import pair_up, pictures_in
 from ..tm_core.batch.run import Progress, run_batch
 from ..tm_core.batch.work import MakeStream, Order, streams_of
 from ..tm_core.errors import InputError
-from ..tm_core.media.audio_io import Waveform
+from ..tm_core.media.audio_io import LongWaveform, Waveform
 from ..tm_core.settings import Choices, settings
 from ..tm_core.weights.loading import TalkingModel
 from . import bridge, compat, pictures, sound, wires
@@ -56,8 +56,8 @@ class BatchLipsync(io.ComfyNode):
                     tooltip="Folder in ComfyUI's output folder for the videos, the ledger and report.json. The same folder goes on."),
                 compat.field(
                     io.String, "manifest", default="", multiline=True,
-                    tooltip="CSV with a header, or one JSON object a line: image, audio, out, and if you like seed, steps, speaking, face, "
-                    "mask. Paths are in ComfyUI's input folder, out is in the output folder. Empty: use the folders below."),
+                    tooltip="CSV with a header, or JSON: image, audio, out, and if you like seed, steps, speaking, face, mask, track, "
+                    "paste_back. Paths are in ComfyUI's input folder, out is in the output folder. Empty: use the folders below."),
                 compat.field(
                     io.String, "portraits", default="",
                     tooltip="Instead of a manifest: a folder in ComfyUI's input folder. Every picture in it is animated."),
@@ -118,7 +118,7 @@ class BatchLipsync(io.ComfyNode):
             "seed": seed, "speaking": MODES[compat.chosen("mode", mode, MODES)], **({"steps": steps} if steps else {})}
         out = compat.output_folder(output_folder, "output_folder")
         with _one_sound(audio) as voice:
-            items = _items(manifest, portraits, sounds, voice, options)
+            items = _items(manifest, portraits, sounds, voice, options, out)
             making.check(items, cls.hidden.unique_id)
             report = _make(items, out, making, retry_failed, cls.hidden.unique_id)
         return io.NodeOutput(json.dumps(report, indent=2), report["done"])
@@ -164,7 +164,7 @@ class _Making:
         """An item's stream: its sound and its portrait are encoded when it is its turn, and nothing of them is kept."""
         return streams_of(self.model, choices=self.choices, hear=self._hear, told=self._tell)
 
-    def _hear(self, waveform: Waveform) -> Tensor | None:
+    def _hear(self, waveform: Waveform | LongWaveform) -> Tensor | None:
         return speech_features(self.model, waveform, self.encoder, None, False)
 
     def _tell(self, subject: app.Subject) -> app.Prompt:
@@ -207,18 +207,18 @@ def _one_sound(audio: Any) -> Iterator[Path | None]:
         path.unlink(missing_ok=True)
 
 
-def _items(manifest: str, portraits: str, sounds: str, voice: Path | None, options: dict[str, Any]) -> list[Item]:
+def _items(manifest: str, portraits: str, sounds: str, voice: Path | None, options: dict[str, Any], out: Path) -> list[Item]:
     if manifest.strip():
         if portraits.strip() or sounds.strip() or voice is not None:
             raise InputError("manifest", "given", "and portraits, sounds or audio as well", ONE_WAY)
-        return parse_manifest(manifest, _located("manifest"))
+        return parse_manifest(manifest, _located("manifest"), out)
     if not portraits.strip():
         raise InputError("portraits", "nothing", "there is nothing to animate", ONE_WAY)
     if bool(sounds.strip()) == (voice is not None):
         raise InputError("sounds", sounds or "nothing", "sounds come from audio or from a folder", "connect audio, or name a folder")
     app.check_options(seed=int(options["seed"]))
     faces = pictures_in(_located("portraits")(portraits.strip()))
-    return pair_up(faces, voice or _located("sounds")(sounds.strip()), options)
+    return pair_up(faces, voice or _located("sounds")(sounds.strip()), options, out)
 
 
 def _located(field: str) -> Callable[[str], Path]:

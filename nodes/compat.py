@@ -10,6 +10,8 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ except ImportError:
     from comfy_api.latest import ComfyExtension, InputImpl, io
 
 from ..tm_core.errors import InputError
+from ..tm_core.outputs import PART, check_output
 from .paths import below, usable
 
 __all__ = [
@@ -139,7 +142,15 @@ def output_file(prefix: str, suffix: str, width: int, height: int) -> tuple[Path
         raise InputError("filename_prefix", prefix, f"cannot be written ({error.strerror})", "free or unlock the output folder") from error
     except Exception as error:  # the host raises a bare Exception for this
         raise InputError("filename_prefix", prefix, "points outside the output folder", "use a name like video/talking") from error
+    _remove_unfinished(Path(folder), name, suffix)
     return Path(folder) / f"{name}_{counter:05}_{suffix}", subfolder
+
+
+def _remove_unfinished(folder: Path, name: str, suffix: str) -> None:
+    """Remove what a killed host left of this name: the host counts past it, so that no later job would take it over."""
+    for part in folder.glob(f"{escape(name)}_*_{suffix}{PART}"):
+        with suppress(InputError):  # another job is writing it
+            check_output(part.with_name(part.name.removesuffix(PART)))
 
 
 def input_path(name: str, field: str) -> Path:

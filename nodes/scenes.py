@@ -47,8 +47,8 @@ class PasteBack(io.ComfyNode):
         return compat.schema(
             node_id="TM_PasteBack",
             display_name="Paste Back",
-            description="Puts the animated face back into the picture it was cut from, at the picture's own size. Pixels outside the "
-            "soft-edged crop stay as they are, to the bit.",
+            description="Puts the animated face back into the picture it was cut from, at the picture's own size, or the largest one "
+            "that players take. Pixels outside the soft-edged crop stay as they are, to the bit.",
             inputs=[
                 compat.field(wires.FrameStream, "frames", tooltip="The animated crop."),
                 compat.field(io.Image, "image", tooltip="The picture that Portrait and Face Mask was given."),

@@ -10,7 +10,7 @@ from ..tm_core import app
 from ..tm_core.audio.hush import Silence
 from ..tm_core.audio.silence import Levels
 from ..tm_core.errors import InputError
-from ..tm_core.media.audio_io import Waveform, read_audio
+from ..tm_core.media.audio_io import LongWaveform, Waveform, open_audio
 from ..tm_core.weights.loading import TalkingModel
 from . import bridge, compat, sound, wires
 from .compat import io
@@ -66,17 +66,17 @@ class AudioEncoder(io.ComfyNode):
         """Encode; InputError for a sound without samples, and for an encoder that is missing or not the model's."""
         path = sound.write_wave(*sound.waveform_of(audio), compat.temp_folder())
         try:
-            waveform = read_audio(path)
+            waveform = open_audio(path)
             speech = speech_features(model, waveform, audio_encoder, audio_encoder_output, approximate)
             voice = app.encode_audio(waveform, model.config, path, speech)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        sound.remove_with(voice, path)
+        sound.remove_with(voice.waveform, path)  # a stream hears it when nothing else of the voice is left
         return io.NodeOutput(voice)
 
 
-def speech_features(model: TalkingModel, waveform: Waveform, encoder: Any, output: Any, approximate: bool) -> Tensor | None:
+def speech_features(model: TalkingModel, waveform: Waveform | LongWaveform, encoder: Any, output: Any, approximate: bool) -> Tensor | None:
     """What an open model's encoder makes of a sound; None for our own models, which need none."""
     if model.config.family is None:
         return None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tm_core import app, scenes
 from tm_core.audio.hush import Silence
@@ -111,6 +113,32 @@ def test_paste_back_is_a_scene_of_one(model: TalkingModel, picture: np.ndarray, 
     pasted = scenes.put_back(picture, [crop], [one.subject])
     assert (pasted.meta.width, pasted.meta.height) == picture.shape[1::-1] and pasted.meta.audio is crop.meta.audio
     assert np.array_equal(rendered(pasted), rendered(scenes.scene_stream(model, picture, [one], voice, seed=3)))
+
+
+@pytest.mark.parametrize(("width", "height"), [(6000, 1400), (6000, 4000)], ids=["too wide", "too many pixels"])
+def test_a_picture_larger_than_players_take_is_shrunk_with_the_face_in_its_place(
+    model: TalkingModel, picture: np.ndarray, voice: Waveform, caplog: pytest.LogCaptureFixture, width: int, height: int,
+) -> None:
+    large = np.full((height, width, 3), 90, np.uint8)
+    left, top = width - picture.shape[1] - 500, height - picture.shape[0] - 400
+    large[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    alone = app.prepare_subject(picture, model.config, face_index=0)
+    x0, y0, x1, y1 = alone.portrait.box
+    there = replace(alone, portrait=replace(alone.portrait, box=(x0 + left, y0 + top, x1 + left, y1 + top)))
+    voice = Waveform(samples=voice.samples[: RATE // 8])
+    speech = app.select_speaking(app.encode_audio(voice, model.config), "speaking")
+    pasted = scenes.scene_stream(model, large, [scenes.Character(subject=there, speech=speech)], voice)
+    w, h = pasted.meta.width, pasted.meta.height
+    assert max(w, h) <= 4096 and -(-w // 16) * -(-h // 16) <= 36864 and w * h > 0.95 * min(4096 * 4096 * height / width, 36864 * 256)
+    assert w / h == pytest.approx(width / height, rel=2e-3) and w % 2 == h % 2 == 0
+    assert caplog.messages == [f"the picture of {width} x {height} pixels becomes a video of {w} x {h}: players take no larger ones"]
+    frames = rendered(pasted)
+    assert frames.shape[1:] == (h, w, 3)
+    still = np.asarray(Image.fromarray(large).resize((w, h), Image.Resampling.LANCZOS))
+    rows, columns = np.nonzero(np.abs(frames[-1, ..., 1].astype(np.int16) - still[..., 1]) > 6)
+    k = w / width
+    assert columns.size and columns.min() >= (x0 + left) * k - 1 and columns.max() <= (x1 + left) * k + 1
+    assert rows.min() >= (y0 + top) * k - 1 and rows.max() <= (y1 + top) * k + 1
 
 
 def test_portraits_made_apart_meet_on_a_canvas(model: TalkingModel, picture: np.ndarray, voice: Waveform, tmp_path: Path) -> None:

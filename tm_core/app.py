@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -23,21 +23,25 @@ from torch import Tensor
 
 from .audio.families import SpeechFamily, SpeechFeatures
 from .audio.features import log_mel
-from .audio.hush import Heard, Hushed, Silence, flags_at
+from .audio.hush import Flags, Heard, Hushed, Silence, flags_at
+from .audio.long_sound import LongFlags, LongMelFeatures
 from .audio.schedule import Schedule, Span, flags_of_spans, spans_of_flags
-from .audio.silence import speaking_latents
+from .audio.silence import RULE, Levels, SpeakingStream, StretchedSpeaking, check_rule, loudness_db, speaking_latents, warn_if_silent
 from .audio.windows import MelFeatures
 from .config import ModelConfig, SamplerConfig
 from .errors import InputError
-from .face.blinks import Blinks
+from .face.blinks import Blinks, eyes_covered
 from .face.found import FoundFaces, shared_mesh
 from .face.mask import DEFAULT_FEATHER, crop_mask, face_mask, moved_mask, token_mask
 from .face.mesh import FaceMesh
 from .face.portrait import Portrait, cut_portrait, frame_picture, prepare_portrait
-from .media.audio_io import Waveform, read_audio
-from .media.image_io import open_image
+from .inputs import MAX_SEED as MAX_SEED
+from .inputs import SpeakingMode as SpeakingMode
+from .inputs import check_options as check_options
+from .media.audio_io import LongWaveform, Waveform, open_audio
+from .media.image_io import open_image, open_mask
 from .media.sound_reader import SoundSource, SoundTrack
-from .settings import Choices, check_steps, settings
+from .settings import Choices, settings
 from .streaming.cancel import CancelToken
 from .streaming.clips import ClipSampler
 from .streaming.compressed import CompressedSampler
@@ -52,8 +56,6 @@ from .weights.loading import TalkingModel
 
 log = logging.getLogger(__name__)
 
-SpeakingMode = Literal["auto", "speaking", "listening"]
-MAX_SEED = 2**63 - 1
 WAN_LATENTS = 21  # that Wan was trained on at a time: what its picture of a still beginning covers
 
 
@@ -61,10 +63,15 @@ WAN_LATENTS = 21  # that Wan was trained on at a time: what its picture of a sti
 class Voice:
     """A sound on the time axis of the video, what a model hears of it, and the whole number of frames it fills."""
 
-    waveform: Waveform
+    waveform: Waveform | LongWaveform
     features: Heard
     timeline: Timeline
     source: SoundSource | None = None  # the file it came from: a saved video carries that sound as it is
+
+    @property
+    def sound(self) -> SoundSource | Waveform:
+        """What a video of it carries."""
+        return self.source or (self.waveform.source if isinstance(self.waveform, LongWaveform) else self.waveform)
 
     @property
     def num_frames(self) -> int:
@@ -95,7 +102,7 @@ class Speech:
     """
 
     voice: Voice
-    flags: np.ndarray
+    flags: Flags
     silence: Silence = "zero"
 
     def __post_init__(self) -> None:
@@ -107,16 +114,18 @@ class Speech:
         """The same speech, followed by listening until `seconds`."""
         plain = _plain(self.voice)
         sound = plain.waveform
-        missing = round(seconds * sound.sample_rate) - len(sound.samples)
+        missing = round(seconds * sound.sample_rate) - sound.num_samples
         if missing <= 0:
             return self
+        if isinstance(sound, LongWaveform):
+            return replace(self, voice=replace(plain, waveform=replace(sound, num_samples=sound.num_samples + missing)))
         longer = Waveform(samples=np.concatenate([sound.samples, np.zeros(missing, np.float32)]), sample_rate=sound.sample_rate)
         return replace(self, voice=replace(plain, waveform=longer))
 
     @property
     def spans(self) -> tuple[Span, ...]:
         """The seconds of the video in which it speaks."""
-        return spans_of_flags(self.flags, self.voice.timeline)
+        return spans_of_flags(np.asarray(self.flags), self.voice.timeline)
 
     def speaking(self, latents: range) -> Tensor:
         """Which of these latents hear their windows (F,); with zero silence those that speak, none outside the sound."""
@@ -162,17 +171,6 @@ class Prompt:
     image: Tensor | None = None
 
 
-def check_options(*, seed: int = 0, steps: int | None = None, speaking: str = "auto", queue_depth: int = 2) -> None:
-    """InputError for options out of range: all that can be said before a model or a file is opened."""
-    if not 0 <= seed <= MAX_SEED:
-        raise InputError("seed", seed, "must be a whole number from 0 to 2^63 - 1", "use 0")
-    check_steps(steps)
-    if speaking not in get_args(SpeakingMode):
-        raise InputError("speaking", speaking, "unknown mode", f"choose one of {', '.join(get_args(SpeakingMode))}")
-    if queue_depth < 1:
-        raise InputError("queue_depth", queue_depth, "at least one chunk must fit", "use 2")
-
-
 def timeline_of(config: ModelConfig, sampler: SamplerConfig | None = None) -> Timeline:
     """The time axis of a model's streams; `sampler` where it is not sampled as its configuration says."""
     stride = config.vae.temporal_stride if config.vae else 4
@@ -190,18 +188,23 @@ def face_mesh() -> FaceMesh:
     return shared_mesh()
 
 
-def encode_audio(waveform: Waveform, config: ModelConfig, source: SoundSource | None = None, speech: Tensor | None = None) -> Voice:
+def encode_audio(
+    waveform: Waveform | LongWaveform, config: ModelConfig, source: SoundSource | None = None, speech: Tensor | None = None,
+) -> Voice:
     """Features of a sound; `source` is the file it came from, if any.
 
     `speech`: what an open checkpoint's own encoder made of the sound (audio.families: encode_speech, from_host). InputError
     where it is missing, or given to a model that hears log-mel.
     """
-    if len(waveform.samples) == 0:
+    if waveform.num_samples == 0:
         raise InputError("audio", source or "waveform", "holds no sound", "give at least one video frame of sound (0.04 s)")
     timeline = timeline_of(config)
     family = hearing(config, encoded=speech is not None)
-    if family is None or speech is None:
-        features: Heard = MelFeatures(rows=log_mel(waveform.samples, config.audio), timeline=timeline, cfg=config.audio)
+    features: Heard
+    if isinstance(waveform, LongWaveform) and (family is None or speech is None):
+        features = LongMelFeatures(waveform, timeline, config.audio)
+    elif family is None or speech is None:
+        features = MelFeatures(rows=log_mel(waveform.samples, config.audio), timeline=timeline, cfg=config.audio)
     else:
         features = SpeechFeatures(values=speech, family=family, frames=timeline.num_frames(waveform.duration_s))
     return Voice(waveform=waveform, features=features, timeline=timeline, source=source)
@@ -236,15 +239,28 @@ def select_speaking(
     check_options(speaking=mode)
     if silence not in get_args(Silence):
         raise InputError("silence", silence, "unknown kind of silence", f"choose one of {', '.join(get_args(Silence))}")
+    flags: Flags
     if schedule is not None:
         own = schedule.inside(name or _only(schedule), voice.duration_s)
         flags = flags_of_spans(own, voice.num_latents, voice.timeline)
     elif mode != "auto":
         flags = np.full(voice.num_latents, mode == "speaking")
     else:
-        flags = speaking_latents(
-            voice.waveform.samples, voice.num_latents, voice.timeline, sample_rate=voice.waveform.sample_rate, **thresholds)
+        flags = _heard_flags(voice, **thresholds)
     return Speech(voice=voice, flags=flags, silence=silence)
+
+
+def _heard_flags(voice: Voice, levels: Levels = "relative", **rule: Any) -> Flags:
+    """Flags (F,) by loudness; of a long sound, found as they are asked for."""
+    sound, timeline = voice.waveform, voice.timeline
+    if isinstance(sound, LongWaveform):
+        check_rule(**{**RULE, **rule}, levels=levels)
+        stream = StretchedSpeaking if levels == "relative" else SpeakingStream
+        return LongFlags(sound, voice.num_latents, partial(stream, timeline, sample_rate=sound.sample_rate, **{**RULE, **rule}))
+    flags = speaking_latents(sound.samples, voice.num_latents, timeline, sample_rate=sound.sample_rate, levels=levels, **rule)
+    if not flags.any():
+        warn_if_silent(False, float(loudness_db(sound.samples, sound.sample_rate).max()))
+    return flags
 
 
 def _only(schedule: Schedule) -> str:
@@ -313,7 +329,7 @@ def build_scene(
     speakers = tuple(_speaker(config, sampler, subject.portrait, *member) for member in [(subject, speech), *others])
     meta = StreamMeta(
         width=config.width, height=config.height, num_frames=voice.num_frames, timeline=timeline_of(config, sampler),
-        audio_s=voice.duration_s, audio=voice.source or voice.waveform)
+        audio_s=voice.duration_s, audio=voice.sound)
     scene = Scene(
         reference=encode_picture(model, subject.image, sampler), speakers=speakers, frames=voice.num_frames, picture=subject.image,
         text=prompt.text, image=prompt.image, negative=prompt.negative)
@@ -404,12 +420,19 @@ def sample_stream(model: TalkingModel, built: BuiltScene, *, seed: int = 0) -> L
     sampler = sampler_of(model, cfg)
     decoder = DecoderInput(
         vae=model.vae, reference=built.image, colour_correction=cfg.colour_correction,
-        finish=None if built.face is None else Blinks(mesh=face_mesh(), fps=built.meta.fps, seed=seed, hint=built.face))
+        finish=_blinks(built, seed))
     if isinstance(sampler, ClipSampler):
         decoder = replace(decoder, motion_frames=sampler.motion_frames, shared=sampler.decoded)
     reserve = cache_size(dit.cfg, cfg, model.config.width, model.config.height, dit.compute_dtype).total
     ready: Callable[[StreamingVAE], None] = partial(_ready, model, reserve)
     return LatentStream(_SamplerSource(sampler=sampler, scene=built.scene, seed=seed), built.meta, decoder, ready)
+
+
+def _blinks(built: BuiltScene, seed: int) -> Blinks | None:
+    """Of one face whose eyes can be seen: decided once, so that no lid flickers."""
+    if built.face is None or eyes_covered(built.image.permute(1, 2, 0).mul(255).cpu().numpy(), built.face):
+        return None
+    return Blinks(mesh=face_mesh(), fps=built.meta.fps, seed=seed, hint=built.face)
 
 
 def _ready(model: TalkingModel, reserve: int, autoencoder: StreamingVAE) -> None:
@@ -465,20 +488,11 @@ def parse_device(field: str, name: str) -> torch.device:
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """A mask image as (H, W) in 0..1, white is what the voice may move; InputError for what is no picture."""
-    try:
-        picture = open_image(path)
-    except InputError as error:
-        raise InputError("mask", error.value, error.rule, error.remedy) from error
-    return np.asarray(picture.mean(axis=2) / 255.0, np.float32)
-
-
 def animate(
     image: Path, audio: Path, *, model: TalkingModel, seed: int = 0, steps: int | None = None, face_index: int | None = None,
     mask: Path | None = None, speaking: SpeakingMode = "auto", decode_device: str | None = None, queue_depth: int = 2,
-    blinks: bool = True, track: int | None = None, choices: Choices | None = None, hear: Callable[[Waveform], Tensor | None] | None = None,
-    told: Callable[[Subject], Prompt] | None = None,
+    blinks: bool = True, track: int | None = None, choices: Choices | None = None,
+    hear: Callable[[Waveform | LongWaveform], Tensor | None] | None = None, told: Callable[[Subject], Prompt] | None = None,
 ) -> FrameStream:
     """The whole job for files: a stream of frames as long as the sound. InputError for what cannot be used.
 
@@ -487,8 +501,8 @@ def animate(
     """
     check_options(seed=seed, steps=steps, speaking=speaking, queue_depth=queue_depth)
     source = audio if track is None else SoundTrack(path=audio, track=track)
-    sound, picture = read_audio(source), open_image(image)
-    region = None if mask is None else read_mask(mask)
+    sound, picture = open_audio(source), open_image(image)
+    region = None if mask is None else open_mask(mask)
     subject = prepare_subject(picture, model.config, face_index=face_index, mask=region)
     voice = encode_audio(sound, model.config, source, None if hear is None else hear(sound))
     chosen = choices or Choices()

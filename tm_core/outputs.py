@@ -11,7 +11,8 @@ import errno
 import os
 import sys
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -19,8 +20,10 @@ from typing import IO
 from .errors import InputError
 
 PART = ".tm.part"
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # of videos that are written, by suffix
 REMEDY = "choose a folder that exists and that you may write to"
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+APART = "nothing was done; give it a name of its own"
 BUSY = frozenset({errno.EACCES, errno.EAGAIN, errno.EDEADLK})
 Named = tuple[str, Path]  # the option or column a path came from, and the path
 
@@ -123,6 +126,15 @@ def write_error(field: str, path: Path, error: OSError) -> InputError:
     return InputError(field, path, f"cannot be written ({error.strerror or error})", REMEDY)
 
 
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error came from a disk that is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return True
+        error = error.__cause__
+    return False
+
+
 def write_text(path: Path, text: str, field: str = "out") -> None:
     """A text file, whole or not at all."""
     with Staged(path, field) as part:
@@ -145,49 +157,129 @@ def check_output(path: Path, field: str = "out", suffixes: Sequence[str] = ()) -
         raise _Unwritten
 
 
+def check_place(folder: Path, field: str = "out") -> None:
+    """InputError unless a folder is there or can be made; makes nothing."""
+    folder = Path(folder)
+    found = _existing(folder)
+    if not found.is_dir():
+        raise InputError(field, folder, "is no folder" if found == folder else f"{found} is no folder", "name a folder")
+    if not os.access(found, os.W_OK | os.X_OK):
+        raise InputError(field, folder, f"you may not write to {found}", REMEDY)
+    if Limits.of(folder).exceeded(folder):
+        raise write_error(field, folder, OSError(errno.ENAMETOOLONG, ""))
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the first of the folders it lies in that is there."""
+    return next((up for up in (path, *path.absolute().parents) if os.path.lexists(up)), Path(path.absolute().anchor))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a name and a whole path may be on a disk."""
+
+    name: int = 255
+    path: int = 259 if sys.platform == "win32" else 4095
+
+    @classmethod
+    def of(cls, folder: Path) -> Limits:
+        """Those of the disk that a folder is on, or will be."""
+        if sys.platform == "win32":
+            return cls()
+        try:
+            place = _existing(folder)
+            return cls(os.pathconf(place, "PC_NAME_MAX"), os.pathconf(place, "PC_PATH_MAX") - 1)  # a path ends in a zero
+        except (OSError, ValueError):
+            return cls()
+
+    def exceeded(self, path: Path) -> bool:
+        """Whether a path is too long, or a name in it."""
+        full = os.path.abspath(path)
+        text: str | bytes = full if sys.platform == "win32" else os.fsencode(full)
+        names = full.split(os.sep) if isinstance(text, str) else text.split(os.fsencode(os.sep))
+        return len(text) > self.path or any(len(name) > self.name for name in names)
+
+
 class _Unwritten(Exception):
     """Leaves a temporary file that was only tried."""
 
 
-def check_apart(reads: Collection[Named], writes: Collection[Named]) -> None:
+def check_apart(reads: Collection[Named], writes: Sequence[Named]) -> None:
     """InputError where a file would be written over one that is read, or two over each other.
 
     One file by any name: relative, by a link, by capitals, by what it is called until it is whole.
     """
-    taken = {key: f"is the file that {field} reads" for field, path in reads for key in _keys(Path(path))}
-    inside: dict[str, str] = {}  # folders that files are written into
-    for field, path in writes:
-        names = Path(path), part_of(Path(path))
-        rule = next((taken[key] for name in names for key in _keys(name) if key in taken), None)
-        rule = rule or inside.get(_spelled(names[0])) or next((taken[up] for up in _folders(names[0]) if up in taken), None)
+    for index, rule in collisions(reads, writes):
+        field, path = writes[index]
+        raise InputError(field, path, rule, APART)
+
+
+def collisions(reads: Collection[Named], writes: Sequence[Named], part: Callable[[Path], Path] = part_of) -> Iterator[tuple[int, str]]:
+    """Of each of `writes` that is no file of its own (check_apart) the index, and why; `part`: its name until it is whole."""
+    spell = _Spelling()
+    taken: dict[object, str] = {}
+    inside: dict[str, str] = {}  # folders with files of the job in them
+    for field, path in reads:
+        for key in spell.keys(path):
+            taken.setdefault(key, f"is the file that {field} reads")
+        for up in spell.folders(path):
+            inside.setdefault(up, f"is a folder that {field} reads from")
+    for index, (field, path) in enumerate(writes):
+        names = {path, part(path)}
+        keys = [key for name in names for key in spell.keys(name)]
+        above = spell.folders(path)
+        rule = next((taken[key] for key in keys if key in taken), None)
+        rule = rule or inside.get(spell.of(path)) or next((taken[up] for up in above if up in taken), None)
         if rule is not None:
-            raise InputError(field, path, rule, "nothing was done; give it a name of its own")
-        taken |= {key: f"is the file that {field} writes" for name in names for key in _keys(name)}
-        inside |= dict.fromkeys(_folders(names[0]), f"is a folder that {field} writes into")
+            yield index, rule
+        for key in keys:
+            taken.setdefault(key, f"is the file that {field} writes")
+        for up in above:
+            inside.setdefault(up, f"is a folder that {field} writes into")
 
 
-def _keys(path: Path) -> Iterator[object]:
-    """What tells one file from another: its place on the disk, if there is one, and its name."""
+class _Spelling:
+    """Paths in full, links followed, alike for names that are one on some disk (capitals, accents); asks of each folder once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+        self._folders: dict[str, str] = {}
+        self._above: dict[str, list[str]] = {}
+
+    def of(self, path: Path) -> str:
+        """A path."""
+        text = str(path)
+        if text not in self._known:
+            folder, name = os.path.split(text)
+            if folder not in self._folders:
+                self._folders[folder] = _real(folder)
+            alone = name in ("", "..") or os.path.islink(text)
+            full = _real(text) if alone else os.path.join(self._folders[folder], name)
+            self._known[text] = full.casefold() if full.isascii() else unicodedata.normalize("NFC", full).casefold()
+        return self._known[text]
+
+    def keys(self, path: Path) -> Iterator[object]:
+        """What tells one file from another: its place on the disk, if there is one, and its name."""
+        try:
+            stat = os.stat(path)
+            yield stat.st_dev, stat.st_ino
+        except (OSError, ValueError):  # not there, or no usable name: whoever opens it says so
+            pass
+        yield self.of(path)
+
+    def folders(self, path: Path) -> list[str]:
+        """Every folder a path lies in."""
+        first = os.path.dirname(self.of(path))
+        if first not in self._above:
+            above = [first]
+            while (up := os.path.dirname(above[-1])) != above[-1]:
+                above.append(up)
+            self._above[first] = above
+        return self._above[first]
+
+
+def _real(path: str) -> str:
     try:
-        stat = os.stat(path)
-        yield stat.st_dev, stat.st_ino
-    except (OSError, ValueError):  # not there, or no usable name: whoever opens it says so
-        pass
-    yield _spelled(path)
-
-
-def _spelled(path: Path) -> str:
-    """A path in full, links followed, alike for names that are one on some disk (capitals, accents)."""
-    try:
-        full = os.path.realpath(path)
+        return os.path.realpath(path)
     except (OSError, ValueError):
-        full = os.path.abspath(path)
-    return unicodedata.normalize("NFC", full).casefold()
-
-
-def _folders(path: Path) -> Iterator[str]:
-    """Every folder a path lies in."""
-    text = _spelled(path)
-    while (up := os.path.dirname(text)) != text:
-        yield up
-        text = up
+        return path

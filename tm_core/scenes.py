@@ -9,6 +9,7 @@ Shapes: H x W picture, h x w a mask over its layer.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -21,15 +22,19 @@ from PIL import ImageColor
 
 from . import app
 from .errors import InputError
+from .face.portrait import resample
 from .media.audio_io import Waveform
 from .media.image_io import open_image
 from .media.mix import Track, distinct, write_mix
 from .media.sound_reader import SoundSource
+from .media.video_io import playable_size
 from .model.talking import TalkingModel
 from .settings import Choices
 from .streaming.compose import Box, ComposedStream, Frames, Layer, apart, inner_sides, soft_edge
 from .streaming.handles import StreamMeta
 from .timeline import Timeline
+
+log = logging.getLogger(__name__)
 
 MOST_SIDE = 8192
 
@@ -48,7 +53,7 @@ class Character:
     def track(self) -> Track:
         """The voice in a mix."""
         voice = self.speech.voice
-        return Track(sound=voice.source or voice.waveform, gain_db=self.gain_db, pan=self.pan)
+        return Track(sound=voice.sound, gain_db=self.gain_db, pan=self.pan)
 
 
 def mixed(tracks: Sequence[Track], seconds: float, folder: Path | None, name: str) -> SoundSource | Waveform:
@@ -98,11 +103,12 @@ def put_back(
 ) -> Frames:
     """Animated crops where they were cut from; outside their soft-edged places the picture (H, W, 3) stays as it is, to the bit.
 
-    `sound` None: that of the first stream.
+    A picture larger than players take (media.video_io) is shrunk to what they do, and a warning says so. `sound` None: that of
+    the first stream.
     """
-    boxes: list[Box] = [s.portrait.box for s in subjects]
     for subject in subjects:
         _check_same_picture(picture, subject)
+    picture, boxes = _playable(picture, [s.portrait.box for s in subjects])
     masks = apart(boxes, [soft_edge(sides=inner_sides(box, (picture.shape[1], picture.shape[0]))) for box in boxes])
     layers = [
         Layer(frames=f, box=box, mask=mask, still=s.portrait.image) for f, box, mask, s in zip(frames, boxes, masks, subjects, strict=True)]
@@ -112,8 +118,20 @@ def put_back(
     return ComposedStream(picture, layers, meta)
 
 
+def _playable(picture: np.ndarray, boxes: Sequence[Box]) -> tuple[np.ndarray, list[Box]]:
+    """A picture (H, W, 3) at a size that players take, and boxes in it where they were."""
+    height, width = picture.shape[:2]
+    size = playable_size(width, height)
+    if size == (width, height):
+        return picture, list(boxes)
+    log.warning("the picture of %d x %d pixels becomes a video of %d x %d: players take no larger ones", width, height, *size)
+    kx, ky = size[0] / width, size[1] / height
+    return resample(picture, (0.0, 0.0, float(width), float(height)), size), [
+        (x0 * kx, y0 * ky, x1 * kx, y1 * ky) for x0, y0, x1, y1 in boxes]
+
+
 def animate_in_place(image: Path, audio: Path, *, model: TalkingModel, face_index: int | None = None, **options: Any) -> Frames:
-    """As `app.animate`, and the face put back into the picture it is in, at the picture's own size."""
+    """As `app.animate`, and the face put back into the picture it is in, at the picture's own size (see put_back)."""
     frames = app.animate(image, audio, model=model, face_index=face_index, **options)
     picture = open_image(image)
     return put_back(picture, [frames], [app.prepare_subject(picture, model.config, face_index=face_index)])

@@ -11,9 +11,10 @@ import numpy as np
 
 from .config import CacheMode, Guidance, ModelConfig, SamplerConfig
 from .errors import InputError
+from .inputs import check_steps
 from .weights.families import FAMILIES, Mode
 
-MAX_STEPS, MAX_GUIDANCE = 100, 30.0
+MAX_GUIDANCE = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +27,6 @@ class Choices:
     text: float | None = None  # guidance
     audio: float | None = None
     colour_correction: float | None = None
-
-
-def check_steps(steps: int | None) -> None:
-    """InputError for a number of denoising steps that is none."""
-    if steps is not None and not 1 <= steps <= MAX_STEPS:
-        raise InputError("steps", steps, f"must be 1 to {MAX_STEPS}", "leave it out for the number the model was made for")
 
 
 def settings(config: ModelConfig, choices: Choices) -> SamplerConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,73 @@ def test_a_video_gets_its_name_when_it_is_recorded(tmp_path: Path) -> None:
         assert again.of("sub/a.mp4", "other inputs") is None
         (tmp_path / "sub/a.mp4").unlink()
         assert again.of("sub/a.mp4", "d") is None
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "one byte", "a folder", "away"])
+def test_video_that_was_damaged_is_no_video(tmp_path: Path, damage: str) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.done(staged(ledger, "1.mp4"))
+    path = tmp_path / "sub/a.mp4"
+    before = path.stat()
+    if damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "cut":
+        path.write_bytes(b"vide")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    elif damage == "one byte":
+        path.write_bytes(b"vidEo")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    else:
+        path.unlink()
+        if damage == "a folder":
+            path.mkdir()
+    with Ledger(tmp_path) as again:
+        assert again.of("sub/a.mp4", "d") is None
+
+
+def test_video_that_was_copied_is_the_same_video(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.done(staged(ledger, "1.mp4"))
+    os.utime(tmp_path / "sub/a.mp4")
+    with Ledger(tmp_path) as again:
+        assert again.of("sub/a.mp4", "d") is not None
+
+
+def test_record_of_an_older_version_is_held_against_the_hash(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"video")
+    record = {"out": "a.mp4", "digest": "d", "state": DONE, "staged": "1.mp4", "sha256": file_digest(tmp_path / "a.mp4")}
+    (tmp_path / LEDGER).write_text(json.dumps(record) + "\n")
+    with Ledger(tmp_path) as ledger:
+        assert ledger.of("a.mp4", "d") is not None
+        (tmp_path / "a.mp4").write_bytes(b"vidEo")
+        assert ledger.of("a.mp4", "d") is None
+
+
+def test_finished_video_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.done(staged(ledger, "1.mp4"))
+    read: list[Path] = []
+    monkeypatch.setattr("tm_core.batch.ledger.file_digest", lambda path: read.append(path) or "")
+    with Ledger(tmp_path) as again:
+        assert again.of("sub/a.mp4", "d") is not None and not read
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["then", "by the next run"])
+def test_video_that_gets_no_name_is_a_failed_item(tmp_path: Path, killed: bool) -> None:
+    (tmp_path / "sub").write_text("a file where a folder is needed")
+    with Ledger(tmp_path) as ledger:
+        record = staged(ledger, "1.mp4")
+        if killed:
+            ledger.failed(record)  # a line, and no renaming
+        else:
+            assert ledger.done(record).state == FAILED
+    if killed:
+        (tmp_path / ".batch").mkdir()
+        (tmp_path / ".batch/1.mp4").write_bytes(b"video")
+    with Ledger(tmp_path) as again:
+        known = again.of("sub/a.mp4", "d")
+        assert known is not None and known.state == FAILED and "sub/a.mp4: cannot be written" in known.reason
+    assert {p.name for p in tmp_path.iterdir()} == {"sub", LEDGER}
 
 
 def test_killed_between_the_record_and_the_name(tmp_path: Path) -> None:

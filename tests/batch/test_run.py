@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib.util
 import json
@@ -19,9 +20,10 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks._open_files import save, write_models
-from tm_core import app
+from tm_core import app, scenes
 from tm_core.batch import local
 from tm_core.batch.digest import content_digest, model_digest, weights_digest
 from tm_core.batch.engine import InlineEngine
@@ -29,8 +31,9 @@ from tm_core.batch.local import LocalEngine
 from tm_core.batch.manifest import Item, Options
 from tm_core.batch.ray_engine import RayEngine
 from tm_core.batch.run import Progress, run_batch
-from tm_core.batch.work import Order, Task, Workshop, streams_of
+from tm_core.batch.work import MakeStream, Order, Task, Workshop, streams_of
 from tm_core.errors import InputError
+from tm_core.media.video_io import probe
 from tm_core.model.talking import TalkingModel
 from tm_core.settings import Choices
 from tm_core.streaming.handles import FrameStream
@@ -240,6 +243,92 @@ def test_one_process_with_a_model_makes_the_same_files_and_stops_where_the_host_
         items, other, partial(LocalEngine, workers=2), model=weights_digest(weights),
         order=Order(staging=other, weights=weights, device="cpu"))
     assert videos(out) == videos(other)
+
+
+# -- the disk
+
+
+def inline(items: list[Item], out: Path, weights: Path, make: Callable[[Any], Any] = streams_of, **options: Any) -> Any:
+    model = load_model(weights)
+    return run_batch(
+        items, out, lambda order, _: InlineEngine(order, make(model)), model=model_digest(model), order=Order(staging=out), **options)
+
+
+def test_item_without_a_place_fails_and_the_others_are_made(items: list[Item], weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "1.mp4").mkdir(parents=True)  # a folder in its way
+    (out / "sub").write_text("no folder")
+    report = inline([items[0], replace(items[1], out="sub/2.mp4"), items[2]], out, weights)
+    assert (report.done, report.failed, report.left) == (1, 2, 0) and (out / "3.mp4").is_file()
+    assert [(f["line"], f["out"]) for f in report.failures] == [(1, "1.mp4"), (2, "sub/2.mp4")]
+    assert all("cannot be written" in f["reason"] for f in report.failures)
+    (out / "1.mp4").rmdir()
+    again = inline([items[0]], out, weights, retry_failed=True)
+    assert again.done_now == 1 and {p.name for p in out.iterdir()} == {"1.mp4", "3.mp4", "sub", "ledger.jsonl", "report.json"}
+
+
+def test_damaged_videos_are_made_again_and_only_they(items: list[Item], weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    inline(items, out, weights)
+    made = videos(out)
+    (out / "1.mp4").write_bytes(b"")
+    (out / "3.mp4").write_bytes(made["3.mp4"][:-100])
+    report = inline(items, out, weights)
+    assert (report.done, report.done_now) == (3, 2) and videos(out) == made
+
+
+def test_full_disk_ends_the_run_and_the_next_goes_on(items: list[Item], weights: Path, tmp_path: Path) -> None:
+    def full(model: TalkingModel) -> MakeStream:
+        made = streams_of(model)
+
+        def make(item: Item) -> Any:
+            if item.line == 2:
+                raise InputError("out", item.out, "the disk is full", "free some space") from OSError(errno.ENOSPC, "no space")
+            return made(item)
+
+        return make
+
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="the disk is full"):
+        inline(items, out, weights, full)
+    left = json.loads((out / "report.json").read_text())
+    assert (left["done"], left["failed"], left["left"]) == (1, 0, 2)
+    assert inline(items, out, weights).done_now == 2
+
+
+def test_disk_that_takes_no_large_file_ends_the_run(manifest: Path, environment: Environment) -> None:
+    code = (
+        "import resource, sys, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); sys.argv = sys.argv[1:]\n"
+        "runpy.run_module('tm_core.cli', run_name='__main__')")
+    command = [sys.executable, "-c", code, "tm", "batch", str(manifest), "--workers", "1", "--out", "out"]
+    done = subprocess.run(command, cwd=manifest.parent, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 2 and "the disk is full" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert {p.name for p in (manifest.parent / "out").iterdir()} == {"ledger.jsonl", "report.json"}
+
+
+# -- options of one item
+
+
+def test_face_that_is_put_back_is_a_video_of_the_whole_picture(items: list[Item], weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    inline([items[0], replace(items[1], options=replace(items[1].options, paste_back=True))], out, weights)
+    with Image.open(items[0].image) as picture:
+        whole = picture.size
+    assert (probe(out / "1.mp4").width, probe(out / "1.mp4").height) == (128, 128)
+    assert (probe(out / "2.mp4").width, probe(out / "2.mp4").height) == whole
+
+
+def test_track_and_all_faces_are_handed_over_where_they_are_given(
+    items: list[Item], weights: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[dict[str, Any]] = []
+    for owner, name in ((app, "animate"), (scenes, "animate_in_place")):
+        monkeypatch.setattr(owner, name, lambda *_, name=name, **options: given.append({"name": name, **options}))
+    make = streams_of(load_model(weights))
+    for options in (Options(track=1), Options(), Options(paste_back=True, face="all")):
+        make(replace(items[0], options=options))
+    assert [(g["name"], g.get("track"), "track" in g, g["face_index"]) for g in given] == [
+        ("animate", 1, True, None), ("animate", None, False, None), ("animate_in_place", None, False, "all")]
 
 
 def test_a_model_is_known_by_its_numbers(weights: Path) -> None:

@@ -213,24 +213,36 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(animate: Run, make_wav: Make
 # -- stopping ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "terminate"])
+@pytest.mark.parametrize(
+    ("sent", "code", "ignored"),
+    [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, False), (signal.SIGHUP, 129, False), (signal.SIGTERM, 143, True)],
+    ids=["ctrl-c", "terminate", "terminal closed", "terminal closed under nohup, then terminate"])
 def test_stopping_leaves_nothing_behind(
     weights: Path, portrait: Path, make_wav: MakeWav, tmp_path: Path, cli_environment: dict[str, str], sent: signal.Signals, code: int,
+    ignored: bool,
 ) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
     sound = make_wav(tmp_path / "minute.wav", 120.0)
+
+    def begin() -> None:
+        signal.signal(sent, signal.SIG_DFL)  # a job in a shell's background starts with Ctrl-C ignored
+        if ignored:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
     process = subprocess.Popen(
         [sys.executable, "-m", "tm_core.cli", "animate", "--image", portrait, "--audio", sound, "--out", folder / "o.mp4",
          "--weights", weights, "--device", "cpu"],
-        env=cli_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(sent, signal.SIG_DFL))  # a job in a shell's background starts with Ctrl-C ignored
+        env=cli_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=begin)
     try:
         end = time.monotonic() + 120
         while not list(folder.iterdir()) and process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
         assert process.poll() is None and list(folder.iterdir()), "it never began to write"
+        if ignored:
+            process.send_signal(signal.SIGHUP)
         time.sleep(1.0)
+        assert process.poll() is None
         process.send_signal(sent)
         started = time.monotonic()
         _, stderr = process.communicate(timeout=30)

@@ -42,6 +42,7 @@ def test_doctor_finds_what_the_main_job_needs(cli: Run, weights: Path) -> None:
     found = {check["what"]: check for check in json.loads(done.stdout)}
     for what in ("python", "torch", "encoder libx264", "encoder aac", "device cpu", "weights", "face models"):
         assert found[what]["ok"], found[what]
+    assert "aiortc" not in found and "live" not in done.stdout  # what does not exist
 
 
 def test_doctor_names_the_remedy_for_missing_weights(cli: Run, tmp_path: Path) -> None:

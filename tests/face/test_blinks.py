@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
-from tm_core.face.blinks import CREASE, LOWER, UPPER, Blinks, close_lids
+from tm_core import app
+from tm_core.face.blinks import CREASE, LOWER, UPPER, Blinks, close_lids, eyes_covered
 from tm_core.face.mesh import FaceMesh
-from tm_core.face.portrait import Portrait, prepare_portrait
+from tm_core.face.portrait import Portrait, cut_portrait, prepare_portrait
+from tm_core.media.audio_io import Waveform
 from tm_core.media.image_io import open_image
+from tm_core.weights.loading import load_model
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +76,59 @@ def test_a_frame_without_a_face_is_left_alone(mesh: FaceMesh) -> None:
     blinks = Blinks(mesh=mesh, fps=Fraction(25), seed=1)
     grey = np.full((100, 64, 64, 3), 90, np.uint8)
     assert np.array_equal(blinks(grey, 0), grey)
+
+
+BRIM, GLASSES = "brim", "glasses"
+CLOTHS = {"black": (15, 15, 18), "navy": (25, 40, 110), "grey": (120, 120, 120), "red": (150, 20, 25)}
+
+
+def covered(picture: np.ndarray, points: np.ndarray, what: str, colour: tuple[int, int, int]) -> np.ndarray:
+    """A portrait with a brim down to the lower lids, or with glasses of one colour."""
+    drawn = Image.fromarray(picture)
+    pen, height = ImageDraw.Draw(drawn), float(np.ptp(points[:, 1]))
+    upper, lower = points[[159, 386], 1].mean(), points[[145, 374], 1].mean()
+    if what == BRIM:
+        pen.rectangle((0, points[[105, 334], 1].mean() - 0.2 * height, drawn.width, lower + 0.02 * height), fill=colour)
+    else:
+        for corners in ((33, 133), (263, 362)):
+            left, right = sorted(points[list(corners), 0])
+            pen.ellipse((left - 0.05 * height, upper - 0.09 * height, right + 0.05 * height, lower + 0.1 * height), fill=colour)
+    return np.asarray(drawn)
+
+
+@pytest.mark.parametrize(("what", "colour"), [(BRIM, "black"), (BRIM, "navy"), (BRIM, "grey"), *((GLASSES, c) for c in CLOTHS)])
+@pytest.mark.parametrize("name", ["demo", "third"])
+def test_a_brim_and_glasses_cover_the_eyes(mesh: FaceMesh, assets: Path, name: str, what: str, colour: str) -> None:
+    picture = open_image(assets / "portraits" / f"{name}.jpg")
+    drawn = covered(picture, mesh(picture), what, CLOTHS[colour])
+    portrait = cut_portrait(drawn, 128, mesh.faces(drawn)[0])
+    assert eyes_covered(portrait.image, portrait.landmarks)
+
+
+@pytest.mark.parametrize("size", [128, 256, 512])
+@pytest.mark.parametrize("name", ["demo", "second", "third", "fourth"])
+def test_eyes_in_sight_are_not_covered(mesh: FaceMesh, assets: Path, name: str, size: int) -> None:
+    portrait = prepare_portrait(open_image(assets / "portraits" / f"{name}.jpg"), size, mesh)
+    assert not eyes_covered(portrait.image, portrait.landmarks)
+    grey = np.repeat(portrait.image.mean(2, keepdims=True), 3, 2)
+    assert not eyes_covered(grey, portrait.landmarks)
+
+
+@pytest.mark.parametrize(("name", "hidden"), [
+    ("api_kling_omni_image-1", True), ("gsl_creator_2-1", True), ("templates_rob_portrait_light_migration.app-2", True),
+    ("api_bria_genfill-1", False), ("image_flux2-1", False), ("flux1_krea_dev-1", False), ("image_qwen_image_instantx_controlnet-1", False),
+], ids=["straw hat", "sunglasses", "visor", "red eye shadow", "hat above the brow", "eyes in shadow", "strands of hair"])
+def test_portraits_with_and_without_something_over_the_eyes(mesh: FaceMesh, shared: Path, name: str, hidden: bool) -> None:
+    picture = open_image(shared / "assets" / "portraits" / f"{name}.webp")
+    portrait = cut_portrait(picture, 128, mesh.faces(picture)[0])
+    assert eyes_covered(portrait.image, portrait.landmarks) == hidden
+
+
+def test_a_covered_portrait_gets_no_blinks(mesh: FaceMesh, assets: Path) -> None:
+    model, picture = load_model(), open_image(assets / "portraits" / "demo.jpg")
+    voice = app.encode_audio(Waveform(samples=np.zeros(16000, np.float32)), model.config)
+    drawn = covered(picture, mesh(picture), GLASSES, CLOTHS["black"])
+    for given, blinking in ((picture, True), (drawn, False)):
+        built = app.build_scene(model, app.prepare_subject(given, model.config), app.select_speaking(voice, "listening"))
+        decoder = app.sample_stream(model, built).decoder
+        assert decoder is not None and (decoder.finish is not None) == blinking

@@ -18,7 +18,8 @@ from tm_core.media import SoundReader, SoundTrack, VideoWriter, probe, read_audi
 RATE, SECONDS = 44100, 4.0
 FRAME_S = 0.04
 KINDS = {
-    "mp3": "libmp3lame", "aac": "aac", "flac": "flac", "opus": "libopus", "m4a": "aac", "mkv": "libopus", "webm": "libopus", "mka": "mp2", "ts": "mp2"}
+    "mp3": "libmp3lame", "aac": "aac", "flac": "flac", "opus": "libopus", "m4a": "aac", "mkv": "libopus", "webm": "libopus",
+    "mka": "mp2", "ts": "mp2"}
 
 
 def beeps(seconds: float = SECONDS, rate: int = RATE) -> np.ndarray:

@@ -14,9 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from .features import SILENCE_LEVEL
@@ -32,7 +30,15 @@ class Heard(Protocol):
         """Windows of consecutive latents."""
 
 
-def flags_at(flags: NDArray[np.bool_], latents: range) -> Tensor:
+class Flags(Protocol):
+    """One flag a latent (F,): an array, or what finds them as they are asked for (long_sound.LongFlags)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> Any: ...
+
+
+def flags_at(flags: Flags, latents: range) -> Tensor:
     """Flags (F,) of these latents; silent outside the sound."""
     return torch.tensor([bool(flags[i]) if 0 <= i < len(flags) else False for i in latents])
 
@@ -57,7 +63,7 @@ class Hushed:
     """A sound with windows of silence where its flags (F,) are False."""
 
     sound: Heard
-    flags: NDArray[np.bool_]
+    flags: Flags
 
     def windows(self, latents: range, *, each_clip: bool = False) -> Any:
         """Windows of consecutive latents."""

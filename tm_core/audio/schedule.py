@@ -1,9 +1,10 @@
 """Who speaks when: a written timeline or a diarisation, as spans of seconds and as flags of latents.
 
 A timeline is `0.0-2.5 A, 2.5-4 B`: entries end at a comma, a semicolon or a line; several names are joined by `+`; an open
-end (`4- B`) lasts as long as the sound; times are seconds or m:ss; gaps and overlaps are allowed. A diarisation is RTTM
-(NIST, Rich Transcription 2009): its SPEAKER lines. Non-goals: finding out who speaks in one sound (diarise it before),
-speech of separate tracks (silence.py: each speaks when its own sound does).
+end (`4- B`) lasts as long as the sound; times are seconds (an s may follow) or m:ss; gaps and overlaps are allowed. Also read:
+`[0-2.5] A`, `0-2.5: A`, `A: 0-2.5, 3-4`, `-->` for the dash. Refused rather than guessed: a comma in a number, two entries
+without a comma between them. A diarisation is RTTM (NIST, Rich Transcription 2009): its SPEAKER lines. Non-goals: finding out who
+speaks in one sound (diarise it before), speech of separate tracks (silence.py: each speaks when its own sound does).
 
 Shapes: F latents; a span is (start, end) in seconds, end exclusive, inf where it is open.
 """
@@ -14,19 +15,29 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..inputs import decoded
 from ..timeline import Timeline
 
 Span = tuple[float, float]
 
 EXAMPLE = "write for example 0-2.5 A, 2.5-4 B"
 _TIME = r"(?:\d+:){0,2}\d+(?:\.\d*)?|\.\d+"
-_ENTRY = re.compile(rf"({_TIME})\s*[-\u2013\u2014]\s*(?:({_TIME})(?=\s|$))?\s*(.*)")
+_WORD = r"(?:s|secs?|seconds?)"
+_UNIT = rf"(?:{_WORD}\b\.?|\s+{_WORD}(?=\s+[^\s+]))?"  # "0-2 s" is somebody whose name is s
+_DASH = r"\s*(?:--?>|[-\u2010-\u2015\u2212~\u2192]|\bto\b)\s*"
+_SPAN = re.compile(rf"[\[(]?\s*({_TIME}){_UNIT}{_DASH}(?:({_TIME}){_UNIT}(?=[\s:\])]|$))?\s*[\])]?\s*:?\s*(.*)")
+_NAMED = re.compile(rf"([^\d\s\[(][^:]*?)\s*:\s*(?=[\[(]?\s*(?:{_TIME}){_UNIT}{_DASH})(.*)")
+_NEXT = re.compile(rf"[\s\[(](?:{_TIME}){_UNIT}{_DASH}(?:{_TIME}|$|\s)")
+_HALF = re.compile(r"\d+")
+_SUBTITLE = re.compile(r"(?:\d+:)+\d+[.,]\d+\s*-->\s*[\d:.,]+")
+NO_COMMA = "write times with a point, as 0.5-2 A, and a comma only between entries"
 RTTM_TYPES = frozenset({  # that say nothing of who speaks when
     "NOSCORE", "NO_RT_METADATA", "SPKR-INFO", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT", "SU", "IP", "CB", "A/P"})  # fmt: skip
 
@@ -110,34 +121,68 @@ def without(spans: Iterable[Span], taken: Iterable[Span]) -> tuple[Span, ...]:
 def read_schedule(path: Path, recording: str | None = None) -> Schedule:
     """The schedule in a text file, timeline or RTTM; InputError for what is neither."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("timeline", path, f"cannot be read as text ({error})", "give a text file with a timeline or RTTM") from error
-    return parse_schedule(text, recording)
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError("timeline", path, f"cannot be read ({error})", "give a text file with a timeline or RTTM") from error
+    return parse_schedule(decoded("timeline", path, data), recording)
 
 
 def parse_schedule(text: str, recording: str | None = None) -> Schedule:
     """A timeline or the text of an RTTM file, whichever it is."""
-    first = [line.split()[0] for line in text.splitlines() if line.split()]
+    text = _plain(text)
+    first = [line.split()[0] for line in text.split("\n") if line.split()]
     return parse_rttm(text, recording) if {"SPEAKER", *RTTM_TYPES} & set(first) else parse_timeline(text)
 
 
 def parse_timeline(text: str) -> Schedule:
     """A written timeline; InputError that names the part which cannot be read."""
-    parts = [part.strip() for part in re.split(r"[,;\n]", text) if part.strip()]
-    if not parts:
+    lines = re.split(r"[;\n]", _plain(text))
+    subtitle = next(filter(_SUBTITLE.fullmatch, map(str.strip, lines)), None)
+    if subtitle is not None:
+        raise InputError("timeline", repr(subtitle), "is of subtitles: they say what is spoken, not by whom", EXAMPLE)
+    turns = [turn for line in lines for turn in _line(line)]
+    if not turns:
         raise InputError("timeline", "nothing", "names no turn", EXAMPLE)
-    return Schedule(turns=tuple(turn for part in parts for turn in _entry(part)))
+    return Schedule(turns=tuple(turns))
 
 
-def _entry(part: str) -> list[Turn]:
-    found = _ENTRY.fullmatch(part)
+def _plain(text: str) -> str:
+    """Lines ended by newlines, without a byte-order mark."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
+
+
+def _line(line: str) -> list[Turn]:
+    """The turns of a line; a name before a colon is that of all its entries without one."""
+    parts = [part.strip() for part in line.split(",")]
+    _check_commas(parts)
+    turns: list[Turn] = []
+    leading = ""
+    for part in filter(None, parts):
+        named = _NAMED.fullmatch(part)
+        leading, entry = (named[1], named[2]) if named else (leading, part)
+        turns += _entry(part, entry, leading)
+    return turns
+
+
+def _check_commas(parts: Sequence[str]) -> None:
+    """InputError for a comma that stands in a number: 0,5-2 A, or 1-2,5 A."""
+    for one, two in pairwise(parts):
+        whole = _HALF.fullmatch(re.split(r"[-\u2010-\u2015\u2212~\u2192:>\[(]", one)[-1].strip())
+        if whole and re.match(r"\d", two) and (_HALF.fullmatch(one.strip("[( ")) or not _SPAN.fullmatch(two)):
+            raise InputError("timeline", repr(f"{one},{two}"), "has a comma in a number", NO_COMMA)
+
+
+def _entry(part: str, entry: str, leading: str) -> list[Turn]:
+    """The turns of an entry; `part` is what was written."""
+    found = _SPAN.fullmatch(entry)
     if found is None:
         raise InputError("timeline", repr(part), "is not START-END NAME, with an entry for every turn", EXAMPLE)
     start, end = _seconds(found[1]), math.inf if found[2] is None else _seconds(found[2])
     if end <= start:
         raise InputError("timeline", repr(part), "ends before it begins", "give an end after the start")
-    names = [name.strip() for name in found[3].split("+")]
+    if _NEXT.search(f" {found[3]}"):
+        raise InputError("timeline", repr(part), "holds two entries", "write a comma between them")
+    names = [name.strip() for name in (found[3] or leading).split("+")]
     if not all(names):
         raise InputError("timeline", repr(part), "lacks a name", f"{EXAMPLE}; two at once are 0-2 A + B")
     return [Turn(speaker=name, start_s=start, end_s=end) for name in names]

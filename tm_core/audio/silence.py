@@ -11,8 +11,9 @@ Shapes: n samples, F latents.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -21,12 +22,16 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..timeline import Timeline
 
+log = logging.getLogger(__name__)
+
 Levels = Literal["relative", "absolute"]
+RULE = {"on_db": -28.0, "off_db": -34.0, "hold_s": 0.3, "shortest_s": 0.0}  # what is taken where nothing is chosen, in dB and seconds
 STEP_S = 0.01
 FLOOR_DB = -60.0  # below it nothing speaks, however quiet the rest is
 EMPTY_DB = -120.0
 MARGIN_S = 0.08
 NOISE_STEPS, STEADY_DB = 30, 2.0
+STRETCH_S = 60.0  # of a long sound that are heard before its levels are known
 ABOVE_NOISE_DB, UNDER_SPEECH_DB = 6.0, 15.0  # speech ends that far above noise, which is that far under the loud part
 
 
@@ -92,6 +97,10 @@ class Gate:
         self._state = Activity()
         self._length = self._open = 0  # steps since speech began, and how many of them are not final
 
+    def set_levels(self, on_db: float, off_db: float) -> None:
+        """Other levels from the next step on."""
+        self._on_db, self._off_db = on_db, off_db
+
     @property
     def speaking(self) -> bool:
         """What the reducer says now; may be taken back."""
@@ -151,13 +160,17 @@ def speaking_latents(
         return flags
     heard = loudness_db(waveform, sample_rate)
     if levels == "relative":
-        loud = float(np.percentile(heard, 95))
-        loud += max(0.0, noise_db(heard, loud - UNDER_SPEECH_DB) + ABOVE_NOISE_DB - loud - off_db)
-        on_db, off_db = max(loud + on_db, FLOOR_DB), max(loud + off_db, FLOOR_DB)
+        on_db, off_db = above(float(np.percentile(heard, 95)), steady_means(heard), on_db, off_db)
     active = activity(heard, on_db=on_db, off_db=off_db, hold_s=hold_s, shortest_s=shortest_s)
     for i in range(num_latents):
         flags[i] = bool(active[_steps(i, timeline, margin_s)].any())
     return flags
+
+
+def above(loud_db: float, steady: NDArray[np.float32], on_db: float, off_db: float) -> tuple[float, float]:
+    """Levels relative to the loud part of a sound in dB of full scale, both raised above the steady noise under it."""
+    loud_db += max(0.0, _quietest(steady, loud_db - UNDER_SPEECH_DB) + ABOVE_NOISE_DB - loud_db - off_db)
+    return max(loud_db + on_db, FLOOR_DB), max(loud_db + off_db, FLOOR_DB)
 
 
 def noise_db(levels_db: NDArray[np.float32], most_db: float) -> float:
@@ -165,11 +178,27 @@ def noise_db(levels_db: NDArray[np.float32], most_db: float) -> float:
 
     EMPTY_DB where there is none that quiet (`most_db`): a vowel may be as steady, but it is loud.
     """
-    if len(levels_db) < NOISE_STEPS:
-        return EMPTY_DB
-    stretches = sliding_window_view(levels_db, NOISE_STEPS)
-    steady = stretches.mean(1)[stretches.std(1) <= STEADY_DB]
+    return _quietest(steady_means(levels_db), most_db)
+
+
+def _quietest(steady: NDArray[np.float32], most_db: float) -> float:
     return float(steady.min()) if len(steady) and steady.min() <= most_db else EMPTY_DB
+
+
+def steady_means(levels_db: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean levels of all stretches of 0.3 s in which the level hardly changes."""
+    if len(levels_db) < NOISE_STEPS:
+        return np.zeros(0, np.float32)
+    stretches = sliding_window_view(levels_db, NOISE_STEPS)
+    return np.asarray(stretches.mean(1)[stretches.std(1) <= STEADY_DB], np.float32)
+
+
+def warn_if_silent(speaks: bool, loudest_db: float) -> None:
+    """Say what was heard where no speech was found in it."""
+    if not speaks:
+        log.warning(
+            "no speech was found: the loudest moment of the sound is at %.0f dB of full scale, speech begins at %.0f dB or above; the "
+            "face listens throughout (choose `speaking` to move the lips all the same)", loudest_db, FLOOR_DB)
 
 
 def check_rule(on_db: float, off_db: float, hold_s: float, shortest_s: float, levels: str = "relative") -> None:
@@ -197,7 +226,7 @@ class SpeakingStream:
         self._levels = LevelStream(sample_rate)
         self._gate = Gate(on_db=on_db, off_db=off_db, hold_s=hold_s, shortest_s=shortest_s)
         self._active, self._first = np.zeros(0, bool), 0  # final steps that are still needed, the first of them absolute
-        self._latent = 0
+        self._latent, self.loudest_db = 0, EMPTY_DB
         self.delay_s = margin_s + max(hold_s, shortest_s) + 3 * STEP_S
 
     @property
@@ -207,7 +236,7 @@ class SpeakingStream:
 
     def push(self, samples: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Flags of the next latents that are final."""
-        self._active = np.concatenate([self._active, self._gate.push(self._levels.push(samples))])
+        self._active = np.concatenate([self._active, self._judged(self._levels.push(samples))])
         flags = []
         while (steps := _steps(self._latent, self._timeline, self._margin_s)).stop <= self._first + len(self._active):
             flags.append(self._flag(steps))
@@ -215,12 +244,54 @@ class SpeakingStream:
 
     def finish(self, num_latents: int) -> NDArray[np.bool_]:
         """The remaining flags of `num_latents` in all, silence after the end."""
-        rest = self._gate.push(self._levels.finish()), self._gate.finish()
+        rest = self._judged(self._levels.finish()), self._judged_last(), self._gate.finish()
         self._active = np.concatenate([self._active, *rest])
         return np.array([self._flag(_steps(i, self._timeline, self._margin_s)) for i in range(self._latent, num_latents)], bool)
+
+    def _judged(self, levels_db: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Final flags of steps of these levels."""
+        self.loudest_db = max(self.loudest_db, float(levels_db.max(initial=EMPTY_DB)))
+        return self._gate.push(levels_db)
+
+    def _judged_last(self) -> NDArray[np.bool_]:
+        """Those of levels that were still waiting."""
+        return np.zeros(0, bool)
 
     def _flag(self, steps: slice) -> bool:
         self._active = self._active[max(0, steps.start - self._first) :]  # later latents begin later
         self._first = max(self._first, steps.start)
         self._latent += 1
         return bool(self._active[: steps.stop - self._first].any())
+
+
+class StretchedSpeaking(SpeakingStream):
+    """Flags of a sound too long to wait for, by levels relative to its loud part so far: a minute is judged when it was heard.
+
+    Of a sound of at most a minute the flags are those of `speaking_latents`.
+    """
+
+    def __init__(self, timeline: Timeline, *, on_db: float = -28.0, off_db: float = -34.0, **rule: Any) -> None:
+        """As `speaking_latents`."""
+        super().__init__(timeline, on_db=on_db, off_db=off_db, **rule)
+        self._relative, self._stretch = (on_db, off_db), round(STRETCH_S / STEP_S)
+        self._heard = np.zeros(0, np.float32)  # all levels so far: 1.4 MB an hour
+        self._steady = np.zeros(0, np.float32)
+        self._judged_steps = 0
+
+    def _judged(self, levels_db: NDArray[np.float32]) -> NDArray[np.bool_]:
+        self._heard = np.concatenate([self._heard, levels_db])
+        flags = [np.zeros(0, bool)]
+        while len(self._heard) - self._judged_steps >= self._stretch:
+            flags.append(self._judge(self._judged_steps + self._stretch))
+        return np.concatenate(flags)
+
+    def _judged_last(self) -> NDArray[np.bool_]:
+        return self._judge(len(self._heard)) if len(self._heard) > self._judged_steps else np.zeros(0, bool)
+
+    def _judge(self, end: int) -> NDArray[np.bool_]:
+        heard, start = self._heard[:end], self._judged_steps
+        quietest = np.concatenate([self._steady, steady_means(heard[max(0, start - NOISE_STEPS + 1) :])])
+        self._steady = quietest[quietest == quietest.min(initial=np.inf)][:1]
+        self._gate.set_levels(*above(float(np.percentile(heard, 95)), self._steady, *self._relative))
+        self._judged_steps = end
+        return super()._judged(heard[start:])

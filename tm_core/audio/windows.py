@@ -34,13 +34,13 @@ def window_rows(i: int, timeline: Timeline, cfg: AudioConfig) -> range:
     return range(first, first + round(len(frames) * per_frame))
 
 
-def window(features: Floats, i: int, timeline: Timeline, cfg: AudioConfig) -> Floats:
-    """Window (W, M) of latent i of a sound's feature rows (R, M)."""
+def window(features: Floats, i: int, timeline: Timeline, cfg: AudioConfig, first: int = 0) -> Floats:
+    """Window (W, M) of latent i of a sound's feature rows (R, M), the first of which is row number `first`."""
     rows = window_rows(i, timeline, cfg)
     out: Floats = np.broadcast_to(silence_row(cfg), (len(rows), cfg.n_mels)).copy()
-    low, high = max(rows.start, 0), min(rows.stop, len(features))
+    low, high = max(rows.start, first), min(rows.stop, first + len(features))
     if low < high:
-        out[low - rows.start : high - rows.start] = features[low:high]
+        out[low - rows.start : high - rows.start] = features[low - first : high - first]
     return out
 
 

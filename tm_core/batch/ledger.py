@@ -2,45 +2,57 @@
 
 A video is made under a name of its own in the staging folder, its record (with its hash) is written and synced, and only then
 it is renamed into place. So whatever moment a kill comes at: no record, and the item is made again; a record, and the next run
-finishes the renaming. One process at a time works on a folder; the lock goes with the process. Non-goals: several writers;
-with Ray, too, only the process that was started writes here.
+finishes the renaming. A finished video with the size and the time that were recorded is taken as it is; with others it is hashed,
+and made again unless it is the same. One process at a time works on a folder; the lock goes with the process. Non-goals: several
+writers; with Ray, too, only the process that was started writes here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
+import stat
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 from ..errors import InputError
-from ..outputs import lock
+from ..outputs import is_full, lock, write_error
 from .digest import file_digest
-from .manifest import STAGING
+from .places import LEDGER as LEDGER
+from .places import STAGING
 
-LEDGER = "ledger.jsonl"
+log = logging.getLogger(__name__)
 REMEDY = "choose a folder that you may write to"
 DONE, FAILED = "done", "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A line: `digest` of inputs, options and model; of a done item the staged file and the video's hash, of a failed one why."""
+    """A line: `digest` of inputs, options and model; of a failed item why.
+
+    Of a done one the staged file, and the video's hash, size in bytes and time of writing; older records lack the last two.
+    """
 
     out: str
     digest: str
     state: str
     staged: str = ""
     sha256: str = ""
+    size: int = 0
+    mtime_ns: int = 0
     reason: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 
 
 class Ledger:
-    """A context manager: the lock, the records, and the way of a video from the staging folder to its name."""
+    """A context manager: the lock, the records, and the way of a video from the staging folder to its name.
+
+    InputError where the disk is full or the ledger cannot be written; a video that cannot get its name is a failed item.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -79,11 +91,27 @@ class Ledger:
     # -- what is known
 
     def of(self, out: str, digest: str) -> Record | None:
-        """What became of an item; None: nothing yet, or its inputs or options were others, or its video went away."""
+        """What became of an item; None: nothing yet, or its inputs or options were others, or its video went away or was changed."""
         record = self._records.get(out)
         if record is None or record.digest != digest:
             return None
-        return None if record.state == DONE and not (self.folder / out).is_file() else record
+        return None if record.state == DONE and not self._whole(record) else record
+
+    def _whole(self, record: Record) -> bool:
+        """Whether a video is the one that was made; what has its size and time is not read."""
+        path = self.folder / record.out
+        try:
+            now = os.stat(path)
+            if not stat.S_ISREG(now.st_mode):
+                return False
+            if (now.st_size, now.st_mtime_ns) == (record.size, record.mtime_ns):
+                return True
+            same = record.size in (0, now.st_size) and file_digest(path) == record.sha256
+        except OSError:
+            return False
+        if not same:
+            log.warning("%s is not as it was made; it is made again", record.out)
+        return same
 
     def _read(self) -> None:
         assert self._file is not None
@@ -98,10 +126,10 @@ class Ledger:
 
     def _settle(self) -> None:
         """Finish what a kill interrupted between record and rename; remove what was never whole."""
-        for record in self._records.values():
+        for record in list(self._records.values()):
             staged = self.staging / record.staged
             if record.state == DONE and record.staged and staged.is_file() and file_digest(staged) == record.sha256:
-                self._place(staged, record.out)
+                self._place(record)
         for path in self._staged():
             path.unlink(missing_ok=True)
 
@@ -110,14 +138,20 @@ class Ledger:
 
     # -- what happens
 
-    def done(self, record: Record) -> None:
-        """Record a whole video of the staging folder and give it its name."""
+    def done(self, record: Record) -> Record:
+        """Record a whole video of the staging folder and give it its name; the record that stands, a failed one if it got none."""
+        try:
+            made = os.stat(self.staging / record.staged)
+        except OSError as error:
+            return self._unnamed(record, error)
+        record = replace(record, size=made.st_size, mtime_ns=made.st_mtime_ns)
         self._append(record)
-        self._place(self.staging / record.staged, record.out)
+        return self._place(record)
 
-    def failed(self, record: Record) -> None:
+    def failed(self, record: Record) -> Record:
         """Record why there is no video."""
         self._append(record)
+        return record
 
     def _append(self, record: Record) -> None:
         assert self._file is not None
@@ -129,13 +163,21 @@ class Ledger:
             raise InputError("out", self.folder / LEDGER, f"cannot be written ({error.strerror})", "free some space") from error
         self._records[record.out] = record
 
-    def _place(self, staged: Path, out: str) -> None:
-        target = self.folder / out
+    def _place(self, record: Record) -> Record:
+        target = self.folder / record.out
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(staged, target)
+            os.replace(self.staging / record.staged, target)
         except OSError as error:
-            raise InputError("out", target, f"cannot be written ({error.strerror})", REMEDY) from error
+            return self._unnamed(record, error)
+        return record
+
+    def _unnamed(self, record: Record, error: OSError) -> Record:
+        """The failure of a video that cannot get its name; a full disk is everybody's."""
+        told = write_error("out", self.folder / record.out, error)
+        if is_full(error):
+            raise told from error
+        return self.failed(Record(out=record.out, digest=record.digest, state=FAILED, reason=str(told)))
 
 
 def _record(line: bytes) -> Record | None:

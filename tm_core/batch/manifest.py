@@ -1,45 +1,53 @@
-"""A manifest: what to animate, one item a line, as CSV with a header or as JSON lines.
+"""A manifest: what to animate, one item a line, as CSV with a header or as JSON.
 
 Columns are those of `COLUMNS`; image, audio and out are needed, the rest are options of one item. image, audio and mask are
 paths relative to the manifest, out is relative to the output folder and stays in it. All problems are reported at once, with
-their line numbers, before anything runs. Non-goals: whether a file really is a picture or a sound; the item says so when it runs.
+their line numbers, before anything runs. Non-goals: how rows are written (rows), whether a file really is a picture or a sound;
+the item says so when it runs.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
-from .. import app
 from ..errors import InputError, one_line
-from ..inputs import check_file
+from ..inputs import check_file, check_options, decoded
+from ..outputs import Named
+from .places import STAGING, misplaced
+from .rows import Row, Rows
 
 NEEDED = ("image", "audio", "out")
-COLUMNS = (*NEEDED, "seed", "steps", "speaking", "face", "mask")
-SUFFIX, STAGING = ".mp4", ".batch"
-DELIMITERS = ",;\t"
-REMEDY = f"a manifest is CSV with a header, or one JSON object a line, of {', '.join(COLUMNS)}"
+FILES = ("image", "audio", "mask")
+COLUMNS = (*NEEDED, "seed", "steps", "speaking", "face", "mask", "track", "paste_back", "framing")
+SUFFIX = ".mp4"
+REMEDY = f"a manifest is CSV with a header, or JSON, of {', '.join(COLUMNS)}"
+ALL: Literal["all"] = "all"
+TRUE, FALSE = frozenset({"true", "yes", "on", "1", "1.0"}), frozenset({"false", "no", "off", "0", "0.0"})
+FRAMING = {"picture": True, "face": False}  # as `animate` names it: whether the face is put back
+WHOLE = re.compile(r"([+-]?\d+)(?:[.,]0{0,2})?")  # spreadsheets write 1.0; three zeros may mean thousands
 Locate = Callable[[str], Path]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How one item is made."""
+    """How one item is made; `face` counts from 0 from the left, `track` is the sound track of a file with several."""
 
     seed: int = 0
     steps: int | None = None
     speaking: str = "auto"
-    face: int | None = None
+    face: int | Literal["all"] | None = None
+    track: int | None = None
+    paste_back: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON types."""
-        return asdict(self)
+        """JSON types; options that came later are left out where they are not used, so that finished videos stay what they are."""
+        later = {"track": self.track is None, "paste_back": not self.paste_back}
+        return {name: value for name, value in asdict(self).items() if not later.get(name, False)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,137 +88,111 @@ class ManifestError(InputError):
         return "\n".join([f"{super().__str__()}:", *(f"line {p.line}: {one_line(p.text)}" for p in self.problems)])
 
 
-def read_manifest(path: Path) -> list[Item]:
-    """The items of a file; ManifestError names every problem, InputError a file that cannot be read at all."""
+@dataclass(kw_only=True)
+class _Found:
+    """What was read so far: items that are whole, and of lines with problems too the files they name."""
+
+    items: list[Item] = field(default_factory=list)
+    reads: list[tuple[int, Path]] = field(default_factory=list)
+    outs: list[tuple[int, str]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def read_manifest(path: Path, out: Path, also_read: Sequence[Named] = ()) -> list[Item]:
+    """The items of a file for the output folder `out`; ManifestError names every problem, InputError a file that is no manifest.
+
+    `also_read`: other files of the run that no video may be written over.
+    """
     check_file("manifest", path, REMEDY)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("manifest", path, f"cannot be read as UTF-8 text ({error})", "save it as UTF-8") from error
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError("manifest", path, f"cannot be read ({error.strerror})", "check the file") from error
     folder = path.resolve().parent
-    return parse_manifest(text, lambda name: folder / name, str(path))
+    return parse_manifest(decoded("manifest", path, data), lambda name: folder / name, out, str(path), [("manifest", path), *also_read])
 
 
-def parse_manifest(text: str, locate: Locate, name: str = "manifest") -> list[Item]:
+def parse_manifest(text: str, locate: Locate, out: Path, name: str = "manifest", also_read: Sequence[Named] = ()) -> list[Item]:
     """The items of a text; `locate` turns a path as written into the one to open (InputError: not allowed)."""
-    problems: list[Problem] = []
-    items = []
-    names: list[tuple[int, str]] = []  # of lines with other problems too
-    for line, row in _rows(text, name, problems):
-        found: list[str] = []
-        out = _out(row["out"], found) if "out" in row else None
-        item = _item(line, row, out, locate, found)
-        problems += [Problem(line=line, text=t) for t in found]
-        items += [] if item is None else [item]
-        names += [] if out is None else [(line, out)]
-    problems += _duplicates(names)
-    if problems:
-        raise ManifestError(name, problems)
-    if not items:
-        raise InputError("manifest", name, "no items in it", REMEDY)
-    return items
-
-
-# -- rows: line number and the cells that are not empty ---------------------------------------------------
-
-Row = Mapping[str, Any]
-
-
-def _rows(text: str, name: str, problems: list[Problem]) -> Iterator[tuple[int, Row]]:
     if not text.strip():
         raise InputError("manifest", name, "is empty", REMEDY)
-    return _json_rows(text, problems) if text.lstrip().startswith("{") else _csv_rows(text, problems)
-
-
-def _json_rows(text: str, problems: list[Problem]) -> Iterator[tuple[int, Row]]:
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            problems.append(Problem(line=number, text=f"is no JSON ({error}); write one object a line"))
-            continue
-        if not isinstance(row, dict):
-            problems.append(Problem(line=number, text="is no JSON object; write one object a line"))
-            continue
-        _check_columns(number, row, problems)
-        yield number, {k: v for k, v in row.items() if k in COLUMNS and v not in (None, "")}
-
-
-def _csv_rows(text: str, problems: list[Problem]) -> Iterator[tuple[int, Row]]:
-    first = text.lstrip().splitlines()[0]
-    reader = csv.reader(io.StringIO(text), delimiter=max(DELIMITERS, key=first.count), skipinitialspace=True)
-    header: list[str] = []
-    for cells in reader:
-        if not any(c.strip() for c in cells):
-            continue
-        if not header:
-            header = [c.strip() for c in cells]
-            _check_header(reader.line_num, header, problems)
-            continue
-        if len(cells) > len(header):
-            problems.append(Problem(
-                line=reader.line_num, text=f"{len(cells)} cells under {len(header)} columns; quote a cell with a separator in it"))
-        yield reader.line_num, {k: c.strip() for k, c in zip(header, cells, strict=False) if k in COLUMNS and c.strip()}
-
-
-def _check_header(line: int, header: Sequence[str], problems: list[Problem]) -> None:
-    _check_columns(line, header, problems)
-    twice = sorted({c for c in header if header.count(c) > 1 and c})
-    if twice:
-        problems.append(Problem(line=line, text=f"columns given twice: {', '.join(twice)}; keep one of each"))
-
-
-def _check_columns(line: int, names: Sequence[str] | Row, problems: list[Problem]) -> None:
-    unknown = [n for n in names if n not in COLUMNS]
-    if unknown:
-        told = ", ".join(n or "(no name)" for n in unknown)
-        problems.append(Problem(line=line, text=f"unknown columns: {told}; known are {', '.join(COLUMNS)}"))
+    rows, found = Rows(text, COLUMNS, NEEDED), _Found()
+    for line, row in rows:
+        problems: list[str] = []
+        item = _item(line, row, locate, found, problems)
+        found.problems += [Problem(line=line, text=t) for t in problems]
+        found.items += [] if item is None else [item]
+    told = [*rows.problems, *misplaced(found.reads, found.outs, out, also_read)]
+    found.problems += [Problem(line=line, text=text) for line, text in told]
+    if found.problems:
+        raise ManifestError(name, found.problems)
+    if not found.items:
+        raise InputError("manifest", name, "no items in it", REMEDY)
+    return found.items
 
 
 # -- one item --------------------------------------------------------------------------------------------
 
 
-def _item(line: int, row: Row, out: str | None, locate: Locate, problems: list[str]) -> Item | None:
+def _item(line: int, row: Row, locate: Locate, found: _Found, problems: list[str]) -> Item | None:
     """The item of a row, or None with everything that is wrong with it added to `problems`."""
     missing = [n for n in NEEDED if n not in row]
     if missing:
         problems.append(f"{', '.join(missing)}: nothing given; every item needs {', '.join(NEEDED)}")
-    files = {n: _file(n, row[n], locate, problems) for n in ("image", "audio", "mask") if n in row}
+    out = _out(row["out"], problems) if "out" in row else None
+    files = {n: _file(n, row[n], locate, problems) for n in FILES if n in row}
     options = _options(row, problems)
+    found.outs += [] if out is None else [(line, out)]
+    found.reads += [(line, path) for path in files.values() if path is not None]
     image, audio = files.get("image"), files.get("audio")
-    if image is None or audio is None or out is None or options is None:
+    if image is None or audio is None or out is None or options is None or problems:
         return None
     return Item(line=line, image=image, audio=audio, out=out, mask=files.get("mask"), options=options)
 
 
-def _file(name: str, value: Any, locate: Locate, problems: list[str]) -> Path | None:
+def _text(name: str, value: Any) -> str:
+    """A path as it is written; InputError for what cannot be one."""
     if not isinstance(value, str):
-        problems.append(f"{name}: {value}: is no path; write it as text")
-        return None
+        raise InputError(name, value, "is no path", "write it as text")
+    if any(ord(c) < 32 for c in value):
+        raise InputError(name, repr(value), "has a control character in it", r"in JSON a backslash is written \\, or use /")
     try:
-        path = locate(value)
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(name, repr(value), "has half a character in it", "correct it") from error
+    return value
+
+
+def _file(name: str, value: Any, locate: Locate, problems: list[str]) -> Path | None:
+    try:
+        path = _slashes(_text(name, value), locate)
         check_file(name, path, "check the path, it is relative to the manifest")
     except InputError as error:
         problems.append(str(error))
         return None
-    except (OSError, ValueError) as error:  # a name too long, a NUL
-        problems.append(f"{name}: {value[:80]!r}: is no usable path ({error}); check it")
-        return None
     return path
+
+
+def _slashes(value: str, locate: Locate) -> Path:
+    """The file that is meant: backslashes part folders, as on Windows, unless there is a file that has them in its name."""
+    path = locate(value)
+    return path if "\\" not in value or os.path.lexists(path) else locate(value.replace("\\", "/"))
 
 
 def _out(value: Any, problems: list[str]) -> str | None:
     """A name below the output folder, normalised."""
-    text = str(value).replace("\\", "/")
-    name = PurePosixPath(os.path.normpath(text).replace("\\", "/"))
     rule = None
-    if name.is_absolute() or name.parts[:1] == ("..",) or ":" in text or "\0" in text:
+    try:
+        text = _text("out", value).replace("\\", "/")
+    except InputError as error:
+        problems.append(str(error))
+        return None
+    name = PurePosixPath(os.path.normpath(text).replace("\\", "/"))
+    if name.is_absolute() or name.parts[:1] == ("..",) or ":" in text:
         rule = "is not below the output folder; give a name relative to it"
     elif name.suffix.lower() != SUFFIX:
         rule = f"is no {SUFFIX} file; end the name in {SUFFIX}"
-    elif name.parts[0] == STAGING:
+    elif name.parts[0].casefold() == STAGING:
         rule = f"{STAGING} is where unfinished videos are kept; choose another folder"
     if rule:
         problems.append(f"out: {value}: {rule}")
@@ -220,15 +202,19 @@ def _out(value: Any, problems: list[str]) -> str | None:
 
 def _options(row: Row, problems: list[str]) -> Options | None:
     before = len(problems)
-    whole = {n: _whole(n, row[n], problems) for n in ("seed", "steps", "face") if n in row}
-    speaking = str(row.get("speaking", "auto"))
+    face = row.get("face")
+    everybody = isinstance(face, str) and face.casefold() == ALL
+    whole = {n: _whole(n, row[n], problems) for n in ("seed", "steps", "track", "face") if n in row and not (n == "face" and everybody)}
+    paste_back = _paste_back(row, problems)
+    if everybody and paste_back is False:
+        problems.append(f"face: {face}: all faces are animated in their picture; add paste_back")
     if len(problems) > before:
         return None
-    options = Options(seed=whole.get("seed") or 0, steps=whole.get("steps"), face=whole.get("face"), speaking=speaking)
+    options = Options(
+        seed=whole.get("seed") or 0, steps=whole.get("steps"), face=ALL if everybody else whole.get("face"), track=whole.get("track"),
+        speaking=str(row.get("speaking", "auto")).casefold(), paste_back=bool(paste_back))
     try:
-        app.check_options(seed=options.seed, steps=options.steps, speaking=options.speaking)
-        if options.face is not None and options.face < 0:
-            raise InputError("face", options.face, "faces are counted from 0, from the left", "leave it out for the only one")
+        check_options(seed=options.seed, steps=options.steps, speaking=options.speaking, face=options.face, track=options.track)
     except InputError as error:
         problems.append(str(error))
         return None
@@ -237,18 +223,31 @@ def _options(row: Row, problems: list[str]) -> Options | None:
 
 def _whole(name: str, value: Any, problems: list[str]) -> int | None:
     try:
-        if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
-            raise ValueError(value)
-        return int(value)
-    except (TypeError, ValueError):
-        problems.append(f"{name}: {value}: is no whole number; give one, or leave it out")
+        if isinstance(value, str) and (found := WHOLE.fullmatch(value)):
+            return int(found[1])
+        if (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer()):
+            return int(value)
+    except ValueError:  # thousands of digits
+        pass
+    more = ", nor all" * (name == "face")
+    problems.append(f"{name}: {str(value)[:40]}: is no whole number{more}; give one, or leave it out")
+    return None
+
+
+def _paste_back(row: Row, problems: list[str]) -> bool | None:
+    """Whether the face is put back into its picture, by either of two columns."""
+    named = str(row.get("framing", "picture")).casefold()
+    if named not in FRAMING:
+        problems.append(f"framing: {row['framing']}: is no framing; choose {' or '.join(FRAMING)}")
         return None
-
-
-def _duplicates(names: Sequence[tuple[int, str]]) -> Iterator[Problem]:
-    """Names that are one file on some disk (capitals)."""
-    seen: dict[str, int] = {}
-    for line, out in names:
-        first = seen.setdefault(out.casefold(), line)
-        if first != line:
-            yield Problem(line=line, text=f"out: {out}: line {first} writes it too; give each item a name of its own")
+    framed = FRAMING[named] if "framing" in row else None
+    if "paste_back" not in row:
+        return framed or False
+    said = str(row["paste_back"]).casefold()
+    if said not in TRUE | FALSE:
+        problems.append(f"paste_back: {row['paste_back']}: is neither yes nor no; write yes or no")
+        return None
+    if framed is not None and framed != (said in TRUE):
+        problems.append(f"framing: {row['framing']}: paste_back says {row['paste_back']}; keep one of both")
+        return None
+    return said in TRUE

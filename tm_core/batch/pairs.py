@@ -8,10 +8,14 @@ from typing import Any
 
 from ..errors import InputError
 from .manifest import Item, ManifestError, Options, Problem
+from .places import misplaced
 
-PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-SOUNDS = frozenset({
-    ".aac", ".aif", ".aiff", ".flac", ".m4a", ".mka", ".mkv", ".mov", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav", ".webm"})
+# usual ones first: they are what an error suggests. A heic is no less a portrait where it cannot be read: its own error says so
+PICTURES = (
+    ".png", ".jpg", ".webp", ".bmp", ".tif", ".gif", ".jpeg", ".jpe", ".jfif", ".tiff", ".avif", ".apng", ".jp2", ".tga", ".heic", ".heif",
+    ".jxl")
+SOUNDS = (
+    ".wav", ".mp3", ".flac", ".m4a", ".ogg", ".mp4", ".aac", ".aif", ".aiff", ".mka", ".mkv", ".mov", ".oga", ".opus", ".webm")
 
 
 def pictures_in(folder: Path) -> list[Path]:
@@ -19,10 +23,11 @@ def pictures_in(folder: Path) -> list[Path]:
     return list(_by_stem(folder, PICTURES, "portraits", "pictures").values())
 
 
-def pair_up(portraits: Sequence[Path], sounds: Path, options: Mapping[str, Any]) -> list[Item]:
+def pair_up(portraits: Sequence[Path], sounds: Path, options: Mapping[str, Any], out: Path) -> list[Item]:
     """An item for each portrait, named after it; `sounds` is one file for all, or a folder with one of the same name for each.
 
-    ManifestError names every portrait without a sound and every sound without a portrait; its lines count the portraits.
+    ManifestError names every portrait without a sound, every sound without a portrait, and every file that a video in `out` would
+    be written over; its lines count the portraits.
     """
     voices = _by_stem(sounds, SOUNDS, "sounds", "sounds") if sounds.is_dir() else {p.stem.casefold(): sounds for p in portraits}
     stems = {p.stem.casefold() for p in portraits}
@@ -35,11 +40,16 @@ def pair_up(portraits: Sequence[Path], sounds: Path, options: Mapping[str, Any])
     if problems:
         raise ManifestError("portraits", problems)
     chosen = Options(**options)
-    return [
+    items = [
         Item(line=n, image=p, audio=voices[p.stem.casefold()], out=f"{p.stem}.mp4", options=chosen) for n, p in enumerate(portraits, 1)]
+    reads = [(item.line, path) for item in items for path in item.files.values()]
+    problems = [Problem(line=line, text=text) for line, text in misplaced(reads, [(i.line, i.out) for i in items], out)]
+    if problems:
+        raise ManifestError("portraits", problems)
+    return items
 
 
-def _by_stem(folder: Path, suffixes: frozenset[str], field: str, what: str) -> dict[str, Path]:
+def _by_stem(folder: Path, suffixes: Sequence[str], field: str, what: str) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(field, folder, "is no folder", "name a folder that is there")
     found: dict[str, Path] = {}
@@ -48,5 +58,5 @@ def _by_stem(folder: Path, suffixes: frozenset[str], field: str, what: str) -> d
         if first != path:
             raise InputError(field, path.name, f"has the name of {first.name}, and both would become one video", "rename one of them")
     if not found:
-        raise InputError(field, folder, f"no {what} in it", f"give a folder with files such as {', '.join(sorted(suffixes)[:6])}")
+        raise InputError(field, folder, f"no {what} in it", f"give a folder with files such as {', '.join(suffixes[:6])}")
     return found

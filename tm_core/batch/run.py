@@ -7,7 +7,6 @@ not. Non-goals: where the work happens (engine, local, ray_engine), what a user 
 from __future__ import annotations
 
 import json
-import os
 import time
 import uuid
 from collections import deque
@@ -18,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..outputs import write_text
 from .digest import Digests
 from .engine import Engine, MakeEngine
 from .ledger import DONE, FAILED, Ledger, Record
 from .manifest import Item
+from .places import REPORT
 from .work import Order, Outcome, Task
 
-REPORT = "report.json"
 ATTEMPTS = 2  # when the worker dies
 DONE_BEFORE, FAILED_BEFORE, LEFT = "done before", "failed before", "left"
 
@@ -118,7 +118,7 @@ class _Run:
                     self._drive(engine)
         finally:
             report = self._report()
-            _write_json(self._ledger.folder / REPORT, report.to_dict())
+            write_text(self._ledger.folder / REPORT, json.dumps(report.to_dict(), indent=2) + "\n")
         return report
 
     def _drive(self, engine: Engine) -> None:
@@ -133,6 +133,8 @@ class _Run:
 
     def _settle(self, outcome: Outcome) -> None:
         task = outcome.task
+        if outcome.full:  # everybody's trouble: the item is left to a later run
+            raise InputError("out", self._ledger.folder, "the disk is full", "free some space, then run it again: it goes on")
         if outcome.crashed and task.attempt < ATTEMPTS:
             again = replace(task, attempt=task.attempt + 1, staged=f"again-{task.staged}")
             self._queue.append(again)
@@ -140,9 +142,9 @@ class _Run:
         reason = outcome.reason and outcome.reason + (f", {task.attempt} times" if outcome.crashed else "")
         record = Record(out=task.item.out, digest=task.digest, state=FAILED if reason else DONE, reason=reason,
                         staged="" if reason else task.staged, sha256=outcome.sha256, facts=outcome.facts)
-        (self._ledger.failed if reason else self._ledger.done)(record)
+        record = self._ledger.failed(record) if reason else self._ledger.done(record)
         self._states[task.item.out], self._facts[task.item.out] = record.state, _known(record)
-        self._say(task.item, reason)
+        self._say(task.item, record.reason)
 
     # -- what is told
 
@@ -169,13 +171,3 @@ class _Run:
 
 def _known(record: Record) -> dict[str, Any]:
     return {"reason": record.reason} if record.reason else {"sha256": record.sha256, **record.facts}
-
-
-def _write_json(path: Path, value: Any) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError("out", path, f"cannot be written ({error.strerror})", "free some space") from error

@@ -13,15 +13,16 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
-from .. import app
+from .. import app, scenes
 from ..errors import InputError
 from ..media.video_io import VideoWriter
-from ..streaming.handles import FrameStream
+from ..outputs import is_full
+from ..streaming.compose import Frames
 from ..weights.loading import TalkingModel, load_model
 from .digest import file_digest
 from .manifest import Item
@@ -29,7 +30,7 @@ from .manifest import Item
 log = logging.getLogger(__name__)
 Poll = Callable[[], None]
 Shown = Callable[[np.ndarray], None]  # the newest frame (H, W, 3) uint8
-MakeStream = Callable[[Item], FrameStream]  # an item's video, nothing of it computed yet; InputError for what cannot be used
+MakeStream = Callable[[Item], Frames]  # an item's video, nothing of it computed yet; InputError for what cannot be used
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +55,13 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a task. `crashed`: the worker died with it, which says little about the item."""
+    """What became of a task. `crashed`: the worker died with it, which says little about the item; `full`: the disk is."""
 
     task: Task
     sha256: str = ""
     reason: str = ""
     crashed: bool = False
+    full: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -71,11 +73,13 @@ class Outcome:
 def streams_of(model: TalkingModel, **shared: Any) -> MakeStream:
     """Items as streams of a model; `shared`: what app.animate takes besides, the same for all of them."""
 
-    def make(item: Item) -> FrameStream:
+    def make(item: Item) -> Frames:
         options = item.options
-        return app.animate(
+        animate: Callable[..., Frames] = scenes.animate_in_place if options.paste_back else app.animate
+        track = {} if options.track is None else {"track": options.track}
+        return animate(
             item.image, item.audio, model=model, seed=options.seed, steps=options.steps, face_index=options.face, mask=item.mask,
-            speaking=cast(app.SpeakingMode, options.speaking), **shared)
+            speaking=options.speaking, **track, **shared)
 
     return make
 
@@ -117,7 +121,7 @@ class Workshop:
         except Exception as error:  # one item's trouble must not end the others
             if not isinstance(error, InputError):
                 log.exception("%s failed", task.item.out)
-            return Outcome(task=task, reason=described(error))
+            return Outcome(task=task, reason=described(error), full=is_full(error))
 
     def _write(self, task: Task, poll: Poll | None, shown: Shown | None) -> dict[str, Any]:
         frames = self._make_stream(task.item)

@@ -1,6 +1,6 @@
 """`talking-machines`: the engine from a shell (design section 8).
 
-Bad input is one line on stderr and exit code 2, Ctrl-C is 130, both leave nothing behind. Results are JSON on
+Bad input is one line on stderr and exit code 2, Ctrl-C is 130, a closed terminal 129; all leave nothing behind. Results are JSON on
 stdout, everything else goes to stderr. Non-goals: computing anything itself.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
 from types import FrameType
 
 from ..errors import Cancelled, InputError
@@ -15,13 +16,25 @@ from ..errors import Cancelled, InputError
 BAD_INPUT, INTERRUPTED = 2, 130
 
 
-def _terminated(_signal: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + signal.SIGTERM)  # unwinds, so that part files go
+def _ended(number: int, _frame: FrameType | None) -> None:
+    """Unwinds, so that unfinished files go; a second signal does not disturb that."""
+    for other in _ending():
+        signal.signal(other, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
+def _ending() -> Iterator[signal.Signals]:
+    """Signals that ask a process to end (those of Ctrl-C apart); Windows has others. None that was to be ignored (nohup)."""
+    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+        found = getattr(signal, name, None)
+        if found is not None and signal.getsignal(found) is not signal.SIG_IGN:
+            yield found
 
 
 def main() -> None:
     """The console script; ends the process with the exit code."""
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in _ending():
+        signal.signal(number, _ended)
     try:
         from .commands import app
     except ModuleNotFoundError as error:

@@ -20,8 +20,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from .. import app, scenes
-from ..media.video_io import FORMATS, VideoWriter
-from ..outputs import check_apart, check_output, write_text
+from ..media.video_io import VideoWriter, written_size
+from ..outputs import write_text
 from ..streaming.compose import Frames
 from ..streaming.metrics import StreamMetrics
 from ..weights.loading import TalkingModel, load_model
@@ -61,9 +61,7 @@ class _Rate(ProgressColumn):
 
 
 def run_job(job: Job) -> dict[str, Any]:
-    """Make the video; the report. InputError before any work where the inputs cannot be used."""
-    app.check_options(seed=job.seed, steps=job.steps, speaking=job.speaking, queue_depth=job.queue_depth)
-    check_files(job)
+    """Make the video; the report. InputError before any work where the inputs cannot be used; what cli.inputs checks is checked."""
     device = app.parse_device("--device", job.device)
     if job.decode_device is not None:
         app.parse_device("--decode-device", job.decode_device)
@@ -81,16 +79,6 @@ def run_job(job: Job) -> dict[str, Any]:
     return report
 
 
-def check_files(job: Job) -> None:
-    """InputError where something cannot be written, or would be written over what is read."""
-    writes = [("--out", job.out), *([] if job.report is None else [("--report", job.report)])]
-    optional = (("--mask", job.mask), ("--weights", job.weights))
-    check_apart([("--image", job.image), ("--audio", job.audio), *((n, p) for n, p in optional if p is not None)], writes)
-    check_output(job.out, "--out", tuple(FORMATS))
-    if job.report is not None:
-        check_output(job.report, "--report")
-
-
 def write_video(frames: Frames, out: Path, metrics: StreamMetrics, *, quiet: bool) -> None:
     """Drain a stream into an mp4, a chunk in memory at a time."""
     meta = frames.meta
@@ -102,6 +90,7 @@ def write_video(frames: Frames, out: Path, metrics: StreamMetrics, *, quiet: boo
         for chunk in chunks:
             writer.write(chunk.frames)
             advance(len(chunk.frames))
+            del chunk  # before the next one is made
 
 
 @contextmanager
@@ -141,8 +130,9 @@ class _Lines:
 def make_report(job: Job, model: TalkingModel, frames: Frames, metrics: StreamMetrics) -> dict[str, Any]:
     """The numbers of a finished job (design section 8)."""
     meta = frames.meta
+    width, height = written_size(meta.width, meta.height)
     return {
-        "out": str(job.out), "model": model.config.name, "width": meta.width, "height": meta.height, "fps": float(meta.fps),
+        "out": str(job.out), "model": model.config.name, "width": width, "height": height, "fps": float(meta.fps),
         **metrics.report(), "audio_s": round(meta.audio_s, 3), "seed": job.seed,
     }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,26 +20,23 @@ from .. import app
 from ..batch.digest import weights_digest
 from ..batch.engine import MakeEngine
 from ..batch.local import LocalEngine
-from ..batch.manifest import STAGING, read_manifest
+from ..batch.manifest import Item
+from ..batch.places import STAGING
 from ..batch.ray_engine import RayEngine
 from ..batch.run import Progress as Told
 from ..batch.run import run_batch
 from ..batch.work import Order
-from ..errors import InputError
 
 ENGINES: dict[str, Any] = {"local": LocalEngine, "ray": RayEngine}
 
 
-def run_manifest(
-    manifest: Path, out: Path, *, workers: int | None = None, engine: str = "local", retry_failed: bool = False,
+def run_items(
+    items: Sequence[Item], out: Path, *, workers: int | None = None, engine: str = "local", retry_failed: bool = False,
     weights: Path | None = None, device: str = "auto", quiet: bool = False,
 ) -> dict[str, Any]:
-    """Make everything in a manifest; the summary. InputError before any work where something cannot be used."""
-    if engine not in ENGINES:
-        raise InputError("--engine", engine, "no such engine", f"choose one of {', '.join(ENGINES)}")
+    """Make everything that a manifest names; the summary. InputError before any work where something cannot be used."""
     if engine == "local":
         app.parse_device("--device", device)
-    items = read_manifest(manifest)
     out = out.resolve()
     order = Order(staging=out / STAGING, weights=None if weights is None else weights.resolve(), device=device)
     make: MakeEngine = partial(ENGINES[engine], workers=workers)

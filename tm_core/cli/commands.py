@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
+from . import inputs
 from .data import data
 
 app = typer.Typer(
@@ -67,7 +68,9 @@ def animate(
     device: Device = "auto",
     decode_device: Annotated[str | None, typer.Option(help="Where frames are decoded; as --device if left out.")] = None,
     face: Annotated[int | None, typer.Option(help="Which face, counted from the left from 0, if there are several.")] = None,
-    mask: Annotated[Path | None, typer.Option(help="A picture, white where the voice may move the portrait.")] = None,
+    mask: Annotated[Path | None, typer.Option(
+        help="A picture, white where the voice may move the portrait. On a transparent layer any paint marks; in an opaque picture with "
+        "transparent holes the holes do.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps a chunk; the model's own number if left out.")] = None,
     speaking: Annotated[str, typer.Option(help="auto, speaking or listening.")] = "auto",
     queue_depth: Annotated[int, typer.Option(help="Chunks that may wait between the workers.")] = 2,
@@ -78,12 +81,15 @@ def animate(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Make PORTRAIT say AUDIO; prints the report as one line of JSON."""
-    from ..streaming.metrics import process_started
-    from .animate import Job, run_job
-
     if len(image) != 1:
         raise InputError(
             "--image", f"{len(image)} portraits", "one portrait is animated per run", "give one --image, run once for each portrait")
+    inputs.check_animate(
+        image=image[0], audio=audio, mask=mask, weights=weights, out=out, report=report, seed=seed, steps=steps, speaking=speaking,
+        queue_depth=queue_depth, face=face, track=track)
+    from ..streaming.metrics import process_started
+    from .animate import Job, run_job
+
     job = Job(
         image=image[0], audio=audio, out=out, seed=seed, report=report, weights=weights, device=device,
         decode_device=decode_device, face=face, mask=mask, steps=steps, speaking=speaking, queue_depth=queue_depth,
@@ -94,7 +100,7 @@ def animate(
 
 @app.command()
 def batch(
-    manifest: Annotated[Path, typer.Argument(help="CSV with a header, or one JSON object a line: image, audio, out, and options.")],
+    manifest: Annotated[Path, typer.Argument(help="CSV with a header, or JSON: image, audio, out, and options.")],
     out: Annotated[Path, typer.Option(help="Folder of the videos, the ledger and report.json; a later run goes on there.")],
     workers: Annotated[int | None, typer.Option(help="Each loads the model once; left out: one for each core, or GPU.")] = None,
     engine: Annotated[str, typer.Option(help="local: processes here; ray: a Ray cluster, RAY_ADDRESS names it.")] = "local",
@@ -104,10 +110,11 @@ def batch(
     quiet: Annotated[bool, typer.Option("--quiet", help="Say only what failed.")] = False,
 ) -> None:
     """Make every video of MANIFEST; can be stopped or killed at any time, the next run goes on. Exit code 1 if some failed."""
-    from .batch import run_manifest
+    items = inputs.batch_items(manifest, out, weights=model, workers=workers, engine=engine)
+    from .batch import run_items
 
-    summary = run_manifest(
-        manifest, out, workers=workers, engine=engine, retry_failed=retry_failed, weights=model, device=device, quiet=quiet)
+    summary = run_items(
+        items, out, workers=workers, engine=engine, retry_failed=retry_failed, weights=model, device=device, quiet=quiet)
     print_json(summary)
     if summary["failed"]:
         raise typer.Exit(1)
@@ -121,14 +128,14 @@ def score(
     out: Annotated[Path | None, typer.Option("--csv", help="Write a table, a row for each face of each video.")] = None,
     seconds: Annotated[float | None, typer.Option(help="How much of each video SyncNet judges: 30 if left out, 0 for all.")] = None,
 ) -> None:
-    """Measure lip sync of every face, who speaks, drift and quality of a video; prints JSON."""
+    """Measure lip sync of every face, who speaks, drift and quality of a video; prints JSON. Exit code 1 if some of a table failed."""
+    inputs.check_score(video, audio or (), out, seconds)
     from .score import score_file, score_folder
 
-    if out is not None and audio:
-        raise InputError("--audio", audio[0], "a table is made with the videos' own sounds", "leave out --audio or --csv")
-    if out is None and video.is_dir():
-        raise InputError("video", video, "is a folder", "add --csv FILE to score all videos in it")
-    print_json(score_file(video, audio or (), seconds) if out is None else score_folder(video, out, seconds), indent=2)
+    found = score_file(video, audio or (), seconds) if out is None else score_folder(video, out, seconds)
+    print_json(found, indent=2)
+    if out is not None and found["failed"]:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -164,6 +171,7 @@ def bench(
     gb: Annotated[float | None, typer.Option(help="Size of the checkpoint that `bench memory` writes to load it.")] = None,
 ) -> None:
     """Measure the figures that README and docs quote; exit code 1 if one misses its bar."""
+    inputs.check_bench(weights, seconds, out, gb)
     from .bench import available, run_bench
 
     if list_all or name is None:
@@ -186,6 +194,7 @@ def train(
     device: Device = "auto",
 ) -> None:
     """Train a model from a recipe; can be stopped and resumed at any time."""
+    inputs.check_train(minutes, footage)
     from ..app import parse_device
     from ..train.run import main as run_training
 

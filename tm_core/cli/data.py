@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .inputs import check_prepare
+
 data = typer.Typer(no_args_is_help=True, help="Make training clips of your own footage.")
 
 
@@ -23,6 +25,7 @@ def prepare(
     quiet: Annotated[bool, typer.Option("--quiet", help="No line for each source.")] = False,
 ) -> None:
     """Cut scenes, keep what shows one steady talking face, cache what training reads, say what was dropped and why."""
+    check_prepare(folder, out, weights, workers, limit)
     from ..app import parse_device
     from ..train.footage import FootageConfig
     from ..train.footage import prepare as run

@@ -7,12 +7,15 @@ import importlib.util
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..inputs import check_folder
+from .inputs import check_weights
 
 if TYPE_CHECKING:
     from ..weights.inventory import Found, Readiness
@@ -22,7 +25,6 @@ EXTRAS = {
     "typer": ("cli", "the command line"),
     "rich": ("cli", "progress bars"),
     "pocketsphinx": ("score", "`score` and `bench sync`"),
-    "aiortc": ("live", "live mode"),
     "ray": ("batch", "batches on several machines"),
 }
 DISTRIBUTION = {"PIL": "pillow"}
@@ -53,8 +55,23 @@ class Check:
 
 
 def examine(weights: Path | None = None, models: Sequence[Path] = ()) -> list[Check]:
-    """Every finding, the ones the main job needs first; `models`: ComfyUI models folders to look for open checkpoints in."""
-    return [*_system(), *_packages(), *_codecs(), *_devices(), *_models(weights), *_extras(), *_open_checkpoints(models)]
+    """Every finding, the ones the main job needs first; `models`: ComfyUI models folders to look for open checkpoints in.
+
+    Of names that are given and wrong nothing but that, at once.
+    """
+    missing = list(_named(weights, models))
+    return missing or [*_system(), *_packages(), *_codecs(), *_devices(), *_models(weights), *_extras(), *_open_checkpoints(models)]
+
+
+def _named(weights: Path | None, models: Sequence[Path]) -> Iterator[Check]:
+    """What is given and not there."""
+    checks: list[tuple[str, Callable[[], object]]] = [("weights", partial(check_weights, weights))]
+    checks += [("models", partial(check_folder, "--models", folder, "name a ComfyUI models folder")) for folder in models]
+    for what, check in checks:
+        try:
+            check()
+        except InputError as error:
+            yield Check(what=what, found=str(error), ok=False)
 
 
 def _system() -> Iterator[Check]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +16,11 @@ from ..errors import InputError
 from ..media.audio_io import read_audio
 from ..media.video_reader import VideoReader
 from ..metrics.score import JUDGED_S, score_video
+from ..outputs import Staged, check_apart
+from .inputs import check_seconds, videos_of
 
 log = logging.getLogger(__name__)
 
-VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
 OF_VIDEO = ("width", "height", "fps", "video_s", "face_found")
 OF_FACE = (
     "face", "speaks", "sync_c", "sync_d", "offset_frames", "lip_r", "confidence", "speaking_s", "judged_s", "first_s", "last_s", "frames")
@@ -37,13 +37,6 @@ def score_file(video: Path, audio: Sequence[Path] = (), seconds: float | None = 
     return {"video": str(video), **named, **measured}
 
 
-def check_seconds(seconds: float) -> float | None:
-    """Seconds to judge, None for all (0); InputError below."""
-    if not seconds >= 0:
-        raise InputError("--seconds", seconds, "must be 0 (all of the video) or more", "use 30")
-    return seconds or None
-
-
 def _samples(video: VideoReader, audio: Sequence[Path]) -> list[np.ndarray]:
     """16 kHz sounds to compare with: the given ones as they are, the video's own on the clock of its pictures, if it has one."""
     if audio:
@@ -54,22 +47,18 @@ def _samples(video: VideoReader, audio: Sequence[Path]) -> list[np.ndarray]:
 def score_folder(folder: Path, out: Path, seconds: float | None = None) -> dict[str, Any]:
     """A row of `out` for every face of every video below a folder (or of one video); a video that fails is one row that says why."""
     videos = videos_of(folder)
-    part = _checked(out)
+    check_apart([("video", video) for video in videos], [("--csv", out)])
     if seconds is not None:
         check_seconds(seconds)
     failed = 0
-    try:
-        with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            for number, video in enumerate(videos, 1):
-                rows = _rows(video, folder, seconds)
-                failed += bool(rows[0]["error"])
-                writer.writerows(rows)
-                sys.stderr.write(f"{number} of {len(videos)} {rows[0]['video']}: {rows[0]['error'] or said(rows)}\n")
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
+    with Staged(out, "--csv") as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for number, video in enumerate(videos, 1):
+            rows = _rows(video, folder, seconds)
+            failed += bool(rows[0]["error"])
+            writer.writerows(rows)
+            sys.stderr.write(f"{number} of {len(videos)} {rows[0]['video']}: {rows[0]['error'] or said(rows)}\n")
     return {"folder": str(folder), "videos": len(videos), "failed": failed, "csv": str(out)}
 
 
@@ -79,30 +68,6 @@ def said(rows: Sequence[dict[str, Any]]) -> str:
     if best["sync_c"] is None:
         return f"{len(rows)} faces, no sync"
     return f"{len(rows)} faces, {best['face']} best: Sync-C {best['sync_c']}, offset {best['offset_frames']}"
-
-
-def videos_of(folder: Path) -> list[Path]:
-    """The videos below a folder in the order of their names, or the one that is given; InputError where there is none."""
-    if folder.is_file():
-        return [folder]
-    if not folder.is_dir():
-        raise InputError("video", folder, "no such file or folder", "check the path")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEOS and p.is_file())
-    if not found:
-        raise InputError("video", folder, "holds no video", f"give a folder with files that end in {', '.join(sorted(VIDEOS))}")
-    return found
-
-
-def _checked(out: Path) -> Path:
-    """The temporary name beside `out`; InputError where neither can be written."""
-    part = out.with_name(out.name + ".part")
-    if out.is_dir():
-        raise InputError("--csv", out, "is a folder", "give the name of a file, as scores.csv")
-    try:
-        part.touch()
-    except OSError as error:
-        raise InputError("--csv", out, f"cannot be written ({error.strerror})", "choose a folder that exists and may be written") from error
-    return part
 
 
 def _rows(video: Path, folder: Path, seconds: float | None) -> list[dict[str, Any]]:

@@ -37,6 +37,7 @@ REMEDY = "give a sound file such as wav, mp3, flac or m4a, or a video with sound
 GAP_S, MOST_GAP_S = 0.05, 600.0  # a jump of the stamps that is neither rounding nor nonsense
 LOST_S = 0.005  # the same where something was lost there: a frame of any codec is longer
 MILLISECOND = Fraction(1, 1000)
+KNOWING = frozenset({"wav", "w64", "aiff", "caf", "flac", "ogg", "mov,mp4,m4a,3gp,3g2,mj2"})  # they say how long a sound is
 EXACT = "mov,mp4"  # containers that say to the sample how long a sound is
 AUDIBLE = 1e-3  # of full scale: below it a track is silent
 DECIDE_S, CANCEL = 2.0, 0.1  # of sound by which cancelling channels are known; power of the mean over that of the channels
@@ -170,6 +171,27 @@ class SoundReader:
                 yield from held
                 held, left = [], None
         self._say()
+
+    @property
+    def tracks(self) -> int:
+        """Sound tracks in the file."""
+        return len(self._container.streams.audio)
+
+    def told_s(self) -> float | None:
+        """Seconds of sound, without decoding any: by a container that knows, else by its packets; None where neither says.
+
+        Reads the file's packets where it must: use another reader for the sound.
+        """
+        stream, container = self._stream, self._container
+        if container.format.name in KNOWING and stream.duration and stream.time_base:
+            return float(stream.duration * stream.time_base)
+        total, end = 0, 0
+        for packet in container.demux(stream):
+            total += packet.duration or 0
+            end = max(end, (packet.pts or 0) + (packet.duration or 0))
+        start = stream.start_time or 0
+        ticks = total if container.format.name in BARE else max(total, end - start)
+        return float(ticks * stream.time_base) if ticks and stream.time_base else None
 
     def _told(self) -> tuple[int | None, int]:
         """Samples the container says there are, None where its word is not exact; samples of padding that may follow."""

@@ -19,18 +19,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..outputs import Staged, check_output, write_error
+from ..outputs import FORMATS, Staged, check_output, write_error
 from .audio_io import Waveform
 from .sound_reader import SoundReader, SoundSource
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from Python 3.11 on
 
-FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 AAC_RATES = frozenset({48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000})  # that every player plays
 AAC_RATE = 48000  # for all others
 LOUDEST = 4.0  # of full scale: far above it an encoder makes noise of a whole frame
 BT709, LIMITED = 1, 1  # numbers of the standard: matrix, primaries and transfer are all 1
+# What players with a decoder in hardware take of H.264: 4096 pixels a side, and the frame of level 5.2, 36864 blocks of 16 x 16
+# pixels (4096 x 2304, 9.4 megapixels). Larger videos open in few players, or stutter.
+MOST_SIDE, MOST_BLOCKS, BLOCK = 4096, 36864, 16
+
+
+def playable_size(width: int, height: int) -> tuple[int, int]:
+    """The size itself, or the largest one of about its shape that hardware decodes, in even numbers of pixels."""
+    if max(width, height) <= MOST_SIDE and _blocks(width, height) <= MOST_BLOCKS:
+        return width, height
+    share = min(MOST_SIDE / max(width, height), (MOST_BLOCKS / _blocks(width, height)) ** 0.5)
+    while _blocks(*(size := (_even(width * share), _even(height * share)))) > MOST_BLOCKS:
+        share *= 0.999
+    return size
+
+
+def written_size(width: int, height: int) -> tuple[int, int]:
+    """The size of a video of frames of this size: odd ones get their last column or row twice, as H.264 halves the colours' planes."""
+    return width + width % 2, height + height % 2
+
+
+def _blocks(width: int, height: int) -> int:
+    return -(-width // BLOCK) * -(-height // BLOCK)
+
+
+def _even(side: float) -> int:
+    return max(2, round(side / 2) * 2)
 
 
 class VideoWriter:
@@ -65,7 +90,7 @@ class VideoWriter:
             self._out = av.open(str(part), "w", format=kind, options=flags)
             self._out.metadata.update(self._metadata)
             self._video: Any = self._out.add_stream("libx264", rate=self._fps, options={"crf": str(self._crf), "preset": "veryfast"})
-            self._video.width, self._video.height = (n + n % 2 for n in self._size)
+            self._video.width, self._video.height = written_size(*self._size)
             self._video.pix_fmt = "yuv420p"
             context = self._video.codec_context
             context.time_base = 1 / self._fps

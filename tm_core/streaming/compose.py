@@ -97,17 +97,19 @@ class ComposedStream:
             for index in range(self._meta.num_chunks):
                 span = timeline.frames_of_chunk(index)
                 kept = range(span.start, min(span.stop, self._meta.num_frames))
-                frames = np.stack([self._paint(readers, Fraction(number) / fps) for number in kept])
+                frames = np.empty((len(kept), *self._canvas.shape), np.uint8)
+                for frame, number in zip(frames, kept, strict=True):
+                    self._paint(frame, readers, Fraction(number) / fps)
                 if metrics is not None:
                     metrics.work_of(reader.metrics for reader, _ in readers)
                     metrics.frames_out(len(frames))
                 yield FrameChunk(index=index, frames=frames, pts=span.start, time_base=1 / fps)
+                del frames  # a chunk of a large picture has hundreds of megabytes: the sink alone holds it
 
-    def _paint(self, readers: Sequence[tuple[_Reader, _Place]], time_s: Fraction) -> np.ndarray:
-        canvas: np.ndarray = self._canvas.copy()
+    def _paint(self, frame: np.ndarray, readers: Sequence[tuple[_Reader, _Place]], time_s: Fraction) -> None:
+        frame[:] = self._canvas
         for reader, place in readers:
-            place.paint(canvas, reader.frame_at(time_s))
-        return canvas
+            place.paint(frame, reader.frame_at(time_s))
 
 
 class _Reader:
@@ -159,15 +161,17 @@ class _Place:
     def paint(self, canvas: np.ndarray, frame: np.ndarray) -> None:
         """Put a frame (h, w, 3) uint8 onto the canvas (H, W, 3) uint8, in place."""
         same = frame.shape[1::-1] == self._size and self._inside == (0.0, 0.0, 1.0, 1.0)
-        picture = frame if same else self._resized(frame, Image.Resampling.BICUBIC)
+        shown = frame if same else self._resized(frame, Image.Resampling.BICUBIC)
+        picture = shown.astype(np.float32)  # in place from here on: it may have as many pixels as the canvas
         if self._detail is not None:
-            picture = picture + self._detail * self._likeness(frame)
+            picture += self._detail * self._likeness(frame)
         region = self._region(canvas, np.uint8)
-        if self._alpha is None:
-            region[:] = np.clip(np.rint(picture), 0, 255)
-        else:
+        if self._alpha is not None:
             below = region.astype(np.float32)
-            region[:] = np.clip(np.rint(below + (picture - below) * self._alpha), 0, 255)
+            picture -= below
+            picture *= self._alpha
+            picture += below
+        region[:] = np.clip(np.rint(picture, out=picture), 0, 255, out=picture)
 
     def _region(self, canvas: np.ndarray, kind: type = np.float32) -> np.ndarray:
         """The layer's part of a canvas; a view where the type is the canvas's own."""

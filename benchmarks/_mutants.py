@@ -176,9 +176,9 @@ def try_picture(path: Path, number: int) -> object:
 
 def try_mask(path: Path, number: int) -> object:
     """Read."""
-    from tm_core.app import read_mask
+    from tm_core.media.image_io import open_mask
 
-    return read_mask(path)
+    return open_mask(path)
 
 
 def try_sound(path: Path, number: int) -> object:
@@ -205,7 +205,7 @@ def try_manifest(path: Path, number: int) -> object:
     """Read."""
     from tm_core.batch.manifest import read_manifest
 
-    return read_manifest(path)
+    return read_manifest(path, path.parent / "out")
 
 
 def try_timeline(path: Path, number: int) -> object:

@@ -22,7 +22,8 @@ def test_damaged_files_are_read_or_refused_in_one_line(entry: str, tmp_path: Pat
     zoo = list(_mutants.ENTRIES[entry][0](tmp_path / "zoo"))
     outcomes = [_mutants.attempt(entry, number, zoo, tmp_path / "work") for number in range(1, FEW[entry] + 1)]
     assert [o for o in outcomes if o["outcome"] == "miss"] == []
-    assert {o["outcome"] for o in outcomes} == {"answer", "refused"}, "mutations neither harmless nor all fatal"
+    assert "refused" in {o["outcome"] for o in outcomes}, "mutations are not harmless"
+    _mutants.ENTRIES[entry][1](zoo[0], 1)  # undamaged, it is read
 
 
 def test_the_same_number_is_the_same_file(tmp_path: Path) -> None:

@@ -85,7 +85,9 @@ def cli() -> list[str]:
     return [sys.executable, "-m", "tm_core.cli"]
 
 
-def run(*, weights: Path | None = None, part: Sequence[str] | None = None, items: int = ITEMS, single: int = SINGLE) -> list[Result]:
+def run(
+    *, weights: Path | None = None, part: Sequence[str] | None = None, items: int = ITEMS, single: int = SINGLE, kills: int | None = None,
+) -> list[Result]:
     """The figures of every part, or of those chosen; `single`: calls of animate to compare with."""
     if unknown := set(part or ()) - set(PARTS):
         raise InputError("--part", ", ".join(sorted(unknown)), f"bench batch has {', '.join(PARTS)}", "choose one of them")
@@ -101,7 +103,7 @@ def run(*, weights: Path | None = None, part: Sequence[str] | None = None, items
         expected = hashes(setting.folder / "whole")
         rows = [result("items made undisturbed", whole["done"], "items", f"= {items}", whole["done"] == items)]
         if "kill" in chosen:
-            rows += killed(setting, names, expected)
+            rows += killed(setting, names, expected, KILLS if kills is None else kills)
         if "speed" in chosen:
             rows += speed(setting, whole, wall, single)
         if "ray" in chosen:
@@ -149,12 +151,12 @@ def hashes(folder: Path) -> dict[str, str]:
 # -- kill -------------------------------------------------------------------------------------------------
 
 
-def killed(setting: Setting, names: Sequence[str], expected: dict[str, str]) -> list[Result]:
-    """Figures of a run that was killed KILLS times, all its processes at once, at random moments."""
+def killed(setting: Setting, names: Sequence[str], expected: dict[str, str], kills: int) -> list[Result]:
+    """Figures of a run that was killed `kills` times, all its processes at once, at random moments."""
     rng, out, command = random.Random(time.time_ns()), setting.folder / "killed", setting.command("killed")
     partial = []
-    for number in range(KILLS):
-        kill_at_random(setting, command, out, setting.items // (KILLS + 1), rng)
+    for number in range(kills):
+        kill_at_random(setting, command, out, setting.items // (kills + 1), rng)
         partial.append(broken_files(out))
         say(f"  killed {number + 1} times: {len(done_lines(out))} of {setting.items} items done")
     setting.finished(command)
@@ -163,7 +165,7 @@ def killed(setting: Setting, names: Sequence[str], expected: dict[str, str]) -> 
     same = sum(made.get(name) == expected[name] for name in names)
     extra = sorted(set(made) - set(names))
     return [
-        result("killed at random", KILLS, "times"),
+        result("killed at random", kills, "times"),
         result("done exactly once", once, "items", f"= {setting.items}", once == setting.items),
         result("half-written after a kill", sum(partial), "items", "= 0", not sum(partial)),
         result("files besides the videos at the end", len(extra), "files", "= 0", not extra),

@@ -6,7 +6,7 @@ entry point of the pack.
 
 from __future__ import annotations
 
-from . import compat
+from . import compat, wires
 from .batch import BatchLipsync
 from .faces import DetectFaces, FaceMasks
 from .model import LoadModel
@@ -24,6 +24,8 @@ NODES: list[type] = [
     Conversation, SchedulePicture, CausalSampler, ApplySpeech, DecodeStream, PasteBack, Character, SceneStream, Layer, Canvas,
     PreviewStream, SaveStream, CollectFrames, ScoreVideo, BatchLipsync,
 ]
+for _node in NODES:
+    wires.guard(_node)
 
 
 class TalkingMachinesExtension(compat.ComfyExtension):

@@ -10,6 +10,8 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ except ImportError:
     from comfy_api.latest import ComfyExtension, InputImpl, io
 
 from ..tm_core.errors import InputError
+from ..tm_core.outputs import PART, check_output
+from .paths import below, usable
 
 __all__ = [
     "ComfyExtension", "Interrupted", "Progress", "check_interrupt", "chosen", "device_named", "devices", "field", "file_of", "files_of",
@@ -131,32 +135,34 @@ def input_file(name: str, field: str) -> Path:
 
 def output_file(prefix: str, suffix: str, width: int, height: int) -> tuple[Path, str]:
     """The next free file of this prefix in the output folder, and its subfolder; InputError where none can be made."""
+    usable(prefix, "filename_prefix")
     try:
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory(), width, height)
     except OSError as error:
         raise InputError("filename_prefix", prefix, f"cannot be written ({error.strerror})", "free or unlock the output folder") from error
     except Exception as error:  # the host raises a bare Exception for this
         raise InputError("filename_prefix", prefix, "points outside the output folder", "use a name like video/talking") from error
+    _remove_unfinished(Path(folder), name, suffix)
     return Path(folder) / f"{name}_{counter:05}_{suffix}", subfolder
+
+
+def _remove_unfinished(folder: Path, name: str, suffix: str) -> None:
+    """Remove what a killed host left of this name: the host counts past it, so that no later job would take it over."""
+    for part in folder.glob(f"{escape(name)}_*_{suffix}{PART}"):
+        with suppress(InputError):  # another job is writing it
+            check_output(part.with_name(part.name.removesuffix(PART)))
 
 
 def input_path(name: str, field: str) -> Path:
     """A file or folder of the input folder; InputError for one elsewhere (a graph may come from anyone). Links in it are the user's."""
-    return _below(folder_paths.get_input_directory(), name, field, "the input folder", "put the files, or a link to them, there")
+    return below(folder_paths.get_input_directory(), name, field, "the input folder", "put the files, or a link to them, there")
 
 
 def output_folder(name: str, field: str) -> Path:
     """A folder of the output folder, there or not; InputError for one elsewhere, and for the output folder itself."""
-    path = _below(folder_paths.get_output_directory(), name, field, "the output folder", "use a name like batch/talking")
+    path = below(folder_paths.get_output_directory(), name, field, "the output folder", "use a name like batch/talking")
     if path == Path(os.path.abspath(folder_paths.get_output_directory())):
         raise InputError(field, name or "nothing", "a folder of its own is needed", "use a name like batch/talking")
-    return path
-
-
-def _below(base: str, name: str, field: str, place: str, remedy: str) -> Path:
-    path = Path(os.path.abspath(os.path.join(base, name)))
-    if not path.is_relative_to(os.path.abspath(base)):
-        raise InputError(field, name, f"points outside {place}", remedy)
     return path
 
 

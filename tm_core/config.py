@@ -7,9 +7,11 @@ from their checkpoints (weights/).
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import InputError
 
@@ -30,6 +32,14 @@ Framing = Literal["face", "picture"]  # what a model is shown: a crop round one 
 ClipLead = Literal["clean", "given"]
 
 
+MOST_BLOCKS = 1000  # of a transformer: a file that counts higher is not believed, since they would be built
+LARGEST, LONGEST = 2**16, 1000  # of any whole number or share of a configuration, of any of its lists
+MOST = {  # where it is another
+    "width": 2**13, "height": 2**13, "fps": 240, "sample_rate": 384000, "num_layers": MOST_BLOCKS, "window_latents": 100,
+    "latents": 1000, "motion_latents": 1000, "first_latents": 1000, "chunk_latents": 1000, "anchor_latents": 1000}
+MAY_BE_ZERO = frozenset({"audio_dim", "memory_stride", "motion_latents", "anchor_latents"})
+
+
 def check_share(name: str, value: float) -> None:
     """InputError unless `value` is in 0..1."""
     if not 0 <= value <= 1:
@@ -37,7 +47,7 @@ def check_share(name: str, value: float) -> None:
 
 
 class _Serialisable:
-    """`to_dict` / `from_dict` for checkpoint metadata; unknown keys are refused, not ignored."""
+    """`to_dict` / `from_dict` for checkpoint metadata, which may come from anyone: what is unknown, of another type or size is refused."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -45,11 +55,43 @@ class _Serialisable:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`; ValueError for a key this version does not know."""
+        """The inverse of `to_dict`; ValueError for a key this version does not know, and for a value that cannot be."""
         known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
         if unknown := set(values) - known:
             raise ValueError(f"{cls.__name__}: unknown keys {sorted(unknown)}; update the node pack")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        kinds = get_type_hints(cls)
+        return cls(**{name: cls._value(name, kinds[name], value) for name, value in values.items()})
+
+    @classmethod
+    def _value(cls, name: str, kind: Any, value: Any) -> Any:
+        """A field's value of one of JSON."""
+        if isinstance(value, dict) and (part := _part_of(kind)) is not None:
+            return part.from_dict(value)
+        value = tuple(value) if isinstance(value, list) else value
+        if not _fits(value, kind, range(name not in MAY_BE_ZERO, MOST.get(name, LARGEST) + 1)):
+            raise ValueError(f"{cls.__name__}: {name} cannot be {str(value)[:100]}")
+        return value
+
+
+def _part_of(kind: Any) -> type[_Serialisable] | None:
+    """The configuration that a field holds, or may hold."""
+    return next((k for k in (kind, *get_args(kind)) if isinstance(k, type) and issubclass(k, _Serialisable)), None)
+
+
+def _fits(value: Any, kind: Any, numbers: range) -> bool:
+    """Whether a value (JSON's, lists as tuples) is of a field's type, whole numbers among these."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return any(_fits(value, k, numbers) for k in args)
+    if origin is Literal:
+        return isinstance(value, str) and value in args
+    if origin is tuple:
+        kinds = args[:1] * len(value) if isinstance(value, tuple) and args[-1] is ... else args
+        return isinstance(value, tuple) and 0 < len(value) == len(kinds) <= LONGEST and all(
+            _fits(entry, k, numbers) for entry, k in zip(value, kinds, strict=True))
+    if kind is float:
+        return type(value) in (int, float) and abs(value) <= LARGEST and math.isfinite(value)
+    return type(value) is kind and (kind is not int or value in numbers)  # a bool is an int to Python
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,15 +237,9 @@ class SamplerConfig(_Serialisable):
         """Denoising steps per chunk; each is one evaluation of the network, more with guidance."""
         return len(self.sigmas)
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
-        parts: dict[str, type[_Serialisable]] = {"guidance": Guidance, "clip": ClipConfig, "memory": MemoryConfig}
-        return super().from_dict({k: parts[k].from_dict(v) if k in parts and isinstance(v, dict) else v for k, v in values.items()})
-
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(_Serialisable):
     """One checkpoint: everything needed to rebuild its modules and use them as they were trained."""
 
     name: str
@@ -233,20 +269,6 @@ class ModelConfig:
     def token_hw(self) -> tuple[int, int]:
         """Height and width of the token grid of one latent."""
         return self.height // 8 // self.dit.patch_size[1], self.width // 8 // self.dit.patch_size[2]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
-        parts: dict[str, type[_Serialisable]] = {
-            "dit": DiTConfig, "audio": AudioConfig, "projector": AudioProjectorConfig,
-            "vae": VAEConfig, "sampler": SamplerConfig,
-        }
-        built: dict[str, Any] = {k: parts[k].from_dict(v) if k in parts and v is not None else v for k, v in values.items()}
-        return cls(**built)
 
 
 def tiny() -> ModelConfig:

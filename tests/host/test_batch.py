@@ -133,7 +133,11 @@ def test_interrupted_and_queued_again(host: Host, material: Path) -> None:
         ({}, ("portraits", "manifest")),
         ({"portraits": "faces", "sounds": "voices", "output_folder": "../elsewhere"}, ("output_folder", "outside the output folder")),
         ({"portraits": "faces", "sounds": "voices", "output_folder": ""}, ("output_folder", "of its own")),
-    ], ids=["lines", "escape", "both", "root", "no-sound", "no-pictures", "nothing", "out-escape", "out-itself"])  # fmt: skip
+        ({"portraits": "faces\0", "sounds": "voices"}, ("portraits", "character")),
+        ({"portraits": "faces", "sounds": "voices", "output_folder": "D:out"}, ("output_folder", "drive")),
+        ({"manifest": "image,audio,out\nfaces/anna.jpg,tone.wav,../a.mp4"}, ("out", "not below the output folder")),
+    ], ids=["lines", "escape", "both", "root", "no-sound", "no-pictures", "nothing", "out-escape", "out-itself", "nul", "drive",
+            "item-escape"])  # fmt: skip
 def test_bad_input_names_the_field_and_makes_nothing(host: Host, material: Path, inputs: dict[str, Any], words: tuple[str, ...]) -> None:
     before = {p for p in host.output_dir.rglob("*") if p.is_file()}
     try:

@@ -399,6 +399,12 @@ BAD: dict[str, tuple[Callable[[Host, Path], None], dict[str, Any], str, tuple[st
     "weights of another kind": (foreign, {"n1_weights": "foreign.safetensors"}, MODEL, ("foreign.safetensors",)),
     "output is a file": (blocked, {"n10_filename_prefix": "blocked/x"}, SAVE, ("filename_prefix", "blocked/x", "output folder")),
     "output outside": (nothing, {"n10_filename_prefix": "../../outside"}, SAVE, ("filename_prefix", "outside the output folder", "use")),
+    "output at the root": (nothing, {"n10_filename_prefix": "/tmp/outside/x"}, SAVE, ("filename_prefix", "outside the output folder")),
+    "output on a drive": (nothing, {"n10_filename_prefix": "C:\\outside"}, SAVE, ("filename_prefix", "drive")),
+    "output on another computer": (nothing, {"n10_filename_prefix": "\\\\host\\share\\x"}, SAVE, ("filename_prefix", "computer")),
+    "output with a NUL": (nothing, {"n10_filename_prefix": "a\0b"}, SAVE, ("filename_prefix", "\\x00", "character")),
+    "output with half a character": (nothing, {"n10_filename_prefix": "\ud800"}, SAVE, ("filename_prefix", "character")),
+    "output too long": (nothing, {"n10_filename_prefix": "x" * 4000}, SAVE, ("filename_prefix", "too long")),
 }
 
 

@@ -130,7 +130,7 @@ def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, str(tmp_path / "a.safetensors"))
     with pytest.raises(InputError, match=r"^syncnet: .*tensors missing"):
         load_syncnet(tmp_path / "a.safetensors")
-    with pytest.raises(InputError, match=r"^syncnet: .*no .safetensors"):
+    with pytest.raises(InputError, match=r"^syncnet: .*only .safetensors"):
         load_syncnet(tmp_path / "a.pth")
     state = dict(SyncNet().state_dict())
     save_file(state, str(tmp_path / "official.safetensors"))

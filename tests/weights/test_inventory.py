@@ -222,7 +222,7 @@ USELESS: dict[str, tuple[Shapes, str]] = {
     "unknown": ({"something": (1,)}, "unknown.*something"),
     "empty": ({}, "none at all"),
     "absurd": ({"blocks.999999999.self_attn.q.weight": (1,), "patch_embedding.weight": (1,)}, "damaged"),
-    "flat": ({"patch_embedding.weight": (1,), "blocks.0.self_attn.q.weight": (1,)}, "not understood"),
+    "flat": ({"patch_embedding.weight": (1,), "blocks.0.self_attn.q.weight": (1,)}, "damaged: patch_embedding.weight"),
 }
 
 

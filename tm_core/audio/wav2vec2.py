@@ -258,7 +258,8 @@ def config_of(weights: Mapping[str, Tensor]) -> Wav2Vec2Config:
         raise InputError("audio encoder", f"no {missing[0]}", "the file must hold a wav2vec2-base encoder", remedy)
     width, channels = weights[needed[0]].shape
     _, group, kernel = weights[needed[2]].shape
-    layers = 1 + max(int(m[1]) for name in weights if (m := re.match(r"encoder\.layers\.(\d+)\.", name)))
+    numbers = {m[1] for name in weights if (m := re.match(r"encoder\.layers\.(\d+)\.", name))}
+    layers = len(numbers)  # a name that counts higher is one that is not understood
     return Wav2Vec2Config(
         width=width, heads=width // 64, layers=layers, feed_forward=weights[needed[1]].shape[0], conv_channels=channels,
         position_kernel=kernel, position_groups=width // group)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from ..errors import InputError
+from ..errors import InputError, one_line
 from ..inputs import check_file, check_options, decoded
 from ..outputs import Named
 from .places import STAGING, misplaced
@@ -85,7 +85,7 @@ class ManifestError(InputError):
         self.problems = tuple(sorted(problems, key=lambda p: p.line))
 
     def __str__(self) -> str:
-        return "\n".join([f"{super().__str__()}:", *(f"line {p.line}: {' '.join(p.text.split())}" for p in self.problems)])
+        return "\n".join([f"{super().__str__()}:", *(f"line {p.line}: {one_line(p.text)}" for p in self.problems)])
 
 
 @dataclass(kw_only=True)

@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..face.crops import square_crops
+from ..weights.files import TensorFile, fill
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ SMOOTH = 13  # frames, median of the crop's place
 BATCH = 16
 ASSETS = Path(__file__).parents[1] / "assets" / "weights"
 BUNDLED = ("syncnet.audio.safetensors", "syncnet.lip.safetensors")
+REMEDY = "give SyncNet weights as safetensors, or reinstall"
 SAMPLE_RATE, WINDOW, HOP, FFT, MELS, CEPSTRA, LIFTER, EMPHASIS = 16000, 400, 160, 512, 26, 13, 22, 0.97
 
 
@@ -104,24 +106,18 @@ class SyncNetScore:
 
 def load_syncnet(path: Path | None = None) -> SyncNet:
     """The bundled weights, or a .safetensors file with the official names; InputError for what is not one."""
-    files = [ASSETS / name for name in BUNDLED] if path is None else [Path(path)]
-    state: dict[str, Tensor] = {}
-    for file in files:
-        if file.suffix != ".safetensors" or not file.is_file():
-            raise InputError("syncnet", file, "is no .safetensors file", "convert the official weights to safetensors, or reinstall")
-        try:
-            with safe_open(str(file), "pt") as f:
-                state |= {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
-        except SafetensorError as error:
-            raise InputError("syncnet", file, f"damaged ({error})", "fetch the file again") from error
-    net = SyncNet()
+    paths = [ASSETS / name for name in BUNDLED] if path is None else [Path(path)]
+    with torch.device("meta"):
+        net = SyncNet()
     wanted = net.state_dict()
-    wrong = sorted(k for k in wanted if k not in state or state[k].shape != wanted[k].shape)
-    if wrong:
-        rule = f"{len(wrong)} tensors missing or of another shape, first {wrong[0]}"
-        raise InputError("syncnet", files[0], rule, "give SyncNet weights")
-    net.load_state_dict({k: state[k].to(v.dtype) for k, v in wanted.items()})
-    return net.eval().requires_grad_(False)
+    with ExitStack() as stack:
+        files = [stack.enter_context(TensorFile(p, field="syncnet", remedy=REMEDY)) for p in paths]
+        owner = {key: file for file in files for key in file.keys()}  # noqa: SIM118 - not a dict
+        if wrong := sorted(k for k, v in wanted.items() if k not in owner or owner[k].header.shapes[k] != v.shape):
+            rule = f"{len(wrong)} tensors missing or of another shape, first {wrong[0]}"
+            raise InputError("syncnet", paths[0], rule, "give SyncNet weights")
+        fill(net, lambda key: owner[key].get_tensor(key).to(wanted[key].dtype))
+    return net.requires_grad_(False)
 
 
 def mfcc(samples: np.ndarray) -> np.ndarray:

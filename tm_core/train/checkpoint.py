@@ -7,16 +7,15 @@ random in a run follows from its seed and step, so these are the whole state.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..weights.files import save_tensors
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -59,9 +58,8 @@ def save_checkpoint(path: Path, module: nn.Module, average: Average, optimiser: 
 
 def _write(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, str(part), {"training": json.dumps(info)})
-    os.replace(part, path)
+    held = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    save_tensors({path: held}, {"training": json.dumps(info)}, "checkpoint")
 
 
 def read_info(path: Path) -> dict[str, Any]:

@@ -9,8 +9,8 @@ Shapes: B sequences, C latent channels, F latents, h w latent grid, S tokens of 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -18,12 +18,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..config import ModelConfig
+from ..errors import InputError
 from ..model.conditioning import make_reference
 from ..vae.tiny import TinyVAE
+from ..weights.files import save_tensors
 from . import landmarks as lm
 from .data import PAD, Inputs, draw_clip, tracks
 from .generator import Heads, inside, new_person, pixel_grid, soften
@@ -148,9 +150,8 @@ class ClipBank:
 
 def _write(clip: Clip, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # processes may make the same clip
-    save_file({f.name: getattr(clip, f.name).cpu().contiguous() for f in fields(clip)}, str(part))
-    os.replace(part, path)
+    with contextlib.suppress(InputError):  # another process makes the same clip, or there is no room: it is made again when needed
+        save_tensors({path: {f.name: getattr(clip, f.name).cpu() for f in fields(clip)}}, field="clip")
 
 
 def _fingerprint(vae: nn.Module, cfg: ModelConfig, identities: tuple[str, ...], motion: float, seed: int) -> str:

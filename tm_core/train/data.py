@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.numpy import save_file
 from torch import Tensor
 
 from ..config import ModelConfig
 from ..errors import InputError
+from ..weights.files import save_tensors
 from .generator import Faces, Heads, draw
 from .visemes import life, mouth_weights, phone_labels
 
@@ -201,9 +200,8 @@ def prepare(corpus: Path, out: Path, cfg: ModelConfig) -> Path:
         log.info("%s: %d utterances, %.1f min, voices %s", split, len(chosen), len(part["weights"]) / cfg.fps / 60, sorted(set(voices)))
     log.info("faces: %d train, %d held", splits.count("train"), splits.count("held"))
     out.parent.mkdir(parents=True, exist_ok=True)
-    part_file = out.with_name(out.name + ".part")
-    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, str(part_file), {"talking_machines_inputs": json.dumps(meta)})
-    os.replace(part_file, out)
+    tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items()}
+    save_tensors({out: tensors}, {"talking_machines_inputs": json.dumps(meta)}, "inputs")
     return out
 
 

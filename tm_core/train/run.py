@@ -21,6 +21,7 @@ from ..config import ModelConfig, tiny
 from ..errors import InputError
 from ..model.audio_projector import AudioProjector
 from ..model.talking import TalkingModel
+from ..outputs import write_text
 from ..vae.tiny import TinyVAE
 from ..weights.loading import default_weights, load_model, save_model
 from .autoencoder import fit_scale, train_autoencoder
@@ -218,7 +219,7 @@ class Workshop:
         whole = TalkingModel(config=cfg, dit=model.dit, projector=model.projector, vae=self.vae(cfg))
         out.parent.mkdir(parents=True, exist_ok=True)
         save_model(whole, out)
-        out.with_suffix(".curve.json").write_text(json.dumps(self.curves(), indent=1))
+        write_text(out.with_suffix(".curve.json"), json.dumps(self.curves(), indent=1))
         log.info("wrote %s", out)
         return out
 

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..config import LARGEST
 from ..errors import InputError
 from ..vae.base import StreamingVAE
 from ..vae.geometry import LATENT_CHANNELS
 from ..vae.taehv import TAEHV
 from ..vae.wan import WanVAE
-from .files import Shapes, TensorFile, fill
+from .files import AGAIN, Shapes, TensorFile, fill
 
 __all__ = ["build_autoencoder", "load_autoencoder"]
 
@@ -71,8 +72,10 @@ def recognise(path: Path, shapes: Shapes, dtype: torch.dtype, operations: Any) -
     if WAN22 in shapes:
         rule = "is the Wan2.2 autoencoder (48 latent channels), which only Wan2.2's 5B model uses"
         raise InputError("vae", path, rule, f"14B models use Wan2.1's: {REMEDY}")
-    if WAN in shapes and "decoder.head.0.gamma" in shapes:
-        return WanVAE(shapes["decoder.head.0.gamma"][0], **make)
+    if WAN in shapes and (width := shapes.get("decoder.head.0.gamma")):
+        if not 0 < width[0] <= LARGEST:
+            raise InputError("vae", path, f"damaged: decoder.head.0.gamma cannot be {width}", AGAIN)
+        return WanVAE(width[0], **make)
     if TINY in shapes and len(shapes.get("decoder.1.weight", ())) == 4:
         _refuse_other_latents(path, shapes)
         return TAEHV(**make)
@@ -86,7 +89,7 @@ def check_names(path: Path, module: nn.Module, shapes: Shapes) -> None:
     wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     kind = type(module).__name__
     if missing := sorted(set(wanted) - set(shapes)):
-        raise InputError("vae", path, f"{kind} without {len(missing)} of its tensors, first {missing[0]}", "fetch the file again")
+        raise InputError("vae", path, f"{kind} without {len(missing)} of its tensors, first {missing[0]}", AGAIN)
     if extra := sorted(set(shapes) - set(wanted)):
         raise InputError("vae", path, f"{kind} with {len(extra)} tensors too many, first {extra[0]}", REMEDY)
     for key, shape in wanted.items():

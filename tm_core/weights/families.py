@@ -21,7 +21,7 @@ import numpy as np
 
 from ..audio.families import FAMILIES as SPEECH
 from ..audio.families import SpeechFamily
-from ..config import AudioKind, ClipConfig, ClipLead, DiTConfig, Guidance, MemoryConfig, ModelConfig, SamplerConfig, Voices
+from ..config import MOST_BLOCKS, AudioKind, ClipConfig, ClipLead, DiTConfig, Guidance, MemoryConfig, ModelConfig, SamplerConfig, Voices
 from ..errors import InputError
 from ..streaming.clips import clip_of
 from ..streaming.guidance import noise_levels, shifted
@@ -283,33 +283,44 @@ def _preset(layout: Layout, preset: str | None) -> Family:
 
 
 def sizes(found: Shapes, layout: Layout, head_dim: int = HEAD_DIM) -> DiTConfig:
-    """The transformer's sizes from canonical names and shapes; InputError for a model that takes no picture."""
-    def shape(name: str) -> tuple[int, ...]:
-        if name not in found:
+    """The transformer's sizes from canonical names and shapes; InputError for a model that takes no picture, or cannot be."""
+    def shape(name: str, axes: int, absent: tuple[int, ...] | None = None) -> tuple[int, ...]:
+        got = found.get(name, absent)
+        if got is None or len(got) != axes or (0 in got and got is not absent):
             title = FAMILIES[DEFAULTS[layout]].title
-            raise InputError("checkpoint", title, f"has no {name}", "fetch the whole file again")
-        return found[name]
+            rule = f"has no {name}" if got is None else f"damaged: {name} cannot be {got}"
+            raise InputError("checkpoint", title, rule, "fetch the whole file again")
+        return got
 
-    dim, in_dim, *patch = shape("patch_embedding.weight")
-    out_dim = shape("head.head.weight")[0] // (patch[0] * patch[1] * patch[2])
+    dim, in_dim, *patch = shape("patch_embedding.weight", 5)
+    out_dim = shape("head.head.weight", 2)[0] // (patch[0] * patch[1] * patch[2])
     if in_dim != out_dim + 20:
         rule = f"takes {in_dim} channels, a portrait needs {out_dim} of noise, 4 of mask and 16 of picture"
         raise InputError("checkpoint", "Wan", rule, "choose an image-to-video (I2V) model")
+    num_heads = max(1, dim // head_dim)
+    if dim % (2 * num_heads):
+        raise InputError("checkpoint", "Wan", f"{dim} channels are no heads of {head_dim}", "fetch the whole file again")
+    heard = "blocks.0.audio_cross_attn.kv_linear.weight"
     audio_dim = {
-        "wan": 0, "fantasytalking": found.get("blocks.0.cross_attn.k_proj.weight", (0, 2048))[-1],
-        "multitalk": found.get("blocks.0.audio_cross_attn.kv_linear.weight", (0, 768))[-1],
-        "liveact": found.get("blocks.0.audio_cross_attn.kv_linear.weight", (0, 768))[-1]}[layout]
-    image = found.get("img_emb.proj.1.weight")
+        "wan": 0, "fantasytalking": shape("blocks.0.cross_attn.k_proj.weight", 2, (0, 2048))[1],
+        "multitalk": shape(heard, 2, (0, 768))[1], "liveact": shape(heard, 2, (0, 768))[1]}[layout]
+    image = "img_emb.proj.1.weight"
     return DiTConfig(
-        dim=dim, ffn_dim=shape("blocks.0.ffn.0.weight")[0], num_heads=max(1, dim // head_dim), num_layers=count_layers(found),
-        in_dim=in_dim, out_dim=out_dim, text_dim=shape("text_embedding.0.weight")[1], freq_dim=shape("time_embedding.0.weight")[1],
-        image_dim=None if image is None else image[0], patch_size=(patch[0], patch[1], patch[2]), audio_kind=AUDIO_KINDS[layout],
-        audio_dim=audio_dim, memory_stride=found.get("blocks.0.self_attn.memory_proj_k.weight", (0,))[-1])
+        dim=dim, ffn_dim=shape("blocks.0.ffn.0.weight", 2)[0], num_heads=num_heads, num_layers=count_layers(found), in_dim=in_dim,
+        out_dim=out_dim, text_dim=shape("text_embedding.0.weight", 2)[1], freq_dim=shape("time_embedding.0.weight", 2)[1],
+        image_dim=shape(image, 2)[0] if image in found else None,
+        patch_size=(patch[0], patch[1], patch[2]), audio_kind=AUDIO_KINDS[layout], audio_dim=audio_dim,
+        memory_stride=(found.get("blocks.0.self_attn.memory_proj_k.weight") or (0,))[-1])
 
 
 def count_layers(keys: Iterable[str]) -> int:
-    """Blocks, by the highest index."""
-    return 1 + max(int(m[1]) for k in keys if (m := re.match(r"blocks\.(\d+)\.", k)))
+    """Blocks, by the highest index; InputError for more than there are tensors of them, which nobody may build."""
+    numbers = [m[1] for k in keys if (m := re.match(r"blocks\.(\d+)\.", k))]
+    highest = max(numbers, key=lambda n: (len(n), n), default="0")
+    if len(highest) > len(str(MOST_BLOCKS)) or int(highest) >= min(MOST_BLOCKS, max(1, len(numbers))):
+        rule = f"damaged: it counts blocks up to {highest} in {len(numbers)} tensors"
+        raise InputError("checkpoint", "Wan", rule, "fetch the whole file again")
+    return 1 + int(highest)
 
 
 def expected(cfg: DiTConfig, layout: Layout) -> dict[str, tuple[int, ...]]:
@@ -320,16 +331,22 @@ def expected(cfg: DiTConfig, layout: Layout) -> dict[str, tuple[int, ...]]:
     from ..model.open_projectors import FantasyProjector, FantasyProjectorConfig, GroupedProjector, GroupedProjectorConfig
 
     with torch.device("meta"):
-        parts: dict[str, torch.nn.Module] = {"": TalkingDiT(cfg)}
+        parts: dict[str, torch.nn.Module] = {"": TalkingDiT(replace(cfg, num_layers=1))}
         if layout == "fantasytalking":
             parts["proj_model."] = FantasyProjector(FantasyProjectorConfig(dim=cfg.audio_dim))
         elif layout in ("multitalk", "liveact"):
             parts["audio_proj."] = GroupedProjector(GroupedProjectorConfig(dim=cfg.audio_dim))
-    return {prefix + k: tuple(v.shape) for prefix, part in parts.items() for k, v in part.state_dict().items()}
+    found = {prefix + k: tuple(v.shape) for prefix, part in parts.items() for k, v in part.state_dict().items()}
+    first = {k.removeprefix("blocks.0."): shape for k, shape in found.items() if k.startswith("blocks.0.")}  # all blocks are alike
+    return found | {f"blocks.{i}.{k}": shape for i in range(1, cfg.num_layers) for k, shape in first.items()}
 
 
 def _check(found: Shapes, cfg: DiTConfig, family: Family) -> None:
-    wanted = expected(cfg, family.layout)
+    try:
+        wanted = expected(cfg, family.layout)
+    except (ValueError, RuntimeError, ArithmeticError) as error:
+        rule = f"damaged: its sizes contradict each other ({error})"
+        raise InputError("checkpoint", family.title, rule, "fetch the whole file again") from error
     missing, surplus = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
     if missing:
         rule = f"{len(missing)} of {len(wanted)} tensors are missing, first {missing[0]}"

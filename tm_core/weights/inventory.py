@@ -19,7 +19,7 @@ from torch import nn
 
 from ..audio.wav2vec2 import build_wav2vec2
 from ..config import DiTConfig
-from ..errors import InputError
+from ..errors import InputError, one_line
 from ..streaming.memory import IMAGE_TOKENS
 from .autoencoders import check_names, recognise
 from .families import (
@@ -28,7 +28,6 @@ from .families import (
     Family,
     Layout,
     canonical,
-    count_layers,
     families_of,
     identify,
     layout_of,
@@ -51,7 +50,6 @@ BELONGS: dict[Kind, tuple[str, ...]] = {
 ENDINGS = {".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".pkl", ".bin", ".gguf"}
 HOME = "COMFYUI_PATH"
 UMT5_WORDS = 256384  # T5 and its other relatives have another vocabulary
-MOST_BLOCKS = 1000  # a header that counts higher is not believed: the check would build them
 SOUND = ("feature_extractor.conv_layers.", "wav2vec2.")
 PIXELS = ("decoder.", "encoder.", "vae.", "first_stage_model.", "conv1.", "conv2.")
 
@@ -127,9 +125,9 @@ def examine_file(path: Path, folder: str) -> Found:
             examine(header.shapes, header.metadata, path, folder), nbytes=path.stat().st_size,
             parameters=sum(math.prod(header.shapes[key]) for key in numbers), dtypes=tuple(sorted({header.dtypes[key] for key in numbers})))
     except InputError as error:
-        return Found(path=path, folder=folder, what=error.rule)
-    except (ValueError, LookupError, TypeError, OSError, RuntimeError) as error:  # a header may hold any nonsense
-        return Found(path=path, folder=folder, what=f"not understood ({str(error).splitlines()[0] if str(error) else 'no reason'})")
+        return Found(path=path, folder=folder, what=one_line(error.rule))
+    except (ValueError, LookupError, TypeError, OSError, RuntimeError, ArithmeticError) as error:  # a header may hold any nonsense
+        return Found(path=path, folder=folder, what=f"not understood ({one_line(error) or 'no reason'})")
 
 
 def examine(shapes: Shapes, metadata: dict[str, str], path: Path, folder: str) -> Found:
@@ -158,8 +156,6 @@ def _transformer(shapes: Shapes, keys: list[str], at: dict[str, Any]) -> Found:
     blocks = [key for key in keys if key.startswith("blocks.")]
     if not blocks and looks_like(keys) is None:
         raise InputError("file", at["path"], f"unknown: {len(keys)} tensors, first {min(keys, default='none at all')}", "")
-    if blocks and count_layers(blocks) > min(MOST_BLOCKS, len(blocks)):
-        raise InputError("file", at["path"], f"damaged: it counts {count_layers(blocks)} blocks in {len(keys)} tensors", "")
     if "patch_embedding.weight" not in keys and (layout := _adapter_layout(keys)) is not None:
         return Found(kind="adapter", layout=layout, what=f"adapter of {titles(families_of(layout, at['path']))}", shapes=shapes, **at)
     try:

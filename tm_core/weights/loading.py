@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from ..config import ModelConfig
 from ..errors import InputError
@@ -25,12 +24,13 @@ from ..model.dit import TalkingDiT
 from ..model.talking import TalkingModel
 from ..vae.tiny import TinyVAE
 from .families import looks_like
-from .files import TensorFile
+from .files import AGAIN, TensorFile, fill, save_tensors
 
 __all__ = ["TalkingModel", "default_weights", "load_model", "save_model"]
 
 log = logging.getLogger(__name__)
 REMEDY = "choose another file, or leave the choice out for the bundled model"
+SECOND_NAME = re.compile(r"[^/\\:\0]+\.safetensors")  # beside the first: a file must not name another folder's
 DESCRIPTION, SECOND = "talking_machines", "talking_machines_second_file"  # metadata keys
 MOST_BYTES = 16 * 2**20  # of a file we ship
 
@@ -45,11 +45,12 @@ def load_model(
 ) -> TalkingModel:
     """The model of a file (None: the bundled one), ready to use; InputError for a file that is not one."""
     path = default_weights() if path is None else Path(path)
-    config, tensors = _read(path)
-    model = _build(config, operations)
-    for name, module in _parts(model).items():
-        _fill(path, name, module, tensors)
-        module.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    with ExitStack() as stack:
+        files = _files(path, stack)
+        model = _build(path, _config(path, files[0].header.metadata), operations)
+        for name, module in _parts(model).items():
+            _fill(path, name, module, files)
+            module.to(device=device, dtype=dtype)
     return model
 
 
@@ -69,17 +70,7 @@ def save_model(model: TalkingModel, path: Path, *, extra: dict[str, str] | None 
         mine = {k for k in tensors if k.startswith("vae.")}
         files = {second: {k: tensors[k] for k in mine}, path: {k: v for k, v in tensors.items() if k not in mine}}
         metadata[SECOND] = second.name
-    parts = {file: file.with_name(file.name + ".part") for file in files}
-    try:
-        for file, content in files.items():
-            save_file(content, str(parts[file]), metadata)
-        for file, part in parts.items():
-            os.replace(part, file)
-    except (SafetensorError, OSError) as error:
-        raise InputError("weights", path, f"cannot be written ({error})", "choose a folder with room that you may write to") from error
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
+    save_tensors(files, metadata)
 
 
 def _parts(model: TalkingModel) -> dict[str, nn.Module]:
@@ -87,26 +78,48 @@ def _parts(model: TalkingModel) -> dict[str, nn.Module]:
     return {name: part for name, part in parts.items() if part is not None}
 
 
-def _read(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Configuration and tensors of a model, its second file's included."""
-    metadata, keys, tensors = _open(path)
+def _files(path: Path, stack: ExitStack) -> list[TensorFile]:
+    """The file of a model and its second one, where there is one."""
+    first = stack.enter_context(TensorFile(path, remedy=REMEDY))
+    metadata = first.header.metadata
     if DESCRIPTION not in metadata:
-        raise InputError("weights", path, f"not a Talking Machines checkpoint ({_family(keys)})", REMEDY)
-    if second := metadata.get(SECOND):
-        if path.name == second:
-            raise InputError("weights", path, "is the second file of a model", "choose the file without .vae in its name")
-        tensors |= _open(path.with_name(Path(second).name))[2]
+        raise InputError("weights", path, f"not a Talking Machines checkpoint ({_family(first.keys())})", REMEDY)
+    second = metadata.get(SECOND)
+    if second is None:
+        return [first]
+    if second == path.name:
+        raise InputError("weights", path, "is the second file of a model", "choose the file without .vae in its name")
+    if not SECOND_NAME.fullmatch(second):
+        raise InputError("weights", path, f"damaged (it names {second} as its second file)", AGAIN)
+    return [first, stack.enter_context(TensorFile(path.with_name(second), remedy=REMEDY))]
+
+
+def _config(path: Path, metadata: Mapping[str, str]) -> ModelConfig:
+    """The configuration that metadata hold; InputError for one of another version, and for one that cannot be."""
     try:
-        return ModelConfig.from_dict(json.loads(metadata[DESCRIPTION])), tensors
-    except (ValueError, TypeError, KeyError) as error:
+        config = ModelConfig.from_dict(json.loads(metadata[DESCRIPTION]))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError("weights", path, f"configuration not understood ({error})", "update the node pack") from error
+    if rule := _contradiction(config):
+        raise InputError("weights", path, f"damaged ({rule})", AGAIN)
+    return config
 
 
-def _open(path: Path) -> tuple[dict[str, str], list[str], dict[str, Tensor]]:
-    """Metadata, keys and, of our own files, tensors."""
-    with TensorFile(path, remedy=REMEDY) as file:
-        metadata, keys = file.header.metadata, file.keys()
-        return metadata, keys, {key: file.get_tensor(key) for key in keys if DESCRIPTION in metadata}
+def _contradiction(config: ModelConfig) -> str | None:
+    """What two fields of a configuration say against each other, None for nothing; sizes that tensors show are not among them."""
+    dit, vae, projector, audio = config.dit, config.vae, config.projector, config.audio
+    checks = {
+        f"{dit.dim} channels are no {dit.num_heads} heads": dit.dim % (2 * dit.num_heads) == 0,
+        f"{config.width} x {config.height} pixels are no whole tokens":
+            config.width % (8 * dit.patch_size[2]) == 0 and config.height % (8 * dit.patch_size[1]) == 0,
+        "its autoencoder makes other latents than its transformer reads":
+            vae is None or (vae.latent_channels, vae.temporal_stride, vae.spatial_stride) == (dit.out_dim, 4, 8) == (dit.in_dim - 20, 4, 8),
+        "its audio projector makes other tokens than its transformer reads":
+            projector is None or (projector.dim, projector.n_mels) == (dit.audio_dim, audio.n_mels),
+        "its noise levels do not descend from 1": config.sampler.sigmas == tuple(sorted(config.sampler.sigmas, reverse=True))
+            and config.sampler.sigmas[0] == 1 and config.sampler.sigmas[-1] >= 0,
+    }
+    return next((rule for rule, holds in checks.items() if not holds), None)
 
 
 def _family(keys: Sequence[str]) -> str:
@@ -115,22 +128,29 @@ def _family(keys: Sequence[str]) -> str:
     return "no configuration in it" if name is None else f"its keys are those of {name}"
 
 
-def _build(config: ModelConfig, operations: Any) -> TalkingModel:
+def _build(path: Path, config: ModelConfig, operations: Any) -> TalkingModel:
+    """The model on the meta device: whatever sizes a file claims, nothing is allocated before its tensors agree."""
     if config.vae is None:
         raise InputError("weights", config.name, "holds no autoencoder", "use a checkpoint saved by this node pack")
-    projector = AudioProjector(config.projector, operations=operations) if config.projector else None
-    dit = TalkingDiT(config.dit, operations=operations)
-    return TalkingModel(config=config, dit=dit, projector=projector, vae=TinyVAE(config.vae, operations=operations))
+    try:
+        with torch.device("meta"):
+            projector = AudioProjector(config.projector, operations=operations) if config.projector else None
+            dit, vae = TalkingDiT(config.dit, operations=operations), TinyVAE(config.vae, operations=operations)
+    except (ValueError, RuntimeError, ArithmeticError) as error:
+        raise InputError("weights", path, f"damaged (no model has its sizes: {error})", AGAIN) from error
+    return TalkingModel(config=config, dit=dit, projector=projector, vae=vae)
 
 
-def _fill(path: Path, name: str, module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    state = {key[len(name) + 1 :]: value.float() for key, value in tensors.items() if key.startswith(name + ".")}
+def _fill(path: Path, name: str, module: nn.Module, files: Sequence[TensorFile]) -> None:
+    owner = {key[len(name) + 1 :]: file for file in files for key in file.keys() if key.startswith(name + ".")}  # noqa: SIM118 - not a dict
     wanted = module.state_dict()
-    if missing := sorted(set(wanted) - set(state)):
+    if missing := sorted(set(wanted) - set(owner)):
         raise InputError("weights", path, f"{len(missing)} tensors missing, first {name}.{missing[0]}", REMEDY)
     for key, value in wanted.items():
-        if state[key].shape != value.shape:
-            raise InputError("weights", path, f"{name}.{key} is {tuple(state[key].shape)}, not {tuple(value.shape)}", REMEDY)
-    if extra := sorted(set(state) - set(wanted)):
+        shape = owner[key].header.shapes[f"{name}.{key}"]
+        if shape != value.shape:
+            raise InputError("weights", path, f"{name}.{key} is {shape}, not {tuple(value.shape)}", REMEDY)
+    if extra := sorted(set(owner) - set(wanted)):
         log.warning("%s: %d tensors not used, first %s.%s", path.name, len(extra), name, extra[0])
-    module.load_state_dict({key: state[key] for key in wanted})
+    fill(module, lambda key: owner[key].get_tensor(f"{name}.{key}").float())
+    module.requires_grad_(False)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..model.dit import TalkingDiT
 from ..model.open_projectors import FantasyProjector, FantasyProjectorConfig, GroupedProjector, GroupedProjectorConfig
 from .families import HEAD_DIM, Family, Identified, advise, identify
@@ -56,11 +57,27 @@ def load_open_model(
 def build_projector(
     found: Identified, operations: Any = nn, *, device: Any = None, dtype: torch.dtype | None = None,
 ) -> FantasyProjector | GroupedProjector | None:
-    """The family's audio projector at the checkpoint's sizes, without weights."""
-    make: dict[str, Any] = {"operations": operations, "device": device, "dtype": dtype}
-    if found.family.layout == "fantasytalking":
-        return FantasyProjector(FantasyProjectorConfig.of(found.projector), **make)
-    return None if found.family.layout == "wan" else GroupedProjector(GroupedProjectorConfig.of(found.projector), **make)
+    """The family's audio projector at the checkpoint's sizes, without weights; InputError for sizes that cannot be."""
+    if found.family.layout == "wan":
+        return None
+    kind = FantasyProjector if found.family.layout == "fantasytalking" else GroupedProjector
+    return kind(_projector_sizes(found), operations=operations, device=device, dtype=dtype)  # type: ignore[arg-type]
+
+
+def _projector_sizes(found: Identified) -> FantasyProjectorConfig | GroupedProjectorConfig:
+    """Of the checkpoint's audio projector; InputError unless all its tensors agree with them."""
+    fantasy = found.family.layout == "fantasytalking"
+    try:
+        sizes: Any = (FantasyProjectorConfig if fantasy else GroupedProjectorConfig).of(found.projector)
+        wanted = (FantasyProjector if fantasy else GroupedProjector)(sizes, device="meta").state_dict()
+        fits = {k: tuple(v.shape) for k, v in wanted.items()} == found.projector and sizes.dim == found.dit.audio_dim
+    except (LookupError, ValueError, RuntimeError, ArithmeticError):
+        fits = False
+    if not fits:
+        rule = "the tensors of its audio projector are of sizes that contradict each other"
+        raise InputError("checkpoint", found.family.title, rule, "fetch the whole file again")
+    config: FantasyProjectorConfig | GroupedProjectorConfig = sizes
+    return config
 
 
 class Reader:

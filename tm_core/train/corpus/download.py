@@ -16,6 +16,7 @@ import zipfile
 from pathlib import Path
 
 from ...errors import InputError
+from ...outputs import write_text
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def environment(name: str, packages: tuple[str, ...], cache: Path, bare: tuple[s
     _call([str(python), "-m", "pip", "install", "-q", *index, *packages], name)
     if bare:
         _call([str(python), "-m", "pip", "install", "-q", "--no-deps", *bare], name)
-    done.write_text("\n".join([*packages, *bare]))
+    write_text(done, "\n".join([*packages, *bare]))
     return python
 
 

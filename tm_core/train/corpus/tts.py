@@ -138,8 +138,10 @@ def main(job: Path, out: Path) -> None:
     spoken = [voices.say(line["voice"], line["text"], line["speed"]) for line in json.loads(job.read_text())]
     starts = np.cumsum([0, *[len(s) for s, _ in spoken]])[:-1]
     samples = np.concatenate([s for s, _ in spoken])
-    with out.open("wb") as f:
+    part = out.with_name(out.name + ".part")  # this runs in another environment, without tm_core
+    with part.open("wb") as f:
         np.savez(f, samples=(np.clip(samples, -1, 1) * 32767).astype(np.int16), starts=starts, phones=json.dumps([p for _, p in spoken]))
+    part.replace(out)
 
 
 if __name__ == "__main__":

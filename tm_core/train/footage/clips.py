@@ -6,7 +6,6 @@ A clip is there when its safetensors file is: the video is written first, both u
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from fractions import Fraction
@@ -16,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ...errors import InputError
 from ...media.audio_io import Waveform
 from ...media.video_io import VideoWriter
 from ...metrics.phones import Phone
+from ...weights.files import save_tensors
 from ..data import FLOOR, STEP
 
 METADATA = "talking_machines_footage"
@@ -94,13 +93,7 @@ def save_clip(clip: FootageClip, folder: Path, frames: np.ndarray, samples: np.n
     with VideoWriter(path.with_suffix(".mp4"), frames.shape[2], frames.shape[1], clip.fps, Waveform(samples=samples), crf=CRF) as video:
         video.write(frames)
     info = {f.name: getattr(clip, f.name) for f in fields(clip) if f.name not in (*TENSORS, "video")} | {"fps": str(clip.fps)}
-    part = path.with_name(path.name + ".part")
-    try:
-        save_file({k: getattr(clip, k).contiguous() for k in TENSORS}, str(part), {METADATA: json.dumps(info, sort_keys=True)})
-        os.replace(part, path)
-    except (SafetensorError, OSError) as error:
-        part.unlink(missing_ok=True)
-        raise InputError("out", path, f"cannot be written ({error})", "free some space or choose another disk") from error
+    save_tensors({path: {k: getattr(clip, k) for k in TENSORS}}, {METADATA: json.dumps(info, sort_keys=True)}, "out")
 
 
 def load_clip(path: Path) -> FootageClip:

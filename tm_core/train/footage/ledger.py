@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...outputs import write_text
+
 Record = dict[str, Any]
 
 
@@ -72,9 +74,7 @@ class Ledger:
 
     def compact(self) -> None:
         """Write the file anew: one result a source, sorted."""
-        part = self.path.with_name(self.path.name + ".part")
-        part.write_text("".join(json.dumps(r, sort_keys=True) + "\n" for r in self), encoding="utf-8")
-        os.replace(part, self.path)
+        write_text(self.path, "".join(json.dumps(r, sort_keys=True) + "\n" for r in self))
 
     def __iter__(self) -> Iterator[Record]:
         return (r for source in sorted(self._by_source) for r in self._by_source[source])

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
+from ...outputs import write_text
 from .config import REASONS, FootageConfig
 from .ledger import Ledger, Record, Stamp
 from .source import Order, Workshop, process
@@ -161,9 +162,7 @@ def _open_out(out: Path, folder: Path) -> None:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
 # -- processes -----------------------------------------------------------------------------------------

@@ -7,14 +7,14 @@ paths are kept and seen several times.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from ...weights.files import save_tensors
 from ..clips import Batch
 from ..denoiser import Denoiser, noised, sample, weighted_error
 from .base import Draw, Method, Metrics
@@ -113,9 +113,7 @@ def _save(path: TeacherPath, file: Path) -> None:
     tensors = {f.name: t for f in fields(path.batch) if (t := getattr(path.batch, f.name)) is not None}
     tensors |= {"path.noise": path.noise, "path.end": path.end}
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, str(part))
-    os.replace(part, file)
+    save_tensors({file: {k: v.cpu() for k, v in tensors.items()}}, field="path")
 
 
 def _load(file: Path, device: torch.device | str) -> TeacherPath:

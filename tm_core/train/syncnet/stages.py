@@ -13,10 +13,11 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...metrics.syncnet import BUNDLED, FRAMES, SyncNet
+from ...outputs import write_text
+from ...weights.files import save_tensors
 from ..checkpoint import Average, load_checkpoint, read_info, save_checkpoint
 from .clips import STRETCH, Source
 from .joining import Joining, examine, maps_of
@@ -170,12 +171,9 @@ def join(net: SyncNet, source: Source, held: Source, out: Path, *, minutes: floa
 def export(net: SyncNet, folder: Path, info: dict[str, object]) -> None:
     """Two fp16 files of at most 16 MiB and what is known of them."""
     state = {k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}
-    for name, part in zip(BUNDLED, ("aud", "lip"), strict=True):
-        path = folder / name
-        temporary = path.with_name(path.name + ".part")
-        save_file({k: v.contiguous() for k, v in state.items() if k.split(".")[0].endswith(part)}, str(temporary))
-        temporary.replace(path)
-    (folder / "syncnet.json").write_text(json.dumps(info, indent=1))
+    parts = zip(BUNDLED, ("aud", "lip"), strict=True)
+    save_tensors({folder / name: {k: v for k, v in state.items() if k.split(".")[0].endswith(part)} for name, part in parts})
+    write_text(folder / "syncnet.json", json.dumps(info, indent=1))
 
 
 def take_over(net: SyncNet, checkpoint: Path, wrapper: Callable[[SyncNet], nn.Module]) -> dict[str, Any]:

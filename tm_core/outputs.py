@@ -48,6 +48,8 @@ class Staged:
             self._lock = _own(self.part)
         except OSError as error:
             raise write_error(self.field, self.path, error) from error
+        except ValueError as error:  # a NUL in the name
+            raise InputError(self.field, self.path, "is no name of a file", REMEDY) from error
         if self._lock is None:
             raise InputError(self.field, self.path, "another job is writing it", "wait for it, or choose another name")
         return self.part

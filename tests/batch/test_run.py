@@ -33,7 +33,7 @@ from tm_core.batch.ray_engine import RayEngine
 from tm_core.batch.run import Progress, run_batch
 from tm_core.batch.work import MakeStream, Order, Task, Workshop, streams_of
 from tm_core.errors import InputError
-from tm_core.media.video_io import probe
+from tm_core.media import probe
 from tm_core.model.talking import TalkingModel
 from tm_core.settings import Choices
 from tm_core.streaming.handles import FrameStream

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tm_core.cli.animate import parse_face
 from tm_core.cli.commands import app as cli
+from tm_core.cli.inputs import parse_face
 from tm_core.errors import InputError
+from tm_core.media import probe, read_frames
 from tm_core.media.image_io import open_image
-from tm_core.media.video_io import probe, read_frames
 
 
 def test_a_number_all_or_nothing() -> None:

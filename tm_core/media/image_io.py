@@ -93,6 +93,8 @@ def _opened(field: str, path: Path) -> Iterator[Image.Image]:
         raise InputError(field, path, *_unread(path)) from error
     except Image.DecompressionBombError as error:
         raise InputError(field, path, *TOO_LARGE) from error
+    except MemoryError as error:  # a damaged header may claim any size
+        raise InputError(field, path, "asks for more memory than there is", REMEDY) from error
     except DAMAGED as error:
         raise InputError(field, path, f"cannot be read ({getattr(error, 'strerror', None) or error})", REMEDY) from error
 

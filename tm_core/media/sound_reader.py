@@ -72,6 +72,8 @@ class SoundReader:
         try:
             self.track = self._chosen(wanted)
             self._stream = self._container.streams.audio[self.track]
+            if self._stream.codec_context is None:
+                raise InputError(field, self.path, f"its sound track {self.track} is of no kind that can be read", REMEDY)
             self._own_rate = int(self._stream.rate or RATE)
             self.rate = rate(self._own_rate) if callable(rate) else rate
             self.channels = channels or min(2, max(1, int(self._stream.codec_context.channels)))
@@ -114,7 +116,9 @@ class SoundReader:
     def _tracks(self) -> str:
         """What there is to choose from, in one line."""
         streams = self._container.streams.audio
-        named = [f"{i} ({s.codec_context.name}, {s.metadata.get('title') or s.language or 'no name'})" for i, s in enumerate(streams)]
+        kinds = [s.codec_context.name if s.codec_context else "unknown" for s in streams]
+        titles = [s.metadata.get("title") or s.metadata.get("language") or "no name" for s in streams]
+        named = [f"{i} ({kind}, {title})" for i, (kind, title) in enumerate(zip(kinds, titles, strict=True))]
         return f"{len(named)} sound track{'s' * (len(named) > 1)}: {', '.join(named)}"
 
     # -- all of it

@@ -145,7 +145,7 @@ class VideoReader:
 
 def _picture_track(container: Any, path: Path, field: str) -> Any:
     found = container.streams.best("video")
-    if found is None or int(found.disposition) & COVER:
+    if found is None or found.codec_context is None or int(found.disposition) & COVER:
         raise InputError(field, path, "has no picture track", REMEDY)
     return found
 

@@ -2,7 +2,8 @@
 
 Faces: the bundled portrait and held-out ones, held-out voices. The same face and sound speaking and listening: spread of the lip
 gap, and what still moves above the lower lids. Then one face of a conversation, in its own turns and in the others'. Flags: two held-out
-voices alternate, their phones say when each one speaks; a frame is right where flag and phones agree. `--seconds` sets the length
+voices alternate, their phones say when each one speaks; a frame is right where flag and phones agree. At last music
+without a voice, made by rule. `--seconds` sets the length
 of a clip and of three turns. The corpora lie in build/corpus, or where TM_CORPUS says.
 """
 
@@ -17,7 +18,7 @@ from statistics import fmean
 
 import numpy as np
 
-from benchmarks._common import Result, demo_portrait, load, result, say
+from benchmarks._common import Result, demo_portrait, load, result, say, speech_of
 from benchmarks._corpus import RATE, Face, Sound, held_faces, held_sounds
 from benchmarks._truth import Seen, corpus_folder, look_at
 from tm_core import app
@@ -73,7 +74,7 @@ def run(*, weights: Path | None = None, device: str = "auto", seconds: float | N
     faces = [Face(name="demo", path=demo_portrait()), *held_faces(corpus_folder())]
     sounds = held_sounds(corpus_folder(), PAIRS, length)
     pairs = [_pair(model, faces[i % len(faces)], sound, i) for i, sound in enumerate(sounds)]
-    return [*_listening(pairs), *_turns(model, faces[0], talks[0]), *_flags(model, talks)]
+    return [*_listening(pairs), *_turns(model, faces[0], talks[0]), *_flags(model, talks), *music_rows(model, faces[0], length)]
 
 
 # -- faces ----------------------------------------------------------------------------------------------------------------
@@ -93,6 +94,28 @@ def _pair(model: TalkingModel, face: Face, sound: Sound, seed: int) -> dict[str,
         made[kind] = _seen(model, face, app.select_speaking(voice, "listening", silence=kind), seed)
         say(f"{face.name} x {sound.name}, {kind} silence: lip gap std {_lips(made[kind]) / _lips(made['speaking']):.3f} of speaking")
     return made
+
+
+def music_rows(model: TalkingModel, face: Face, seconds: float) -> list[Result]:
+    """How far a mouth opens to music without a voice: loudness alone cannot tell it from speech."""
+    quiet = np.zeros(round(RATE * seconds), np.float32)
+    sounds = {"speech": speech_of(seconds), "music": Waveform(samples=music(seconds)), "silence": Waveform(samples=quiet)}
+    gap = {name: float(np.nanmedian(_seen(model, face, app.select_speaking(app.encode_audio(sound, model.config)), 0).gap))
+           for name, sound in sounds.items()}
+    return [
+        result("median lip gap, silence", gap["silence"], "of the face's height"),
+        result("music without a voice: median lip gap over that of silence", gap["music"] / gap["silence"], "times"),
+        result("speech: median lip gap over that of silence", gap["speech"] / gap["silence"], "times")]
+
+
+def music(seconds: float) -> np.ndarray:
+    """Chords, bass and drums (n,), made by rule: synthetic."""
+    rng, t = np.random.default_rng(0), np.arange(round(RATE * seconds)) / RATE
+    roots = np.array([220.0, 196.0, 174.0, 196.0])[(t % 4).astype(int)]
+    chords = sum(np.sin(2 * np.pi * roots * k * h * t) / h for k in (1, 1.26, 1.5) for h in (1, 2, 3)) * 0.08
+    drums = np.exp(-(t % 0.5) * 30) * rng.normal(size=len(t)) * 0.15 + np.exp(-(t % 1.0) * 12) * np.sin(2 * np.pi * 60 * t) * 0.4
+    mixed = chords + drums
+    return np.asarray(mixed / np.abs(mixed).max() * 0.5, np.float32)
 
 
 def _lips(seen: Seen) -> float:

@@ -84,6 +84,6 @@ def check_options(
     if queue_depth < 1:
         raise InputError("queue_depth", queue_depth, "at least one chunk must fit", "use 2")
     if isinstance(face, int) and face < 0:
-        raise InputError("face", face, "faces are counted from 0, from the left", "leave it out for the only one")
+        raise InputError("face", face, "faces are counted from 0, row by row from the left", "leave it out for the only one")
     if track is not None and track < 0:
         raise InputError("track", track, "sound tracks are counted from 0", "leave it out for the file's own choice")

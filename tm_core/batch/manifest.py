@@ -35,7 +35,7 @@ Locate = Callable[[str], Path]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How one item is made; `face` counts from 0 from the left, `track` is the sound track of a file with several."""
+    """How one item is made; `face` counts from 0 row by row from the left, `track` is the sound track of a file with several."""
 
     seed: int = 0
     steps: int | None = None

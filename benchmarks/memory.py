@@ -80,9 +80,10 @@ def stream_rows(model: TalkingModel, total: float) -> list[Result]:
 SOUND_SECONDS, HOUR_S, MINUTE_S = 60.0, 3600.0, 60.0
 MAX_MORE_MB, MAX_LATER_S = 100.0, 0.3
 HEARD = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from benchmarks._common import demo_portrait, load
+from benchmarks._loading import status
 from tm_core import app
 model, video_s, first = load(None, "cpu"), float(sys.argv[2]), []
 for attempt in range(3):
@@ -96,7 +97,7 @@ for chunk in chunks:
     if chunk.pts * chunk.time_base >= video_s:
         break
 chunks.close()
-print(json.dumps([min(first), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+print(json.dumps([min(first), status("VmHWM") / 2**20]))
 """
 
 

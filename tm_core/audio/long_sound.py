@@ -22,7 +22,7 @@ from torch import Tensor
 from ..config import AudioConfig
 from ..timeline import Timeline
 from .features import StreamingLogMel
-from .silence import FLOOR_DB, SpeakingStream, warn_if_silent
+from .silence import FLOOR_DB, STRETCH_S, SpeakingStream, warn_if_silent
 from .windows import window, window_rows
 
 Floats = NDArray[np.float32]
@@ -91,10 +91,11 @@ class LongFlags:
     def __init__(self, sound: StoredSound, num_latents: int, speaking: Callable[[], SpeakingStream]) -> None:
         self._sound, self._count, self._lock = sound, num_latents, threading.Lock()
         self._more = self._found(speaking())
-        self._flags = np.zeros(0, bool)
+        self._flags, self._heard = np.zeros(0, bool), 0
 
     def _found(self, stream: SpeakingStream) -> Iterator[NDArray[np.bool_]]:
         for piece in self._sound.pieces():
+            self._heard += len(piece)
             yield stream.push(piece)
         last = stream.finish(self._count)
         warn_if_silent(stream.loudest_db >= FLOOR_DB, stream.loudest_db)
@@ -106,7 +107,9 @@ class LongFlags:
     def __getitem__(self, i: int) -> bool:
         with self._lock:
             parts, have = [self._flags], len(self._flags)
-            while have <= i and (more := next(self._more, None)) is not None:
+            # as far ahead as a minute's flags need, a little each time: read all at once it would hold up a stream every minute
+            ahead = round(STRETCH_S * self._sound.sample_rate) + self._sound.num_samples * i // self._count
+            while (have <= i or self._heard < ahead) and (more := next(self._more, None)) is not None:
                 parts.append(more)
                 have += len(more)
             self._flags = np.concatenate(parts)[: self._count]

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tm_core.errors import InputError
 from tm_core.outputs import Staged, part_of
-from tm_core.weights.files import save_tensors
+from tm_core.weights.files import _write, save_tensors
 
 
 def tensors(value: float, count: int = 10) -> dict[str, torch.Tensor]:
@@ -71,3 +71,25 @@ def test_of_two_files_none_is_replaced_where_one_cannot_be(tmp_path: Path) -> No
     with pytest.raises(TypeError):
         save_tensors({first: tensors(2), second: tensors(2)}, {"bad": 1})  # type: ignore[dict-item]
     assert value_of(first) == value_of(second) == 1 and sorted(tmp_path.iterdir()) == [first, second]
+
+
+def test_the_file_is_what_safetensors_writes_and_no_other_name_is_used(tmp_path: Path) -> None:
+    content = {
+        "b.weight": torch.randn(3, 5), "a": torch.arange(7), "half": torch.randn(2, 2).half(), "bf": torch.randn(4).bfloat16(),
+        "empty": torch.zeros(0, 4), "scalar": torch.tensor(2.5), "flag": torch.tensor([True, False, True]), "turned": torch.randn(4, 6).T}
+    save_tensors({tmp_path / "ours.safetensors": content}, {"made": "by \u00fcs"})
+    save_file({k: v.contiguous() for k, v in content.items()}, tmp_path / "theirs.safetensors", {"made": "by \u00fcs"})
+    assert (tmp_path / "ours.safetensors").read_bytes() == (tmp_path / "theirs.safetensors").read_bytes()
+    read = load_file(tmp_path / "ours.safetensors")
+    assert all(torch.equal(read[k], v) and read[k].dtype == v.dtype for k, v in content.items())
+
+
+def test_the_lock_stays_on_the_file_while_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    with Staged(path) as part:
+        before = part.stat().st_ino
+        _write(part, tensors(1.0), None)
+        assert part.stat().st_ino == before and [p.name for p in tmp_path.iterdir()] == [part.name]
+        with pytest.raises(InputError, match="another job"):
+            save_tensors({path: tensors(2.0)})
+    assert value_of(path) == 1.0

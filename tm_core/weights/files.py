@@ -18,12 +18,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..outputs import Staged
+from ..outputs import Staged, write_error
 
 Shapes = Mapping[str, tuple[int, ...]]
 SHARD = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors$")  # of a checkpoint in several files
@@ -31,6 +29,7 @@ TYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2, "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
     "BOOL": torch.bool}
+NAMES = {dtype: name for name, dtype in TYPES.items()}
 SMALL_BYTES = 4096
 MOST_AXES = 16
 MOST_BRACKETS = 300_000  # three for a tensor
@@ -237,7 +236,25 @@ def save_tensors(files: Mapping[Path, Mapping[str, Tensor]], metadata: dict[str,
         parts = {file: stack.enter_context(Staged(file, field)) for file in files}
         for file, tensors in files.items():
             try:
-                save_file({k: v.contiguous() for k, v in tensors.items()}, str(parts[file]), metadata)
-            except (SafetensorError, OSError) as error:
-                raise InputError(
-                    field, file, f"cannot be written ({error})", "choose a folder with room that you may write to") from error
+                _write(parts[file], tensors, metadata)
+            except OSError as error:
+                raise write_error(field, file, error) from error
+
+
+def _write(part: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None) -> None:
+    """One file, tensor by tensor. safetensors' own `save_file` writes under a name of its own making, which a kill would leave."""
+    if not all(isinstance(value, str) for value in (metadata or {}).values()):
+        raise TypeError("metadata are texts")
+    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that every tensor is aligned
+    header: dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
+    at = 0
+    for name in order:
+        size = tensors[name].numel() * tensors[name].element_size()
+        header[name] = {"dtype": NAMES[tensors[name].dtype], "shape": list(tensors[name].shape), "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with open(part, "r+b") as file:  # the file that is locked
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in order:
+            file.write(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -101,5 +101,5 @@ def test_a_full_disk_is_said_before_anything_is_written() -> None:
 
 
 def test_an_unknown_part_is_named() -> None:
-    with pytest.raises(InputError, match="stream, modes, cache, loading"):
+    with pytest.raises(InputError, match="stream, sound, modes, cache, loading"):
         memory.run(part=["weather"])

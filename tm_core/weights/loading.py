@@ -44,10 +44,11 @@ def load_model(
     path: Path | None = None, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, operations: Any = nn,
 ) -> TalkingModel:
     """The model of a file (None: the bundled one), ready to use; InputError for a file that is not one."""
-    path = default_weights() if path is None else Path(path)
+    own, path = path is None, default_weights() if path is None else Path(path)
     with ExitStack() as stack:
         files = _files(path, stack)
-        model = _build(path, _config(path, files[0].header.metadata), operations)
+        # what torch needs for a layout without memory takes it 2 s to load; our own file's sizes are known
+        model = _build(path, _config(path, files[0].header.metadata), operations, "cpu" if own else "meta")
         for name, module in _parts(model).items():
             _fill(path, name, module, files)
             module.to(device=device, dtype=dtype)
@@ -128,12 +129,12 @@ def _family(keys: Sequence[str]) -> str:
     return "no configuration in it" if name is None else f"its keys are those of {name}"
 
 
-def _build(path: Path, config: ModelConfig, operations: Any) -> TalkingModel:
-    """The model on the meta device: whatever sizes a file claims, nothing is allocated before its tensors agree."""
+def _build(path: Path, config: ModelConfig, operations: Any, device: str) -> TalkingModel:
+    """The model, of anybody's file on the meta device: whatever sizes it claims, nothing is allocated before its tensors agree."""
     if config.vae is None:
         raise InputError("weights", config.name, "holds no autoencoder", "use a checkpoint saved by this node pack")
     try:
-        with torch.device("meta"):
+        with torch.device(device):
             projector = AudioProjector(config.projector, operations=operations) if config.projector else None
             dit, vae = TalkingDiT(config.dit, operations=operations), TinyVAE(config.vae, operations=operations)
     except (ValueError, RuntimeError, ArithmeticError) as error:

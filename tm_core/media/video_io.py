@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from ..errors import InputError
@@ -70,6 +71,7 @@ class VideoWriter:
         self._size, self._fps, self._crf = (width, height), Fraction(fps), crf
         self._audio = audio
         self._metadata = dict(metadata or {})
+        self._reformatter = VideoReformatter()  # one for all frames: it keeps its tables
         self._out: Any = None
         self._sound: _EncodedSound | None = None
         self.frames = 0
@@ -105,7 +107,7 @@ class VideoWriter:
             for rgb in frames:
                 odd = [(0, n % 2) for n in rgb.shape[:2]]
                 frame = av.VideoFrame.from_ndarray(np.pad(rgb, [*odd, (0, 0)], mode="edge"), "rgb24")
-                shown = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+                shown = self._reformatter.reformat(frame, format="yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED)
                 shown.pts, shown.time_base = self.frames, 1 / self._fps
                 self._out.mux(self._video.encode(shown))
                 self.frames += 1

@@ -292,7 +292,7 @@ class _Resampler:
 
 
 def _audible(path: Path, track: int) -> bool:
-    with SoundReader(SoundTrack(path=path, track=track), channels=None) as sound:
+    with SoundReader(SoundTrack(path=path, track=track), channels=None, warn=False) as sound:
         try:
             return any(float(np.abs(piece).max(initial=0.0)) >= AUDIBLE for piece in sound.blocks())
         except InputError:

@@ -42,7 +42,7 @@ class VideoReader:
     """A context manager: iterate for (tick, frame), ask for ascending ranges, or for upright pictures.
 
     `fps` None: the file's own rate, of uneven ones the rate its frames are steps of. `hole_s`: a frame that stays for longer leaves
-    the ticks out that follow; None: it stays until the next one comes. InputError for what is no video.
+    the ticks out that follow; None: STOPPED_S. InputError for what is no video.
     """
 
     def __init__(self, path: Path, fps: Fraction | None = None, *, hole_s: float | None = None, field: str = "video") -> None:

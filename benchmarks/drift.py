@@ -104,7 +104,7 @@ class Watch:
             self._picture(chunk.pts, chunk.frames)
             frames, first = chunk.frames, chunk.pts
             while len(frames):
-                stop = self.stream.meta.num_frames if part == last else self.plan.frames(part, fps).stop
+                stop = self.stream.meta.total_frames if part == last else self.plan.frames(part, fps).stop
                 piece, frames = frames[: stop - first], frames[stop - first :]
                 first += len(piece)
                 yield part, piece, first == stop
@@ -114,7 +114,7 @@ class Watch:
     def _picture(self, pts: int, frames: np.ndarray) -> None:
         meta = self.stream.meta
         for i in range(len(self.sheet), SHEET):
-            wanted = round(i * (meta.num_frames - 1) / (SHEET - 1))
+            wanted = round(i * (meta.total_frames - 1) / (SHEET - 1))
             if wanted >= pts + len(frames):
                 break
             self.sheet.append((f"{self.name} {float(wanted / meta.fps):.0f} s", frames[wanted - pts].copy()))

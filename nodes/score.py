@@ -109,7 +109,7 @@ def _stream(stream: FrameStream, stack: ExitStack) -> Footage:
     waveform = resample(kept.samples, kept.sample_rate) if isinstance(kept, Waveform) else read_audio(kept)
     chunks = stack.enter_context(sinks.pulled(stream))
     frames = (frame for chunk in chunks for frame in chunk.frames)
-    return Footage(frames=frames, count=stream.meta.num_frames, fps=float(stream.meta.fps), samples=waveform.samples)
+    return Footage(frames=frames, count=stream.meta.total_frames, fps=float(stream.meta.fps), samples=waveform.samples)
 
 
 def _images(images: Tensor, fps: float, samples: np.ndarray | None = None) -> Footage:

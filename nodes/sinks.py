@@ -58,7 +58,7 @@ class PreviewStream(io.ComfyNode):
     @classmethod
     def execute(cls, frames: FrameStream, preview_fps: int, real_time: bool) -> Any:
         """Pull everything, show some."""
-        fps, progress = float(frames.meta.fps), compat.Progress(frames.meta.num_frames)
+        fps, progress = float(frames.meta.fps), compat.Progress(frames.meta.total_frames)
         stride, clock, last = max(1, round(fps / preview_fps)), _Clock(fps), None
         with pulled(frames) as chunks:
             for chunk in chunks:
@@ -115,7 +115,7 @@ class SaveStream(io.ComfyNode):
     @classmethod
     def execute(cls, frames: FrameStream, filename_prefix: str) -> Any:
         """Pull everything into a file; InputError where it cannot be written."""
-        meta, progress = frames.meta, compat.Progress(frames.meta.num_frames)
+        meta, progress = frames.meta, compat.Progress(frames.meta.total_frames)
         path, subfolder = compat.output_file(filename_prefix, ".mp4", meta.width, meta.height)
         writing = VideoWriter(
             path, meta.width, meta.height, meta.fps, audio=sound.present(meta.audio), metadata=compat.graph_metadata(cls.hidden))
@@ -149,9 +149,9 @@ class CollectFrames(io.ComfyNode):
     @classmethod
     def execute(cls, frames: FrameStream) -> Any:
         """Pull everything into one tensor; InputError when it would not fit."""
-        meta, progress = frames.meta, compat.Progress(frames.meta.num_frames)
-        require_memory(meta.collected_bytes, meta.num_frames, compat.free_memory(), cls.hidden.unique_id)
-        images = torch.empty(meta.num_frames, meta.height, meta.width, 3)
+        meta, progress = frames.meta, compat.Progress(frames.meta.total_frames)
+        require_memory(meta.collected_bytes, meta.total_frames, compat.free_memory(), cls.hidden.unique_id)
+        images = torch.empty(meta.total_frames, meta.height, meta.width, 3)
         with pulled(frames) as chunks:
             for chunk in chunks:
                 images[chunk.pts : chunk.pts + len(chunk.frames)] = pictures.image_of(chunk.frames)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +12,18 @@ import pytest
 import torch
 
 from tm_core import app
-from tm_core.config import SamplerConfig, tiny
+from tm_core.config import SamplerConfig, VAEConfig, tiny
 from tm_core.errors import InputError
 from tm_core.media.audio_io import Waveform, read_audio
 from tm_core.media.image_io import open_image
 from tm_core.model.audio_projector import AudioProjector
 from tm_core.model.dit import TalkingDiT
+from tm_core.model.talking import WeightNeeds
 from tm_core.settings import schedule
-from tm_core.streaming.handles import FrameStream
+from tm_core.streaming.handles import DecoderInput, FrameStream, LatentStream, StreamMeta
+from tm_core.timeline import Timeline
 from tm_core.vae.tiny import TinyVAE
-from tm_core.weights.loading import TalkingModel
+from tm_core.weights.loading import TalkingModel, load_model
 
 RATE = 16000
 
@@ -173,3 +177,25 @@ def test_the_cpu_is_left_as_it_was(model: TalkingModel, subject: app.Subject) ->
     before = torch.get_num_threads()
     render(stream(model, subject, tone(0.3)))
     assert torch.get_num_threads() == before
+
+
+def test_the_denoiser_stays_where_the_transformer_is() -> None:
+    """Not where the autoencoder is: with the decoder on the CPU the transformer would leave its GPU's stream."""
+    here, there = torch.device("cpu"), torch.device("meta")
+    vae = TinyVAE(VAEConfig()).to(there)
+    meta = StreamMeta(width=128, height=128, num_frames=9, timeline=Timeline(fps=Fraction(25)), audio_s=0.36)
+    latents = LatentStream(None, meta, DecoderInput(vae=vae, reference=torch.zeros(3, 128, 128)), device=here)  # type: ignore[arg-type]
+    stream = app.decode_stream(latents)
+    assert (stream.denoise_on.device, stream.decode_on.device) == (here, there)
+
+
+def test_a_still_is_encoded_without_the_transformer() -> None:
+    needed: list[tuple[bool, bool]] = []
+
+    class Loader:
+        def load(self, needs: Sequence[WeightNeeds]) -> None:
+            needed.extend((need.transformer, need.autoencoder is model.vae) for need in needs)
+
+    model = replace(load_model(), loader=Loader())
+    app.encode_picture(model, torch.zeros(3, 128, 128), model.config.sampler)
+    assert needed == [(False, True)]

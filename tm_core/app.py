@@ -42,14 +42,15 @@ from .inputs import check_options as check_options
 from .media.audio_io import LongWaveform, Waveform, open_audio
 from .media.image_io import open_image, open_mask
 from .media.sound_reader import SoundSource, SoundTrack
+from .model.talking import WeightNeeds, load_weights
 from .settings import Choices, settings
 from .streaming.cancel import CancelToken
 from .streaming.clips import ClipSampler
 from .streaming.compressed import CompressedSampler
-from .streaming.handles import DecoderInput, FrameStream, LatentStream, StreamMeta
+from .streaming.handles import DecoderInput, FrameStage, FrameStream, LatentStream, StreamMeta
 from .streaming.memory import cache_size
-from .streaming.pipeline import WorkerConfig
 from .streaming.sampler import ChunkedSampler, LatentChunk, Scene, Speaker
+from .streaming.workers import WorkerConfig
 from .timeline import Timeline
 from .vae.base import StreamingVAE, device_of, dtype_of
 from .weights.families import FAMILIES
@@ -370,7 +371,7 @@ def encode_picture(model: TalkingModel, image: Tensor, sampler: SamplerConfig) -
     """The latent (C, h, w) of a picture (3, H, W) in 0..1 for models of faces; for Wan's, those (C, F, h, w) of the picture
     and the empty video after it, which is what they were trained to continue."""
     device, dtype, vae = device_of(model.vae), dtype_of(model.vae), model.vae
-    model.ready(vae, 0)
+    load_weights([WeightNeeds(model=model, autoencoder=vae, transformer=False)])
     image = image.to(device, dtype)
     with torch.inference_mode():
         if model.config.framing == "face":
@@ -417,23 +418,24 @@ def sample_stream(model: TalkingModel, built: BuiltScene, *, seed: int = 0) -> L
     sampler = sampler_of(model, cfg)
     decoder = DecoderInput(
         vae=model.vae, reference=built.image, colour_correction=cfg.colour_correction,
-        finish=_blinks(built, seed))
+        stages=_stages(built, seed))
     if isinstance(sampler, ClipSampler):
         decoder = replace(decoder, motion_frames=sampler.motion_frames, shared=sampler.decoded)
     reserve = cache_size(dit.cfg, cfg, model.config.width, model.config.height, dit.compute_dtype).total
-    ready: Callable[[StreamingVAE], None] = partial(_ready, model, reserve)
-    return LatentStream(_SamplerSource(sampler=sampler, scene=built.scene, seed=seed), built.meta, decoder, ready)
+    return LatentStream(
+        _SamplerSource(sampler=sampler, scene=built.scene, seed=seed), built.meta, decoder, device=dit.compute_device,
+        needs=partial(_needs, model, reserve))
 
 
-def _blinks(built: BuiltScene, seed: int) -> Blinks | None:
-    """Of one face whose eyes can be seen: decided once, so that no lid flickers."""
+def _stages(built: BuiltScene, seed: int) -> tuple[FrameStage, ...]:
+    """What is drawn on decoded frames: blinks of one face whose eyes can be seen, decided once, so that no lid flickers."""
     if built.face is None or eyes_covered(built.image.permute(1, 2, 0).mul(255).cpu().numpy(), built.face):
-        return None
-    return Blinks(mesh=face_mesh(), fps=built.meta.fps, seed=seed, hint=built.face)
+        return ()
+    return (Blinks(mesh=face_mesh(), fps=built.meta.fps, seed=seed, hint=built.face),)
 
 
-def _ready(model: TalkingModel, reserve: int, autoencoder: StreamingVAE) -> None:
-    model.ready(autoencoder, reserve)
+def _needs(model: TalkingModel, reserve: int, autoencoder: StreamingVAE) -> WeightNeeds:
+    return WeightNeeds(model=model, autoencoder=autoencoder, reserve=reserve)
 
 
 def decode_stream(
@@ -447,16 +449,16 @@ def decode_stream(
     if latents.decoder is None:
         raise InputError("latents", "stream", "carries no decoder", "connect the output of the sampler")
     chosen = latents.decoder.vae if vae is None else vae
-    home = device_of(chosen)
-    target = home if device is None else parse_device("decode-device", str(device))
-    if target != home:
+    target = device_of(chosen) if device is None else parse_device("decode-device", str(device))
+    if target != device_of(chosen):
         chosen = copy.deepcopy(chosen).to(target)  # type: ignore[attr-defined]
     decoder = replace(latents.decoder, vae=chosen, reference=latents.decoder.reference.to(target, dtype_of(chosen)))
-    decoder = decoder if blinks else replace(decoder, finish=None)
-    denoise_threads, decode_threads = share_cpu(home, target)
+    if not blinks:
+        decoder = replace(decoder, stages=tuple(stage for stage in decoder.stages if not isinstance(stage, Blinks)))
+    denoise_threads, decode_threads = share_cpu(latents.device, target)
     return FrameStream(
         latents, decoder, queue_depth=queue_depth,
-        denoise_on=WorkerConfig(device=home, threads=denoise_threads),
+        denoise_on=WorkerConfig(device=latents.device, threads=denoise_threads),
         decode_on=WorkerConfig(device=target, threads=decode_threads),
     )
 

@@ -20,8 +20,8 @@ from tm_core.model.talking import TalkingModel
 from tm_core.streaming.cancel import CancelToken
 from tm_core.streaming.clips import ClipSampler, ClipState, clip_of
 from tm_core.streaming.handles import DecoderInput, FrameStream, LatentStream, StreamMeta
-from tm_core.streaming.pipeline import WorkerConfig
 from tm_core.streaming.sampler import LatentChunk, Scene, chunk_noise
+from tm_core.streaming.workers import WorkerConfig
 from tm_core.timeline import Timeline
 from tm_core.weights.families import FAMILIES
 from tools.record_samplers import FANTASY_CASES, MULTITALK_CASES, Case

@@ -22,8 +22,8 @@ from tm_core.streaming.cancel import CancelToken
 from tm_core.streaming.clips import ClipSampler
 from tm_core.streaming.colour import ColourCorrection, to_lab, to_rgb
 from tm_core.streaming.handles import DecoderInput, FrameStream, LatentStream, StreamMeta
-from tm_core.streaming.pipeline import WorkerConfig
 from tm_core.streaming.sampler import LatentChunk
+from tm_core.streaming.workers import WorkerConfig
 from tm_core.timeline import Timeline
 
 PORTRAIT = torch.tensor(open_image(demo_portrait())).permute(2, 0, 1)[:, ::4, ::4].float() / 255

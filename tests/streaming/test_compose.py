@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from tests.streaming.test_sampler import CONFIG, random_model
+from tm_core import app
 from tm_core.errors import Cancelled, InputError
+from tm_core.model.talking import WeightNeeds
 from tm_core.streaming.cancel import CancelToken
 from tm_core.streaming.compose import ComposedStream, Layer, apart, inner_sides, soft_edge
-from tm_core.streaming.handles import StreamMeta
+from tm_core.streaming.handles import FrameStream, StreamMeta
 from tm_core.streaming.metrics import StreamMetrics
-from tm_core.streaming.pipeline import FrameChunk, Poll
+from tm_core.streaming.pipeline import FrameChunk, Poll, run_pipeline
+from tm_core.streaming.sampler import LatentChunk, Scene
+from tm_core.streaming.workers import WorkerConfig
 from tm_core.timeline import Timeline
 
 CANVAS = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
@@ -35,20 +43,35 @@ class Numbered:
     def new_metrics(self, started: float | None = None) -> StreamMetrics:
         return StreamMetrics(chunk_s=self.meta.chunk_s, fps=float(self.meta.fps), started=started)
 
+    def needs(self) -> list[WeightNeeds]:
+        return []
+
     def chunks(
-        self, *, cancel: CancelToken | None = None, poll: Poll | None = None, metrics: StreamMetrics | None = None,
+        self, *, cancel: CancelToken | None = None, poll: Poll | None = None, metrics: StreamMetrics | None = None, loaded: bool = False,
     ) -> Generator[FrameChunk, None, None]:
         try:
             for index in range(self.meta.num_chunks):
                 if cancel is not None:
                     cancel.check()
                 span = self.meta.timeline.frames_of_chunk(index)
-                numbers = np.arange(span.start, min(span.stop, self.meta.num_frames), dtype=np.uint8)
+                numbers = np.arange(span.start, min(span.stop, self.meta.total_frames), dtype=np.uint8)
                 self.pulled += 1
                 frames = np.broadcast_to(numbers[:, None, None, None], (len(numbers), self.size, self.size, 3)).copy()
                 yield FrameChunk(index=index, frames=frames, pts=span.start, time_base=1 / self.meta.fps)
         finally:
             self.closed += 1
+
+
+def random_stream(loader: Any, seed: int) -> FrameStream:
+    """A real stream of random weights that are brought by `loader`."""
+    torch.manual_seed(seed)
+    model = replace(random_model(CONFIG), loader=loader)
+    portrait = torch.rand(3, 64, 64)
+    meta = StreamMeta(width=64, height=64, num_frames=9, timeline=Timeline(fps=Fraction(25)), audio_s=0.36)
+    built = app.BuiltScene(
+        scene=Scene(reference=torch.zeros(16, 8, 8), speakers=(), frames=9, picture=portrait), image=portrait, meta=meta,
+        sampler=model.config.sampler)
+    return app.decode_stream(app.sample_stream(model, built, seed=seed))
 
 
 def rendered(stream: ComposedStream) -> np.ndarray:
@@ -171,3 +194,52 @@ def test_a_cancel_reaches_the_layers() -> None:
     with pytest.raises(Cancelled):
         list(chunks)
     assert one.closed == 1
+
+
+class Loading:
+    """A loader that writes down what is asked of it at the same time."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[object]] = []
+
+    def load(self, needs: Sequence[WeightNeeds]) -> None:
+        self.calls.append([need.model.config for need in needs])
+
+
+def test_all_layers_are_loaded_at_once_before_any_runs() -> None:
+    """One after the other, the second model's weights may put out the first's, or its patches be on for both."""
+    loader = Loading()
+    streams = [random_stream(loader, seed) for seed in (0, 1)]
+    layers = [Layer(frames=stream, box=(0, 0, 16, 16)) for stream in streams]
+    inner = ComposedStream(CANVAS, layers[:1], meta_of(9))
+    outer = ComposedStream(CANVAS, [Layer(frames=inner, box=(0, 0, 90, 60)), layers[1]], meta_of(9))
+    chunks = outer.chunks()
+    assert [len(call) for call in loader.calls] == [2]
+    next(chunks)
+    chunks.close()
+    assert [len(call) for call in loader.calls] == [2]
+
+
+def test_layers_stop_together() -> None:
+    """Each step takes its time to notice; layers that are stopped one after the other take that time once for each."""
+    class Slow(Numbered):
+        def chunks(self, **given: Any) -> Generator[FrameChunk, None, None]:
+            def produce(token: CancelToken) -> Generator[LatentChunk, None, None]:
+                for index in range(100):
+                    time.sleep(0.4)  # a denoising step: nobody can stop it half way
+                    token.check()
+                    yield LatentChunk(index=index, latents=torch.zeros(1))
+
+            def decode(chunk: LatentChunk) -> FrameChunk:
+                black = np.zeros((12, 16, 16, 3), np.uint8)
+                return FrameChunk(index=chunk.index, frames=black, pts=12 * chunk.index, time_base=Fraction(1, 25))
+
+            cpu = WorkerConfig(device=torch.device("cpu"))
+            yield from run_pipeline(produce, decode, denoise_on=cpu, decode_on=cpu, queue_depth=8, cancel=given["cancel"])
+
+    stream = ComposedStream(CANVAS, [Layer(frames=Slow(1000), box=(0, 0, 16, 16)) for _ in range(6)], meta_of(1000)).chunks()
+    next(stream)
+    time.sleep(0.1)
+    began = time.monotonic()
+    stream.close()
+    assert time.monotonic() - began < 1.0  # six times 0.3 s one after the other

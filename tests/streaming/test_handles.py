@@ -20,8 +20,9 @@ from tm_core.errors import Cancelled, InputError
 from tm_core.streaming.cancel import CancelToken
 from tm_core.streaming.handles import DecoderInput, FrameStream, LatentStream, StreamMeta
 from tm_core.streaming.metrics import current_rss_mb
-from tm_core.streaming.pipeline import WorkerConfig
+from tm_core.streaming.pipeline import FrameChunk, run_pipeline
 from tm_core.streaming.sampler import LatentChunk
+from tm_core.streaming.workers import WorkerConfig
 from tm_core.timeline import Timeline
 from tm_core.vae.tiny import TinyVAE
 
@@ -179,6 +180,53 @@ def test_release_gives_the_disk_back_and_samples_anew() -> None:
     assert stream.available == 0
     assert_whole(list(stream))
     assert source.stepped == 12
+
+
+def test_an_interrupt_takes_the_samplers_state_along() -> None:
+    """Its caches are gigabytes on a GPU that a host cannot see; the worker may wait in `put` when it is told to stop."""
+    source = Counting()
+    stream = stream_of(source, 40)
+    decoded = run_pipeline(stream.chunks, shown, denoise_on=CPU, decode_on=CPU, queue_depth=1)
+    next(decoded)
+    time.sleep(0.2)  # mailboxes are full
+    decoded.close()
+    kept = stream.available
+    assert 0 < kept < 40 and not stream.holds_state
+    assert_whole(list(stream), 40)
+    assert source.opened == 2 and source.stepped == 40 + kept
+
+
+def test_while_another_sink_pulls_the_state_stays() -> None:
+    source = Counting()
+    stream = stream_of(source, 12)
+    other, token = stream.chunks(), CancelToken()
+    next(other)
+    left = stream.chunks(token)
+    next(left)
+    token.cancel()
+    left.close()
+    assert stream.holds_state
+    assert_whole([LatentChunk(index=0, latents=content(0)), *other], 12)
+    assert source.stepped == 12 and not stream.holds_state
+
+
+def test_release_does_not_wait_for_a_step() -> None:
+    source = Counting(step_s=1.0)
+    stream = stream_of(source, 3)
+    sampling = threading.Thread(target=lambda: next(stream.chunks()))
+    sampling.start()
+    time.sleep(0.1)
+    began = time.monotonic()
+    stream.release()
+    assert time.monotonic() - began < 0.5
+    sampling.join()
+    assert not stream.holds_state
+    source.step_s = 0.0
+    assert_whole(list(stream), 3)
+
+
+def shown(chunk: LatentChunk) -> FrameChunk:
+    return FrameChunk(index=chunk.index, frames=np.zeros((1, 1, 1, 3), np.uint8), pts=chunk.index, time_base=Fraction(1, 25))
 
 
 def test_release_in_the_middle_of_an_iteration_does_no_harm() -> None:

@@ -20,8 +20,8 @@ from tm_core.model.talking import Heard, TalkingModel
 from tm_core.streaming.cancel import CancelToken
 from tm_core.streaming.clips import ClipSampler, ClipState
 from tm_core.streaming.handles import DecoderInput, FrameStream, LatentStream, StreamMeta
-from tm_core.streaming.pipeline import WorkerConfig
 from tm_core.streaming.sampler import LatentChunk, Scene, Speaker
+from tm_core.streaming.workers import WorkerConfig
 from tm_core.timeline import Timeline
 
 CLIPS = 40

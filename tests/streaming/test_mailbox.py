@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tm_core.streaming.mailbox import Closed, Mailbox
+from tm_core.streaming.mailbox import Closed, Epoch, Mailbox
 
 
 def test_put_waits_while_full_and_take_makes_room() -> None:
@@ -39,9 +39,9 @@ def test_drop_oldest_never_blocks_and_keeps_the_newest() -> None:
 
 def test_items_of_a_past_epoch_vanish() -> None:
     box: Mailbox[str] = Mailbox(4)
-    old = box.epoch
+    old = box.epoch.number
     box.put("waiting", old)
-    new = box.flush()
+    new = box.epoch.advance()
     assert not box.put("late", old)
     assert box.put("fresh", new)
     box.finish()
@@ -89,3 +89,20 @@ def test_poll_runs_while_waiting_and_its_error_leaves_take() -> None:
 def test_a_mailbox_without_room_is_refused() -> None:
     with pytest.raises(ValueError, match="size"):
         Mailbox(0)
+
+
+def test_one_interruption_empties_every_mailbox_and_lets_a_blocked_producer_go() -> None:
+    epoch = Epoch()
+    first: Mailbox[int] = Mailbox(1, epoch=epoch)
+    second: Mailbox[int] = Mailbox(4, epoch=epoch)
+    old = epoch.number
+    first.put(0, old)
+    second.put(0, old)
+    kept: list[bool] = []
+    blocked = threading.Thread(target=lambda: kept.append(first.put(1, old)))
+    blocked.start()
+    time.sleep(0.05)
+    epoch.advance()
+    blocked.join(5)
+    assert kept == [False] and len(first) == len(second) == 0
+    assert second.put(2) and second.take_tagged() == (1, 2)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 
 from tm_core.errors import Cancelled
-from tm_core.streaming.cancel import CancelToken
+from tm_core.streaming import workers
+from tm_core.streaming.cancel import CancelToken, LinkedToken
+from tm_core.streaming.mailbox import Epoch
 from tm_core.streaming.metrics import StreamMetrics
-from tm_core.streaming.pipeline import FrameChunk, LinkedToken, WorkerConfig, run_pipeline, to_uint8
+from tm_core.streaming.pipeline import FrameChunk, run_pipeline
 from tm_core.streaming.sampler import LatentChunk
+from tm_core.streaming.workers import WorkerConfig, to_uint8, to_worker
 
 CPU = WorkerConfig(device=torch.device("cpu"))
-Produce = Callable[[CancelToken], Iterator[LatentChunk]]
+Produce = Callable[[CancelToken], Generator[LatentChunk, None, None]]
 
 
 class Source:
@@ -29,7 +33,7 @@ class Source:
         self.made = 0
         self.closed = False
 
-    def __call__(self, token: CancelToken) -> Iterator[LatentChunk]:
+    def __call__(self, token: CancelToken) -> Generator[LatentChunk, None, None]:
         try:
             for i in range(self.count):
                 if i == self.fail_at:
@@ -56,7 +60,7 @@ def failing_decode(chunk: LatentChunk) -> FrameChunk:
     return decode(chunk)
 
 
-def run(produce: Produce, decoder: Callable[[LatentChunk], FrameChunk] = decode, **options: object) -> Iterator[FrameChunk]:
+def run(produce: Produce, decoder: Callable[[LatentChunk], FrameChunk] = decode, **options: object) -> Generator[FrameChunk, None, None]:
     return run_pipeline(produce, decoder, denoise_on=CPU, decode_on=CPU, **options)  # type: ignore[arg-type]
 
 
@@ -167,3 +171,115 @@ def test_frames_become_bytes_by_rounding() -> None:
     frames = to_uint8(x)
     assert frames.shape == (5, 2, 2, 3) and frames.dtype == np.uint8
     assert frames[:, 0, 0, 0].tolist() == [0, 0, 128, 255, 255]
+
+
+def _threads_of_a_new_thread() -> int:
+    seen: list[int] = []
+    thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    return seen[0]
+
+
+def test_overlapping_pipelines_leave_the_process_its_threads() -> None:
+    one = WorkerConfig(device=torch.device("cpu"), threads=1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        first = run_pipeline(Source(20), decode, denoise_on=one, decode_on=one)
+        second = run_pipeline(Source(20), decode, denoise_on=one, decode_on=one)
+        next(first)
+        assert _threads_of_a_new_thread() == 3, "a thread born meanwhile computes as the process was told"
+        next(second)
+        first.close()
+        second.close()
+        assert (torch.get_num_threads(), _threads_of_a_new_thread()) == (3, 3)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_worker_computes_with_its_own_threads() -> None:
+    seen: list[int] = []
+
+    def look(chunk: LatentChunk) -> FrameChunk:
+        seen.append(torch.get_num_threads())
+        return decode(chunk)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        two = WorkerConfig(device=torch.device("cpu"), threads=2)
+        list(run_pipeline(Source(2), look, denoise_on=two, decode_on=two))
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [2, 2]
+
+
+def test_what_was_made_before_an_interruption_never_comes_out() -> None:
+    epoch, begun = Epoch(), threading.Event()
+
+    def produce(token: CancelToken) -> Generator[LatentChunk, None, None]:
+        while not token.cancelled:
+            now = epoch.number
+            begun.set()
+            time.sleep(0.01)
+            yield LatentChunk(index=now, latents=torch.full((1,), float(now)), epoch=now)
+
+    stream = run(produce, queue_depth=4, epoch=epoch)
+    assert [next(stream).epoch for _ in range(3)] == [0, 0, 0]
+    time.sleep(0.2)  # both mailboxes are full, and each worker holds one more
+    for number in (1, 2):
+        epoch.advance()
+        for _ in range(12):
+            chunk = next(stream)
+            assert (chunk.epoch, chunk.index, int(chunk.frames[0, 0, 0, 0])) == (number, number, number)
+    stream.close()
+
+
+class OnCuda(torch.Tensor):
+    """A tensor that says it is on a GPU and writes down how it was copied."""
+
+    copies: ClassVar[list[tuple[str, bool]]] = []
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device("cuda", 0)
+
+    def record_stream(self, stream: object) -> None:
+        pass
+
+    def to(self, *, device: torch.device, dtype: torch.dtype, non_blocking: bool = False) -> torch.Tensor:  # type: ignore[override]
+        self.copies.append((device.type, non_blocking))
+        return torch.zeros(1, dtype=dtype)
+
+
+class FakeStream:
+    """A CUDA stream that writes down what it waits for."""
+
+    def __init__(self) -> None:
+        self.waited: list[object] = []
+
+    def wait_event(self, event: object) -> None:
+        self.waited.append(event)
+
+
+def test_latents_cross_to_the_cpu_whole_and_after_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy to the CPU that does not block returns before it lands; without the event the decoder may read too early."""
+    stream, event = FakeStream(), object()
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: stream)
+    x = torch.zeros(1).as_subclass(OnCuda)
+    OnCuda.copies.clear()
+    to_worker(x, torch.device("cpu"), torch.float32, event)
+    to_worker(x, torch.device("cuda", 1), torch.float32, event)
+    assert OnCuda.copies == [("cpu", False), ("cuda", True)]
+    assert stream.waited == [event, event]
+
+
+def test_a_role_has_one_stream_of_a_gpu_in_all_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The allocator keeps a pool for each stream: a new one a run strands the run before's memory."""
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: object())
+    monkeypatch.setattr(workers, "_STREAMS", {})
+    first, second = torch.device("cuda", 0), torch.device("cuda", 1)
+    made = [workers.worker_stream(first, "denoise"), workers.worker_stream(first, "decode"), workers.worker_stream(second, "denoise")]
+    assert len(set(map(id, made))) == 3
+    assert workers.worker_stream(first, "denoise") is made[0] and workers.worker_stream(second, "denoise") is made[2]

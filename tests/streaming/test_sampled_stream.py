@@ -16,8 +16,8 @@ from tm_core.model.dit import TalkingDiT
 from tm_core.model.talking import TalkingModel
 from tm_core.streaming.cancel import CancelToken
 from tm_core.streaming.handles import DecoderInput, FrameStream, LatentStream, StreamMeta
-from tm_core.streaming.pipeline import WorkerConfig
 from tm_core.streaming.sampler import ChunkedSampler, LatentChunk, SamplerState, Scene, Speaker
+from tm_core.streaming.workers import WorkerConfig
 from tm_core.timeline import Timeline
 from tm_core.vae.tiny import TinyVAE
 

@@ -18,8 +18,8 @@ from tests.streaming.test_sampler import random_model
 from tm_core.model.talking import TalkingModel
 from tm_core.streaming.clips import ClipSampler
 from tm_core.streaming.handles import DecoderInput, FrameStream, LatentStream, StreamMeta
-from tm_core.streaming.pipeline import WorkerConfig
 from tm_core.streaming.shared import SharedDecode
+from tm_core.streaming.workers import WorkerConfig
 from tm_core.timeline import Timeline
 
 
@@ -79,6 +79,7 @@ def test_either_may_come_first_and_nobody_keeps_a_whole_clip(model: TalkingModel
     both = SharedDecode(vae, 5)
     latents = torch.randn(1, 16, 4, 8, 8)
     with torch.inference_mode():
+        both.sampled(latents)
         wanted = model.vae.decode(latents, model.vae.open_decoder(PICTURE))[0]  # type: ignore[union-attr]
         for name in (first, *({"shown", "leading"} - {first})):
             frames = getattr(both, name)(latents, PICTURE)
@@ -90,6 +91,7 @@ def test_either_may_come_first_and_nobody_keeps_a_whole_clip(model: TalkingModel
 def test_two_at_the_same_time_decode_once(model: TalkingModel) -> None:
     vae = Counted(model, wait_s=0.1)
     both, latents, made = SharedDecode(vae, 5), torch.randn(1, 16, 4, 8, 8), {}
+    both.sampled(latents)
 
     def ask(name: str) -> None:
         with torch.inference_mode():
@@ -107,3 +109,13 @@ def test_equal_numbers_in_another_tensor_are_another_clip(model: TalkingModel) -
     with torch.inference_mode():
         assert torch.equal(both.shown(latents, PICTURE), both.shown(latents.clone(), PICTURE))
     assert vae.decodes == 2
+
+
+def test_two_readers_of_one_stream_decode_once_each(model: TalkingModel) -> None:
+    """A reader that takes clips from disk must not push out what leads the sampler: it was decoded again and again."""
+    vae = Counted(model)
+    stream = stream_of(model, vae, shared=True)
+    readers = [stream.chunks(), stream.chunks()]
+    made = [np.concatenate([a.frames, b.frames]) for a, b in zip(*readers, strict=True)]
+    assert len(made) == 4 and all(np.array_equal(*np.split(pair, 2)) for pair in made)
+    assert vae.decodes == 8

@@ -135,7 +135,7 @@ class Workshop:
                 if shown is not None:
                     shown(chunk.frames[-1])
         _sync(path)
-        return {"frames": meta.num_frames, "video_s": round(meta.duration_s, 3)}
+        return {"frames": meta.total_frames, "video_s": round(meta.duration_s, 3)}
 
 
 def described(error: BaseException) -> str:

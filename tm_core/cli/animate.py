@@ -84,7 +84,7 @@ def write_video(frames: Frames, out: Path, metrics: StreamMetrics, *, quiet: boo
     meta = frames.meta
     with (
         VideoWriter(out, meta.width, meta.height, meta.fps, audio=meta.audio) as writer,
-        _bar(meta.num_frames, quiet) as advance,
+        _bar(meta.total_frames, quiet) as advance,
         closing(frames.chunks(metrics=metrics)) as chunks,  # both workers end before the file is closed
     ):
         for chunk in chunks:
@@ -133,7 +133,7 @@ def make_report(job: Job, model: TalkingModel, frames: Frames, metrics: StreamMe
     width, height = written_size(meta.width, meta.height)
     return {
         "out": str(job.out), "model": model.config.name, "width": width, "height": height, "fps": float(meta.fps),
-        **metrics.report(), "audio_s": round(meta.audio_s, 3), "seed": job.seed,
+        **metrics.report(), "audio_s": round(meta.audio_s or 0.0, 3), "seed": job.seed,
     }
 
 

@@ -26,3 +26,16 @@ class CancelToken:
         """Raises Cancelled once cancelled."""
         if self.cancelled:
             raise Cancelled
+
+
+class LinkedToken(CancelToken):
+    """Cancelled by itself or by its parent; cancelling it leaves the parent alone."""
+
+    def __init__(self, parent: CancelToken | None) -> None:
+        super().__init__()
+        self._parent = parent
+
+    @property
+    def cancelled(self) -> bool:
+        """True once this token or its parent was cancelled."""
+        return super().cancelled or (self._parent is not None and self._parent.cancelled)

@@ -90,6 +90,7 @@ class ClipSampler:
             lead = self.lead(state)
             token.check()
             latents = self._denoise(state, lead, token)
+        self.decoded.sampled(latents)
         return LatentChunk(index=state.clip, latents=latents), replace(state, before=latents, clip=state.clip + 1)
 
     def latents_of(self, clip: int) -> range:

@@ -20,7 +20,8 @@ from PIL import Image
 from scipy.ndimage import uniform_filter
 
 from ..errors import InputError
-from .cancel import CancelToken
+from ..model.talking import WeightNeeds, load_weights
+from .cancel import CancelToken, LinkedToken
 from .handles import StreamMeta
 from .metrics import StreamMetrics
 from .pipeline import FrameChunk, Poll
@@ -42,10 +43,13 @@ class Frames(Protocol):
     def new_metrics(self, started: float | None = None) -> StreamMetrics:
         """Metrics to hand to `chunks`."""
 
+    def needs(self) -> list[WeightNeeds]:
+        """Weights that must be where they compute while this runs."""
+
     def chunks(
-        self, *, cancel: CancelToken | None = None, poll: Poll | None = None, metrics: StreamMetrics | None = None,
+        self, *, cancel: CancelToken | None = None, poll: Poll | None = None, metrics: StreamMetrics | None = None, loaded: bool = False,
     ) -> Generator[FrameChunk, None, None]:
-        """All chunks from the first."""
+        """All chunks from the first. `loaded`: what it needs is in place already."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,16 +91,27 @@ class ComposedStream:
         """Metrics to hand to `chunks`: of denoising and decoding they hold the sum of all layers."""
         return StreamMetrics(chunk_s=self.meta.chunk_s, fps=float(self.meta.fps), started=started)
 
+    def needs(self) -> list[WeightNeeds]:
+        """Weights of all layers: they run at the same time."""
+        return [need for layer, _ in self._layers for need in layer.frames.needs()]
+
     def chunks(
-        self, *, cancel: CancelToken | None = None, poll: Poll | None = None, metrics: StreamMetrics | None = None,
+        self, *, cancel: CancelToken | None = None, poll: Poll | None = None, metrics: StreamMetrics | None = None, loaded: bool = False,
     ) -> Generator[FrameChunk, None, None]:
         """All chunks from the first. Raises what any layer raises; all workers of all layers have ended when it has."""
-        fps, timeline = self._meta.fps, self._meta.timeline
+        if not loaded:
+            load_weights(self.needs())
+        return self._run(cancel, poll, metrics)
+
+    def _run(self, cancel: CancelToken | None, poll: Poll | None, metrics: StreamMetrics | None) -> Generator[FrameChunk, None, None]:
+        fps, timeline, total = self._meta.fps, self._meta.timeline, self._meta.total_frames
+        token = LinkedToken(cancel)
         with ExitStack() as stack:
-            readers = [(stack.enter_context(closing(_Reader(layer, cancel, poll))), place) for layer, place in self._layers]
+            readers = [(stack.enter_context(closing(_Reader(layer, token, poll))), place) for layer, place in self._layers]
+            stack.callback(token.cancel)  # comes first: all layers stop at once and are joined after
             for index in range(self._meta.num_chunks):
                 span = timeline.frames_of_chunk(index)
-                kept = range(span.start, min(span.stop, self._meta.num_frames))
+                kept = range(span.start, min(span.stop, total))
                 frames = np.empty((len(kept), *self._canvas.shape), np.uint8)
                 for frame, number in zip(frames, kept, strict=True):
                     self._paint(frame, readers, Fraction(number) / fps)
@@ -115,16 +130,16 @@ class ComposedStream:
 class _Reader:
     """One layer's frames by time, which only goes on."""
 
-    def __init__(self, layer: Layer, cancel: CancelToken | None, poll: Poll | None) -> None:
+    def __init__(self, layer: Layer, cancel: CancelToken, poll: Poll | None) -> None:
         self._start, self._meta = Fraction(layer.start_s).limit_denominator(10**6), layer.frames.meta
         self.metrics = layer.frames.new_metrics()
-        self._chunks = layer.frames.chunks(cancel=cancel, poll=poll, metrics=self.metrics)
+        self._chunks = layer.frames.chunks(cancel=cancel, poll=poll, metrics=self.metrics, loaded=True)
         self._held: FrameChunk | None = None
 
     def frame_at(self, time_s: Fraction) -> np.ndarray:
         """The frame (h, w, 3) that shows at this time."""
         number = int((time_s - self._start) * self._meta.fps) if time_s > self._start else 0
-        number = min(number, self._meta.num_frames - 1)
+        number = min(number, self._meta.total_frames - 1)
         while self._held is None or number >= self._held.pts + len(self._held.frames):
             self._held = next(self._chunks)
         frame: np.ndarray = self._held.frames[number - self._held.pts]

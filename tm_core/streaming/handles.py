@@ -1,6 +1,6 @@
 """What travels along the wires of a graph: lazy, re-iterable streams of latents and of frames.
 
-Nothing is computed until a sink pulls. Sampled chunks go to an unnamed temporary file, so a second sink,
+Nothing is computed until a sink pulls. Sampled chunks go to disk (spool), so a second sink,
 or the same one again, reads them instead of sampling; memory does not grow with the length of the stream.
 Non-goals: what a chunk is made of (sampler), threads (pipeline). Shapes: F latents, T frames, C latent
 channels.
@@ -8,38 +8,46 @@ channels.
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..model.talking import WeightNeeds, load_weights
 from ..timeline import Timeline
 from ..vae.base import StreamingVAE
 from .cancel import CancelToken
 from .colour import ColourCorrection
 from .mailbox import WAIT_S
 from .metrics import StreamMetrics
-from .pipeline import FrameChunk, Poll, WorkerConfig, run_pipeline, to_host, to_uint8, to_worker
+from .pipeline import FrameChunk, Poll, run_pipeline
 from .sampler import LatentChunk
 from .shared import SharedDecode
+from .spool import LatentSpool
+from .workers import WorkerConfig, to_uint8, to_worker
+
+FrameStage = Callable[[np.ndarray, int], np.ndarray]  # frames (T, H, W, 3) uint8 and the number of the first -> frames
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamMeta:
-    """What a sink must know before the first chunk; `audio` is the sound the stream belongs to."""
+    """What a sink must know before the first chunk; `audio` is the sound the stream belongs to.
+
+    `num_frames` and `audio_s` are None while the sound is still arriving: then a stream is as long as the sound turns out.
+    """
 
     width: int
     height: int
-    num_frames: int
+    num_frames: int | None
     timeline: Timeline
-    audio_s: float
+    audio_s: float | None
     audio: Any = None  # what media.VideoWriter takes: the path of the source or a waveform
 
     @property
@@ -48,14 +56,21 @@ class StreamMeta:
         return self.timeline.fps
 
     @property
+    def total_frames(self) -> int:
+        """Frames of the whole stream; InputError while nobody knows."""
+        if self.num_frames is None:
+            raise InputError("stream", "a sound that is still arriving", "has no length yet", "end the sound first")
+        return self.num_frames
+
+    @property
     def num_chunks(self) -> int:
         """Chunks of the whole stream."""
-        return self.timeline.num_chunks(self.num_frames)
+        return self.timeline.num_chunks(self.total_frames)
 
     @property
     def duration_s(self) -> float:
         """Duration of the video."""
-        return float(self.num_frames / self.fps)
+        return float(self.total_frames / self.fps)
 
     @property
     def chunk_s(self) -> float:
@@ -65,7 +80,7 @@ class StreamMeta:
     @property
     def collected_bytes(self) -> int:
         """Memory that all frames take as float32 images (what collecting them needs)."""
-        return self.num_frames * self.height * self.width * 3 * 4
+        return self.total_frames * self.height * self.width * 3 * 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +90,7 @@ class DecoderInput:
     `motion_frames`: of clips that are decoded each on its own, the first frames of all but the first clip, which the
     clip before has shown already. None: one decoder runs through the stream. `shared`: what the sampler decoded of a clip
     with the same autoencoder. `colour_correction`: how far shown frames' colours are moved to the portrait's, 0..1.
+    `stages` are what is drawn on decoded frames, in this order.
     """
 
     vae: StreamingVAE
@@ -82,7 +98,7 @@ class DecoderInput:
     motion_frames: int | None = None
     shared: SharedDecode | None = None
     colour_correction: float = 0.0
-    finish: Callable[[np.ndarray, int], np.ndarray] | None = None  # last touch to frames (T, H, W, 3) uint8 from a number on
+    stages: tuple[FrameStage, ...] = ()
 
 
 class ChunkSource(Protocol):
@@ -97,85 +113,44 @@ class ChunkSource(Protocol):
         ...
 
 
-class _Spool:
-    """Chunks on disk in a file without a name: it goes when the object does, or the process."""
-
-    def __init__(self) -> None:
-        self._file: BinaryIO | None = None
-        self._kept: list[tuple[int, tuple[int, ...], torch.dtype]] = []  # where, shape, type: the first chunk may be another length
-        self._end = 0
+class SoundArrival(Protocol):
+    """How far the sound of a stream has arrived."""
 
     @property
-    def count(self) -> int:
-        """Chunks kept."""
-        return len(self._kept)
+    def num_frames(self) -> int | None:
+        """Frames of the whole stream, None while the sound has no end."""
 
-    def append(self, latents: Tensor) -> None:
-        """Add the next chunk (1, C, F, h, w); InputError when the disk is full."""
-        raw = to_host(latents).contiguous()
-        data = raw.reshape(-1).view(torch.uint8).numpy().tobytes()
-        try:
-            if self._file is None:
-                self._file = cast(BinaryIO, tempfile.TemporaryFile(prefix="tm-latents-", buffering=0))
-            self._file.seek(self._end)
-            written = 0
-            while written < len(data):
-                written += self._file.write(data[written:])
-        except OSError as error:
-            raise InputError(
-                "temporary folder", tempfile.gettempdir(), f"cannot hold the sampled stream ({error.strerror or error})",
-                "free some space or point TMPDIR to a disk that has it",
-            ) from error
-        self._kept.append((self._end, tuple(raw.shape), raw.dtype))
-        self._end += len(data)
-
-    def read(self, index: int) -> Tensor:
-        """Chunk `index` again."""
-        assert self._file is not None and index < self.count
-        start, shape, dtype = self._kept[index]
-        size = int(np.prod(shape)) * dtype.itemsize
-        self._file.seek(start)
-        data = bytearray()
-        while len(data) < size:
-            part = self._file.read(size - len(data))
-            if not part:
-                raise OSError("the spooled stream ended early")
-            data += part
-        return torch.frombuffer(data, dtype=dtype).reshape(shape)
-
-    def clear(self) -> None:
-        """Forget every chunk and give the disk space back."""
-        if self._file is not None:
-            self._file.close()
-        self._file, self._end = None, 0
-        self._kept.clear()
-
-
-def _stay(autoencoder: StreamingVAE) -> None:
-    """Weights that need not be brought anywhere."""
+    def wait(self, latents: range, cancel: CancelToken) -> None:
+        """Returns once everything is there that these latents are sampled from, or the sound has ended; raises Cancelled."""
 
 
 class LatentStream:
     """Sampled latents, chunk by chunk; iterate it as often as you like, from as many threads.
 
-    Whoever needs a chunk that nobody has sampled yet samples it, one sink at a time, and everyone reads it.
-    A sink that is cancelled or fails leaves what is complete behind; the next one goes on from there (by
-    sampling again up to that point, unseen, if the sampler's state was lost in the middle of a step).
+    Whoever needs a chunk that nobody has sampled yet samples it, one sink at a time, and everyone reads it. A sink that is
+    cancelled or fails leaves what is complete behind; the next one goes on from there. The sampler's state, on a GPU gigabytes
+    of keys, goes with the last sink that is cancelled or fails: then the next one samples again, unseen, up to that point.
     """
 
     def __init__(
-        self, source: ChunkSource, meta: StreamMeta, decoder: DecoderInput | None = None,
-        ready: Callable[[StreamingVAE], None] | None = None,
+        self, source: ChunkSource, meta: StreamMeta, decoder: DecoderInput | None = None, *,
+        device: torch.device | None = None, needs: Callable[[StreamingVAE], WeightNeeds] | None = None, arrival: SoundArrival | None = None,
     ) -> None:
-        """`ready` brings weights to where they compute, those of the autoencoder that will decode as well (TalkingModel)."""
+        """`device`: where the source computes (the CPU). `needs`: which weights must be in place while it is decoded by an autoencoder.
+
+        `arrival` where the sound is not all there yet.
+        """
         self.meta = meta
         self.decoder = decoder
-        self.ready = ready or _stay
+        self.device = device or torch.device("cpu")
+        self._needs, self._arrival = needs, arrival
         self._source = source
-        self._spool = _Spool()
+        self._spool = LatentSpool()
         self._state: Any = None
         self._next = 0  # chunk the state would sample
         self._busy = False
+        self._sinks = 0
+        self._released = 0  # how often what was kept has been given back
         self._changed = threading.Condition()
         self.sampled = 0  # chunks computed so far, repeats included
 
@@ -188,20 +163,70 @@ class LatentStream:
         with self._changed:
             return self._spool.count
 
-    def chunks(self, cancel: CancelToken | None = None) -> Iterator[LatentChunk]:
+    @property
+    def holds_state(self) -> bool:
+        """Whether the sampler's caches are in memory."""
+        return self._state is not None
+
+    @property
+    def num_frames(self) -> int | None:
+        """Frames of the whole stream, None while nobody knows."""
+        return self.meta.num_frames if self._arrival is None else self._arrival.num_frames
+
+    def needs(self, autoencoder: StreamingVAE) -> list[WeightNeeds]:
+        """Weights that must be where they compute while `autoencoder` decodes this stream."""
+        return [] if self._needs is None else [self._needs(autoencoder)]
+
+    def chunks(self, cancel: CancelToken | None = None) -> Generator[LatentChunk, None, None]:
         """All chunks from the first; raises Cancelled within one denoising step of `cancel`."""
-        token = cancel or CancelToken()
-        for index in range(self.meta.num_chunks):
-            token.check()
-            yield self._chunk(index, token)
+        token, index = cancel or CancelToken(), 0
+        with self._sink(token):
+            while self._goes_on(index, token):
+                token.check()
+                yield self._chunk(index, token)
+                index += 1
 
     def release(self) -> None:
-        """Give back the disk space and the sampler's memory; a later iteration samples anew."""
+        """Give back the disk space and the sampler's memory; a later iteration samples anew.
+
+        Does not wait: a step that is under way gives its memory back when it ends.
+        """
         with self._changed:
-            while self._busy:
-                self._changed.wait()
             self._spool.clear()
-            self._drop_state()
+            self.release_state()
+
+    def release_state(self) -> None:
+        """Give back the sampler's memory alone; what is sampled stays. Does not wait either."""
+        with self._changed:
+            self._released += 1
+            if not self._busy:
+                self._drop_state()
+
+    @contextmanager
+    def _sink(self, token: CancelToken) -> Iterator[None]:
+        """One who pulls. The last to leave cancelled or by an error takes the state along, one that merely stops pulling does not."""
+        with self._changed:
+            self._sinks += 1
+        failed = True
+        try:
+            yield
+            failed = False
+        except GeneratorExit:
+            failed = token.cancelled
+            raise
+        finally:
+            with self._changed:
+                self._sinks -= 1
+                if failed and not self._sinks:
+                    self.release_state()
+
+    def _goes_on(self, index: int, cancel: CancelToken) -> bool:
+        """Whether there is a chunk `index`; with a sound that is still arriving, once that is known."""
+        latents = self.meta.timeline.latents_of_chunk(index)
+        if self._arrival is not None and index >= self.available:
+            self._arrival.wait(latents, cancel)
+        count = self.num_frames
+        return count is None or index < self.meta.timeline.num_chunks(count)
 
     def _chunk(self, index: int, cancel: CancelToken) -> LatentChunk:
         with self._changed:
@@ -211,11 +236,14 @@ class LatentStream:
             if index < self._spool.count:
                 return LatentChunk(index=index, latents=self._spool.read(index))
             self._busy = True
+            released = self._released
         try:
             return self._sample(index, cancel)
         finally:
             with self._changed:
                 self._busy = False
+                if released != self._released:
+                    self._drop_state()
                 self._changed.notify_all()
 
     def _sample(self, index: int, cancel: CancelToken) -> LatentChunk:
@@ -227,10 +255,14 @@ class LatentStream:
             with self._changed:
                 if chunk.index == self._spool.count:
                     self._spool.append(chunk.latents)
-                if self._spool.count == self.meta.num_chunks:
+                if self._complete():
                     self._drop_state()
             if chunk.index == index:
                 return chunk
+
+    def _complete(self) -> bool:
+        count = self.num_frames
+        return count is not None and self._spool.count == self.meta.timeline.num_chunks(count)
 
     def _step(self, cancel: CancelToken) -> LatentChunk:
         try:
@@ -260,7 +292,7 @@ class FrameStream:
             raise InputError("queue_depth", queue_depth, "at least one chunk must fit", "use 2")
         self.latents = latents
         self._decoder = decoder
-        self._denoise_on, self._decode_on = denoise_on, decode_on
+        self.denoise_on, self.decode_on = denoise_on, decode_on
         self._queue_depth = queue_depth
 
     def __iter__(self) -> Iterator[FrameChunk]:
@@ -275,43 +307,49 @@ class FrameStream:
         """Metrics to hand to `chunks`; time counts from `started` (time.monotonic), or from now."""
         return StreamMetrics(chunk_s=self.meta.chunk_s, fps=float(self.meta.fps), started=started)
 
+    def needs(self) -> list[WeightNeeds]:
+        """Weights that must be where they compute while this runs."""
+        return self.latents.needs(self._decoder.vae)
+
     def chunks(
-        self, *, cancel: CancelToken | None = None, poll: Poll | None = None, metrics: StreamMetrics | None = None,
+        self, *, cancel: CancelToken | None = None, poll: Poll | None = None, metrics: StreamMetrics | None = None, loaded: bool = False,
     ) -> Generator[FrameChunk, None, None]:
-        """All chunks from the first; see `run_pipeline` for cancel, poll and errors."""
-        self.latents.ready(self._decoder.vae)
+        """All chunks from the first; see `run_pipeline` for cancel, poll and errors. `loaded`: what it needs is in place already."""
+        if not loaded:
+            load_weights(self.needs())
         return run_pipeline(
-            self.latents.chunks, _ChunkDecoder(self.meta, self._decoder),
-            denoise_on=self._denoise_on, decode_on=self._decode_on, queue_depth=self._queue_depth,
+            self.latents.chunks, _ChunkDecoder(self.latents, self._decoder),
+            denoise_on=self.denoise_on, decode_on=self.decode_on, queue_depth=self._queue_depth,
             cancel=cancel, poll=poll, metrics=metrics,
         )
 
 
 class _ChunkDecoder:
-    """One run of the decoder: holds its state, drops what was shown before, trims the last chunk and corrects its colours."""
+    """One run of the decoder: holds its state, drops what was shown before, trims the last chunk, corrects its colours, draws."""
 
-    def __init__(self, meta: StreamMeta, decoder: DecoderInput) -> None:
-        self._meta, self._vae, self._reference, self._motion = meta, decoder.vae, decoder.reference, decoder.motion_frames
+    def __init__(self, latents: LatentStream, decoder: DecoderInput) -> None:
+        self._latents, self._vae, self._reference, self._motion = latents, decoder.vae, decoder.reference, decoder.motion_frames
         strength = decoder.colour_correction
         self._correct = ColourCorrection(decoder.reference, strength) if strength else None
-        self._finish, self._shared = decoder.finish, decoder.shared
+        self._stages, self._shared = decoder.stages, decoder.shared
         self._state: Any = None
 
     def __call__(self, chunk: LatentChunk) -> FrameChunk:
-        frames = self._decoded(chunk.latents)
+        frames, meta = self._decoded(chunk), self._latents.meta
         if self._motion and chunk.index:
             frames = frames[self._motion :]
-        first = self._meta.timeline.frames_of_chunk(chunk.index).start
-        kept = frames[: self._meta.num_frames - first]
+        first, count = meta.timeline.frames_of_chunk(chunk.index).start, self._latents.num_frames
+        kept = frames if count is None else frames[: count - first]
         shown = to_uint8(kept if self._correct is None else self._correct(kept))
-        shown = shown if self._finish is None else self._finish(shown, first)
-        return FrameChunk(index=chunk.index, frames=shown, pts=first, time_base=1 / self._meta.fps)
+        for stage in self._stages:
+            shown = stage(shown, first)
+        return FrameChunk(index=chunk.index, frames=shown, pts=first, time_base=1 / meta.fps)
 
-    def _decoded(self, latents: Tensor) -> Tensor:
+    def _decoded(self, chunk: LatentChunk) -> Tensor:
         if self._shared is not None and self._shared.vae is self._vae:
-            return self._shared.shown(latents, self._reference)
+            return self._shared.shown(chunk.latents, self._reference, chunk.made)
         if self._state is None or self._motion is not None:
             self._state = self._vae.open_decoder(self._reference)
-        here = to_worker(latents, self._reference.device, self._reference.dtype)
+        here = to_worker(chunk.latents, self._reference.device, self._reference.dtype, chunk.made)
         frames, self._state = self._vae.decode(here, self._state)
         return frames

@@ -1,120 +1,55 @@
 """Two workers joined by a mailbox: one denoises, one decodes, the caller's thread takes frames.
 
-Each worker has its own thread, device and (on CUDA) stream. Errors of either worker surface at the caller;
+Each worker has its own thread, device and (on CUDA) stream (workers). Errors of either worker surface at the caller;
 the caller's cancel, error or loss of interest stops both workers, which are joined before the generator
-ends. Non-goals: what a chunk is made of (sampler), keeping chunks (handles). Paper section 4
-(disaggregation of DiT and VAE). Shapes: F latents, T frames.
+ends. An interruption (Epoch) lets them go on: what they made before it goes no further. Non-goals: what a chunk is made of
+(sampler), keeping chunks (handles). Paper section 4 (disaggregation of DiT and VAE). Shapes: F latents, T frames.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from .cancel import CancelToken
-from .mailbox import Closed, Mailbox
+from .cancel import CancelToken, LinkedToken
+from .mailbox import Closed, Epoch, Mailbox
 from .metrics import StreamMetrics
 from .sampler import LatentChunk
-
-log = logging.getLogger(__name__)
+from .workers import WorkerConfig, mark_made, worker_context
 
 Poll = Callable[[], None]
+Produce = Callable[[CancelToken], Generator[LatentChunk, None, None]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameChunk:
-    """Frames (T, H, W, 3) uint8 of chunk `index`; the first is shown at pts * time_base seconds."""
+    """Frames (T, H, W, 3) uint8 of chunk `index`; the first is shown at pts * time_base seconds. `epoch`: see run_pipeline."""
 
     index: int
     frames: np.ndarray
     pts: int
     time_base: Fraction
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerConfig:
-    """Where a worker computes; `threads` of the CPU (None: as many as torch was told)."""
-
-    device: torch.device
-    threads: int | None = None
-
-
-class LinkedToken(CancelToken):
-    """Cancelled by itself or by its parent; cancelling it leaves the parent alone."""
-
-    def __init__(self, parent: CancelToken | None) -> None:
-        super().__init__()
-        self._parent = parent
-
-    @property
-    def cancelled(self) -> bool:
-        """True once this token or its parent was cancelled."""
-        return super().cancelled or (self._parent is not None and self._parent.cancelled)
-
-
-@contextmanager
-def worker_context(config: WorkerConfig) -> Iterator[None]:
-    """A thread's own share of the machine: threads of the CPU, or a side stream of its GPU."""
-    if config.device.type == "cpu" and config.threads is not None:
-        torch.set_num_threads(config.threads)  # OpenMP keeps this number per calling thread
-    with torch.inference_mode():
-        if config.device.type != "cuda":
-            yield
-            return
-        with torch.cuda.device(config.device):
-            stream = torch.cuda.Stream(config.device)
-            stream.wait_stream(torch.cuda.current_stream(config.device))  # weights and inputs made there
-            with torch.cuda.stream(stream):
-                yield
-
-
-def to_host(x: Tensor) -> Tensor:
-    """A copy in host memory; on CUDA through pinned memory, waiting for this worker's stream alone."""
-    if x.device.type != "cuda":
-        return x.detach().to("cpu")
-    host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
-    host.copy_(x.detach(), non_blocking=True)
-    done = torch.cuda.Event()
-    done.record(torch.cuda.current_stream(x.device))
-    done.synchronize()
-    return host
-
-
-def to_worker(x: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """`x` on the device of the calling worker, safe against reuse of its memory by the worker it came from."""
-    if x.device.type == "cuda":
-        x.record_stream(torch.cuda.current_stream(x.device))
-    return x.to(device=device, dtype=dtype, non_blocking=True)
-
-
-def to_uint8(frames: Tensor) -> np.ndarray:
-    """Frames (T, 3, H, W) in 0..1 -> (T, H, W, 3) uint8 in host memory."""
-    levels = frames.float().mul(255.0).round_().clamp_(0, 255).to(torch.uint8)
-    return to_host(levels.permute(0, 2, 3, 1).contiguous()).numpy()
+    epoch: int = 0
 
 
 def _denoise_worker(
-    produce: Callable[[CancelToken], Iterator[LatentChunk]], out: Mailbox[LatentChunk], config: WorkerConfig,
-    token: CancelToken, metrics: StreamMetrics | None,
+    produce: Produce, out: Mailbox[LatentChunk], config: WorkerConfig, token: CancelToken, metrics: StreamMetrics | None,
 ) -> None:
     try:
-        with worker_context(config):
-            chunks = produce(token)
+        with worker_context(config, "denoise"), closing(produce(token)) as chunks:
             while True:
+                epoch = out.epoch.number
                 with metrics.denoising() if metrics else nullcontext():
                     chunk = next(chunks, None)
                 if chunk is None:
                     break
                 token.check()
-                out.put(chunk)
+                out.put(replace(chunk, made=mark_made(chunk.latents)), epoch if chunk.epoch is None else chunk.epoch)
         out.finish()
     except Closed:  # the decoder has stopped and says why itself
         out.finish()
@@ -127,12 +62,12 @@ def _decode_worker(
     config: WorkerConfig, token: CancelToken, metrics: StreamMetrics | None,
 ) -> None:
     try:
-        with worker_context(config):
-            for chunk in source:
+        with worker_context(config, "decode"):
+            for epoch, chunk in _tagged(source):
                 token.check()
                 with metrics.decoding() if metrics else nullcontext():
                     frames = decode(chunk)
-                out.put(frames)
+                out.put(replace(frames, epoch=epoch), epoch)
         out.finish()
     except Closed:
         out.finish()
@@ -142,8 +77,16 @@ def _decode_worker(
         source.stop()
 
 
+def _tagged(source: Mailbox[LatentChunk]) -> Iterator[tuple[int, LatentChunk]]:
+    while True:
+        try:
+            yield source.take_tagged()
+        except Closed:
+            return
+
+
 def run_pipeline(
-    produce: Callable[[CancelToken], Iterator[LatentChunk]],
+    produce: Produce,
     decode: Callable[[LatentChunk], FrameChunk],
     *,
     denoise_on: WorkerConfig,
@@ -152,16 +95,21 @@ def run_pipeline(
     cancel: CancelToken | None = None,
     poll: Poll | None = None,
     metrics: StreamMetrics | None = None,
+    epoch: Epoch | None = None,
 ) -> Generator[FrameChunk, None, None]:
     """Frames as they are ready; at most `queue_depth` chunks wait behind each worker.
 
     `poll` is called on the caller's thread about every 20 ms while it waits and may raise (a host's
     interrupt). Raises Cancelled when `cancel` is, and whatever either worker raises. Both threads have
     ended when the generator has: at its end, by an error, or because the caller closed it.
+
+    `epoch.advance()` interrupts: what was denoised or decoded before is dropped and never comes out. A chunk belongs to the epoch
+    it names, or else to the one in which making it began; what `produce` goes on with is its own affair.
     """
     token = LinkedToken(cancel)
-    latents: Mailbox[LatentChunk] = Mailbox(queue_depth)
-    frames: Mailbox[FrameChunk] = Mailbox(queue_depth)
+    epoch = epoch or Epoch()
+    latents: Mailbox[LatentChunk] = Mailbox(queue_depth, epoch=epoch)
+    frames: Mailbox[FrameChunk] = Mailbox(queue_depth, epoch=epoch)
     workers = [
         threading.Thread(
             target=_denoise_worker, args=(produce, latents, denoise_on, token, metrics), name="tm-denoise", daemon=True),
@@ -174,7 +122,6 @@ def run_pipeline(
         if poll is not None:
             poll()
 
-    threads_before = torch.get_num_threads()
     try:
         for worker in workers:
             worker.start()
@@ -193,4 +140,3 @@ def run_pipeline(
         for worker in workers:
             if worker.ident is not None:
                 worker.join()
-        torch.set_num_threads(threads_before)  # a worker's own number is also the default of threads born later

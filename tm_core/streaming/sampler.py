@@ -68,10 +68,15 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True)
 class LatentChunk:
-    """Latents (1, C, F, h, w) of chunk `index`."""
+    """Latents (1, C, F, h, w) of chunk `index`.
+
+    `made`: after which CUDA event they may be read on another stream (workers.mark_made). `epoch`: see pipeline.run_pipeline.
+    """
 
     index: int
     latents: Tensor
+    made: Any = None
+    epoch: int | None = None
 
 
 class Sized(Protocol):

@@ -111,8 +111,19 @@ def test_equal_numbers_in_another_tensor_are_another_clip(model: TalkingModel) -
     assert vae.decodes == 2
 
 
-def test_two_readers_of_one_stream_decode_once_each(model: TalkingModel) -> None:
-    """A reader that takes clips from disk must not push out what leads the sampler: it was decoded again and again."""
+def test_a_second_reader_leaves_what_leads_the_sampler(model: TalkingModel) -> None:
+    """It takes clips from disk: each of its copies pushed out the clip, which was then decoded again to lead the next."""
+    vae = Counted(model)
+    both, latents = SharedDecode(vae, 5), torch.randn(1, 16, 4, 8, 8)
+    both.sampled(latents)
+    with torch.inference_mode():
+        shown = both.shown(latents, PICTURE)
+        assert torch.equal(both.shown(latents.clone(), PICTURE), shown)
+        assert torch.equal(both.leading(latents, PICTURE), shown[-5:])
+    assert vae.decodes == 2  # once for each reader
+
+
+def test_two_readers_of_one_stream_see_the_same(model: TalkingModel) -> None:
     vae = Counted(model)
     stream = stream_of(model, vae, shared=True)
     readers = [stream.chunks(), stream.chunks()]

@@ -1,4 +1,4 @@
-"""Runs inside a ComfyUI's own Python: memory that nodes/hosted.py `load`, or the host's own loader, takes for checkpoint files.
+"""Runs inside a ComfyUI's own Python: memory that nodes/host/wan.py `load`, or the host's own loader, takes for checkpoint files.
 
 Usage: python _host_loading.py COMFYUI_FOLDER REPOSITORY pack|host TYPE FILE...; the last line is JSON. TYPE is what weights are kept in
 (bf16 or fp16): without a GPU the host would choose float32, twice the file.

@@ -31,7 +31,7 @@ def load_pack(folder: str, repository: str) -> Any:
     pack = importlib.util.module_from_spec(spec)
     sys.modules["tm_pack"] = pack
     spec.loader.exec_module(pack)
-    return importlib.import_module("tm_pack.nodes.hosted")
+    return importlib.import_module("tm_pack.nodes.host.wan")
 
 
 def condition() -> list[Any]:

@@ -216,11 +216,11 @@ def _host_rows(files: list[Path], sizes: list[int]) -> list[Result]:
     if host is None:
         return [result("loading: in ComfyUI", "not measured: no ComfyUI, run `make host`", "")]
     script = ROOT / "benchmarks" / "_host_loading.py"
-    say("nodes/hosted.py load, and the host's own loader, in the host's Python")
+    say("nodes/host/wan.py load, and the host's own loader, in the host's Python")
     ours = _loading.child(script, host[0], ROOT, "pack", "bf16", *files, python=host[1])
     theirs = _loading.child(script, host[0], ROOT, "host", "bf16", files[0], python=host[1])
     return [
-        *_loaded("in ComfyUI, nodes/hosted.py load", ours, sum(sizes)),
+        *_loaded("in ComfyUI, nodes/host/wan.py load", ours, sum(sizes)),
         result(f"loading: ComfyUI's own loader, the base alone ({sizes[0] / GB:.2f} GB): peak", theirs["peak"] / GB, "GB")]
 
 

@@ -142,6 +142,16 @@ def test_the_engine_never_imports_its_host() -> None:
     import_all(HOST_MODULES, [module_name(path) for path in core_files()])
 
 
+def test_only_the_host_folder_of_the_nodes_imports_the_host() -> None:
+    """`nodes/host/` alone knows host versions; node files are translations."""
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {module}"
+        for path in files(ROOT / "nodes", {".py"}) if "host" not in path.relative_to(ROOT / "nodes").parts[:-1]
+        for line, module in imports(path) if module.split(".")[0] in HOST_MODULES and not module.startswith("nodes.")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_the_engine_needs_only_requirements_txt() -> None:
     """Everything a node can reach imports without the extras; the command line and training may ask for theirs."""
     names = [name for name in map(module_name, core_files()) if unit(name) not in {"cli", "train", "live"}]

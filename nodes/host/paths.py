@@ -1,7 +1,7 @@
 """Names of files and folders in graphs, which may come from anyone: they stay in the folders of the host.
 
 Names are taken as the host takes its own: as text, so that links which the user made in those folders lead on.
-Non-goals: which folders these are (compat), what is in the files.
+Non-goals: which folders these are (folders), what is in the files.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ntpath
 import os
 from pathlib import Path
 
-from ..tm_core.errors import InputError
+from ...tm_core.errors import InputError
 
 LONGEST_PART = 200  # bytes of a folder's or a file's name: disks take 255, and more is added to names that are written
 

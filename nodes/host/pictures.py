@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..tm_core.errors import InputError
+from ...tm_core.errors import InputError
 
 
 def picture_of(image: Tensor, field: str = "image") -> np.ndarray:

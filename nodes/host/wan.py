@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..tm_core.errors import InputError
-from ..tm_core.face.mask import token_mask
-from ..tm_core.model.dit import TalkingDiT
-from ..tm_core.weights.families import HEAD_DIM, Family, Identified, advise, canonical, identify
-from ..tm_core.weights.files import TensorFile
-from ..tm_core.weights.open_models import build_projector
+from ...tm_core.errors import InputError
+from ...tm_core.face.mask import token_mask
+from ...tm_core.model.dit import TalkingDiT
+from ...tm_core.weights.families import HEAD_DIM, Family, Identified, advise, canonical, identify
+from ...tm_core.weights.files import TensorFile
+from ...tm_core.weights.open_models import build_projector
 
 SOUND = "tm_sound"
 PART_BYTES = 2**28

@@ -12,7 +12,7 @@ import torch
 
 @pytest.fixture(scope="module")
 def pictures(pack: Callable[[str], ModuleType]) -> ModuleType:
-    return pack("nodes.pictures")
+    return pack("nodes.host.pictures")
 
 
 def levels(channels: int = 3) -> np.ndarray:

@@ -12,7 +12,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def paths(pack: Callable[[str], ModuleType]) -> ModuleType:
-    return pack("nodes.paths")
+    return pack("nodes.host.paths")
 
 
 @pytest.fixture(scope="module")

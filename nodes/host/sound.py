@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..tm_core.errors import InputError
+from ...tm_core.errors import InputError
 
 BLOCK = 1 << 16  # samples written at a time
 GONE_REMEDY = "free the node cache (or change the audio node) and queue the graph again"

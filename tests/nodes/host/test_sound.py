@@ -17,7 +17,7 @@ from tm_core.media.audio_io import Waveform, read_audio
 
 @pytest.fixture(scope="module")
 def sound(pack: Callable[[str], ModuleType]) -> ModuleType:
-    return pack("nodes.sound")
+    return pack("nodes.host.sound")
 
 
 def audio(channels: int = 1, samples: int = 16000, rate: int = 16000) -> dict[str, Any]:

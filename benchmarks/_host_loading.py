@@ -18,7 +18,7 @@ def main(folder: str, repository: str, which: str, dtype: str, *files: str) -> d
     """What `measured` found."""
     sys.path[:0] = [folder, repository]
     setattr(importlib.import_module("comfy.cli_args").args, f"{dtype}_unet", True)
-    hosted: Any = importlib.import_module("benchmarks._host_models").load_pack(folder, repository)
+    hosted: Any = importlib.import_module("parity.host_models").load_pack(folder, repository)
     loading: Any = importlib.import_module("benchmarks._loading")
     sd: Any = importlib.import_module("comfy.sd")
 

@@ -18,14 +18,14 @@ from PIL import Image
 
 from benchmarks._common import Result, result, say
 from benchmarks._groups import SIZES, Group, Placed, clouds, cutouts, faceless, groups, place
-from benchmarks._seeded import recorded
+from parity.golden import recorded
+from parity.recorders.faces import masked_views, views
 from tm_core.face.mesh import FaceMesh
 from tm_core.face.networks import Face
 from tm_core.face.overlay import overlay
 from tm_core.face.search import FaceFinder, middle
 from tm_core.face.segment import PersonSegmenter
 from tm_core.face.track import FaceTracker, TrackedFace
-from tools.record_face_goldens import masked_views, views
 
 AWAY, SMALLER, LARGER = 0.35, 0.6, 1.6  # of a face's size: what still counts as that face
 LARGE = 64

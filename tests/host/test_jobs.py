@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import save_file
 
+from parity.comfyui import Host, HostError, Job
 from tm_core import app
 from tm_core.config import ModelConfig, tiny
 from tm_core.model.audio_projector import AudioProjector
@@ -29,7 +30,6 @@ from tm_core.model.dit import TalkingDiT
 from tm_core.model.talking import TalkingModel
 from tm_core.vae.tiny import TinyVAE
 from tm_core.weights.loading import load_model, save_model
-from tm_host_harness import Host, HostError, Job
 
 ROOT = Path(__file__).resolve().parents[2]
 Graph = dict[str, Any]

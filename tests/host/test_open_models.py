@@ -1,6 +1,6 @@
 """Open checkpoints in a real ComfyUI, with its own loaders: streamed by our nodes, sampled by its KSampler.
 
-Files of reduced size under the published names lie in its model folders (benchmarks/_open_files.py); the graphs are those
+Files of reduced size under the published names lie in its model folders (parity/open_files.py); the graphs are those
 that ship in workflows/api.
 """
 
@@ -21,8 +21,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from scipy.io import wavfile
 
-from benchmarks._open_files import save, transformer, write_clip_vision_h, write_companions, write_models
-from tm_host_harness import Host, Job
+from parity.comfyui import Host, Job
+from parity.open_files import save, transformer, write_clip_vision_h, write_companions, write_models
 
 ROOT = Path(__file__).resolve().parents[2]
 Graph = dict[str, Any]

@@ -13,7 +13,7 @@ import pytest
 import requests
 from PIL import Image
 
-from tm_host_harness import PACK, Host
+from parity.comfyui import PACK, Host
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = ROOT / "workflows"

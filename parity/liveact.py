@@ -1,4 +1,4 @@
-"""SoulX-LiveAct's sampler and transformer against what its own `generate` made (tests/data/liveact.safetensors)."""
+"""SoulX-LiveAct's sampler and transformer against what its own `generate` made (parity/goldens/liveact.safetensors)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from benchmarks._seeded import fill_module, recorded
+from parity.golden import recorded
+from parity.recorders.liveact import BLOCKS, DRAWS, GUIDED, HEIGHT, HIDDEN, WATCHED, WIDTH, drawn, reference, sound
+from parity.recorders.open_models import AUDIO_DIM, TOKENS, inputs
+from parity.seeded import fill_module
 from tm_core.audio.speech_windows import FrameWindows
 from tm_core.config import DiTConfig, Guidance, SamplerConfig, tiny
 from tm_core.model.dit import TalkingDiT
@@ -18,8 +21,6 @@ from tm_core.model.talking import TalkingModel
 from tm_core.streaming.compressed import CompressedSampler
 from tm_core.streaming.sampler import Scene, Speaker
 from tm_core.weights.families import FAMILIES
-from tools.record_liveact import BLOCKS, DRAWS, GUIDED, HEIGHT, HIDDEN, WATCHED, WIDTH, drawn, reference, sound
-from tools.record_open_models import AUDIO_DIM, TOKENS, inputs
 
 FAMILY = FAMILIES["liveact"]
 TIMES = FAMILY.timesteps or ()

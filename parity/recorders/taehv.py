@@ -1,7 +1,7 @@
 """Record what the official TAEHV gives for seeded random weights, for tests/vae/test_taehv.py (developers only).
 
     git clone https://github.com/madebyollin/taehv /tmp/taehv
-    python tools/record_taehv.py /tmp/taehv/taehv.py --commit COMMIT [--out tests/data/taehv.safetensors]
+    python -m parity.recorders.taehv /tmp/taehv/taehv.py --commit COMMIT [--out parity/goldens/taehv.safetensors]
 
 The official code is run, never copied; the file holds numbers only, its metadata where they come from. Needs tqdm.
 """
@@ -65,11 +65,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("official", type=Path)
     parser.add_argument("--commit", required=True)
-    parser.add_argument("--out", type=Path, default=Path("tests/data/taehv.safetensors"))
+    parser.add_argument("--out", type=Path, default=Path("parity/goldens/taehv.safetensors"))
     args = parser.parse_args()
     save_file(record(args.official), str(args.out), {
         "repository": "https://github.com/madebyollin/taehv", "commit": args.commit, "licence": "MIT",
-        "recorded": f"tools/record_taehv.py, float32 on a CPU, torch {torch.__version__}, weights seeded_weights(seed={SEED}); "
+        "recorded": f"parity/recorders/taehv.py, float32 on a CPU, torch {torch.__version__}, weights seeded_weights(seed={SEED}); "
                     "decode_video and encode_video with parallel=False",
     })
 

@@ -1,7 +1,7 @@
 """Runs inside a ComfyUI's own Python: the host's WanModel, wav2vec2 and video autoencoders against ours, same random weights.
 
-Usage: python _host_parity.py COMFYUI_FOLDER REPOSITORY; the last line is JSON. Started by parity.py, which has the
-report. Imports nothing but the host and tm_core, because that environment has nothing else of ours.
+Usage: python host_network.py COMFYUI_FOLDER REPOSITORY; the last line is JSON. Started by host.py; the report is in
+benchmarks/parity.py. Imports nothing but the host and tm_core, because that environment has nothing else of ours.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def compare(ours: torch.nn.Module, host: torch.nn.Module, data: dict[str, torch.
 
 def speech() -> torch.Tensor:
     """1.3 s of something like speech (1, 1, n)."""
-    return torch.from_numpy(importlib.import_module("benchmarks._seeded").sound(20800))[None, None]
+    return torch.from_numpy(importlib.import_module("parity.seeded").sound(20800))[None, None]
 
 
 def states_differ(ours: list[torch.Tensor], theirs: tuple[torch.Tensor, ...]) -> dict[str, float]:

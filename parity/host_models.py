@@ -1,6 +1,6 @@
 """Runs inside a ComfyUI's own Python: open checkpoints at small size as the host's MODEL, used by the host's own nodes.
 
-Usage: python _host_models.py COMFYUI_FOLDER REPOSITORY; the last line is JSON. Started by parity.py and tests/host.
+Usage: python host_models.py COMFYUI_FOLDER REPOSITORY; the last line is JSON. Started by host.py, for `bench parity` and tests/host.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def load_pack(folder: str, repository: str) -> Any:
 
 def condition() -> list[Any]:
     """Text, picture and CLIP tokens as the host's nodes hand them on."""
-    numbers = importlib.import_module("benchmarks._seeded").numbers
+    numbers = importlib.import_module("parity.seeded").numbers
 
     class ClipVision:
         penultimate_hidden_states = numbers("clip", (1, 257, 1280))
@@ -63,7 +63,7 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def with_sound(model: Any, hosted: Any, region: Any = None) -> Any:
     """A clone that hears."""
-    numbers, heard = importlib.import_module("benchmarks._seeded").numbers, model.clone()
+    numbers, heard = importlib.import_module("parity.seeded").numbers, model.clone()
     options = heard.model_options["transformer_options"] = dict(heard.model_options.get("transformer_options", {}))
     speech, flags = model.model.diffusion_model.found.family.speech, torch.ones(LATENTS, dtype=torch.bool)
     features = numbers("heard", (13, 12, 2) if speech.per_frame else (28, 16))
@@ -83,7 +83,7 @@ def main(folder: str, repository: str) -> dict[str, Any]:
 
     found: dict[str, Any] = {"version": importlib.import_module("comfyui_version").__version__}
     with tempfile.TemporaryDirectory() as kept:
-        files = importlib.import_module("benchmarks._open_files").write_models(Path(kept))
+        files = importlib.import_module("parity.open_files").write_models(Path(kept))
         theirs = ksampler(sd.load_diffusion_model(str(files["base"])))
         own = hosted.load([files["base"]])
         model = advanced.ModelSamplingSD3().patch(own, HOST_SHIFT)[0]  # families have shifts of their own

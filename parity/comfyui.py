@@ -4,8 +4,7 @@ The server runs in the host's own environment (`.host/`, see scripts/install_hos
 `COMFYUI_PYTHON`), with this repository as one of its custom nodes and every folder it writes to under a temporary
 one. The test environment only speaks HTTP and WebSocket to it, as a browser does.
 
-Tests get a running server from the `host` fixture; conftest.py registers this file as the module
-`tm_host_harness`, so `from tm_host_harness import Host, HostError, Job` works in them.
+Tests get a running server from the `host` fixture of tests/host; benchmarks start their own.
 
 Non-goals: anything about the nodes themselves; that is what the tests are for.
 """
@@ -17,7 +16,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.parse
 import uuid
@@ -30,40 +28,18 @@ from typing import Any
 import requests
 import websocket
 
-ROOT = Path(__file__).resolve().parents[2]
+from parity.host import ROOT, HostMissing, Installation
+
+__all__ = ["Event", "Host", "HostError", "HostMissing", "Installation", "Job", "Listener"]
+
 PACK = "talking-machines"  # folder name under custom_nodes; a hyphen, as users' folders often have
 BOOT_TIMEOUT_S = 240.0  # two busy cores and cold files; 8 s when warm
 SERVER_OPTIONS = ("--cpu", "--disable-auto-launch", "--disable-api-nodes", "--preview-method", "auto")
 PREVIEW_IMAGE, PREVIEW_WITH_METADATA = 1, 4  # binary WebSocket messages, first four bytes, big endian
 
 
-class HostMissing(Exception):
-    """No ComfyUI to test against."""
-
-
 class HostError(Exception):
     """The server refused a request or died; carries what it said."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Installation:
-    """Where a ComfyUI lives and which interpreter runs it."""
-
-    path: Path
-    python: Path
-
-    @classmethod
-    def find(cls) -> Installation:
-        """`COMFYUI_PATH` first, then what `make host` installed; HostMissing names the remedy."""
-        if named := os.environ.get("COMFYUI_PATH"):
-            path = Path(named).expanduser().resolve()
-            candidates = (os.environ.get("COMFYUI_PYTHON", ""), path / "venv/bin/python", path / ".venv/bin/python", sys.executable)
-            return cls(path=path, python=next(Path(c) for c in candidates if c and Path(c).is_file()))
-        home = Path(os.environ.get("TM_HOST", ROOT / ".host")).resolve()
-        path, python = home / "ComfyUI", home / "venv/bin/python"
-        if not (home / ".requirements.done").is_file() or not python.is_file():
-            raise HostMissing(f"no ComfyUI in {home}: run `make host` (about 2 minutes, 6 GB) or set COMFYUI_PATH")
-        return cls(path=path, python=python)
 
 
 @dataclass(frozen=True, kw_only=True)

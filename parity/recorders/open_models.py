@@ -1,9 +1,9 @@
-"""Records what the official transformers of open checkpoints answer, at small size: tests/data/NAME_dit.safetensors.
+"""Records what the official transformers of open checkpoints answer, at small size: parity/goldens/NAME_dit.safetensors.
 
-Usage: python tools/record_open_models.py infinitetalk|fantasytalking FOLDER COMMIT, FOLDER being a checkout of
+Usage: python -m parity.recorders.open_models infinitetalk|fantasytalking FOLDER COMMIT, FOLDER being a checkout of
 MeiGen-AI/InfiniteTalk or Fantasy-AMAP/fantasy-talking at that commit. Needs torch, einops and tqdm; their other
 dependencies are replaced by empty modules, their fused attention (half precision, CUDA only) by exact attention in
-float32. Weights and inputs come from benchmarks/_seeded.py, so a file holds outputs alone.
+float32. Weights and inputs come from parity/seeded.py, so a file holds outputs alone.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks._seeded import fill_module, numbers
-from tools._official import ACCELERATORS, absent, import_from, package, same, save, stand_in, stand_in_diffusers
+from parity.recorders.official import ACCELERATORS, absent, import_from, package, same, save, stand_in, stand_in_diffusers
+from parity.seeded import fill_module, numbers
 
 SIZES = {"dim": 96, "ffn_dim": 128, "num_heads": 2, "num_layers": 2, "text_dim": 32, "text_len": 12, "freq_dim": 64}
 LATENTS, SIDE, AUDIO_DIM, TOKENS, SIGMA = 4, 8, 24, 5, 0.7

@@ -1,11 +1,11 @@
-"""Records how the official code of MultiTalk and InfiniteTalk hears two speakers: tests/data/NAME_two.safetensors.
+"""Records how the official code of MultiTalk and InfiniteTalk hears two speakers: parity/goldens/NAME_two.safetensors.
 
-    python tools/record_two_speakers.py multitalk|infinitetalk FOLDER COMMIT
+    python -m parity.recorders.two_speakers multitalk|infinitetalk FOLDER COMMIT
 
 FOLDER is a checkout of MeiGen-AI/MultiTalk or MeiGen-AI/InfiniteTalk at that commit; needs einops, tqdm and Pillow. At
 small size: the transformer with two voices and `ref_target_masks`, and two clips of the sampler in which that transformer
 itself answers, with two boxes that become its masks and sounds that go through its own windows and projector. Weights and
-inputs come from benchmarks/_seeded.py, pictures through the stand-in autoencoder of record_samplers.py; a file holds
+inputs come from parity/seeded.py, pictures through the stand-in autoencoder of recorders/samplers.py; a file holds
 answers and the noise that was drawn. What CLIP sees is the same in every clip here, which is not so in MultiTalk's.
 
 Shapes: F latents, T frames, h x w latents and (the stand-in enlarges nothing) pictures.
@@ -26,12 +26,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks._seeded import fill_module, numbers
-from tools._official import ACCELERATORS, absent, package, same, save, stand_in, stand_in_diffusers
-from tools.record_open_models import AUDIO_DIM, LATENTS, SIGMA, SIZES, TOKENS, exact_attention, inputs
-from tools.record_open_models import SIDE as INPUT_SIDE
-from tools.record_samplers import REPOSITORIES, Case, multitalk_code, multitalk_place, watching
+from parity.recorders.official import ACCELERATORS, absent, package, same, save, stand_in, stand_in_diffusers
+from parity.recorders.open_models import AUDIO_DIM, LATENTS, SIGMA, SIZES, TOKENS, exact_attention, inputs
+from parity.recorders.open_models import SIDE as INPUT_SIDE
+from parity.recorders.samplers import REPOSITORIES, Case, multitalk_code, multitalk_place, watching
+from parity.seeded import fill_module, numbers
 
 HIDDEN = 16
 SIDE, CLIP, LED = 8, 5, 2  # of the sampler's picture; latents of a clip, and of those the ones that lead it

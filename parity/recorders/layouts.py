@@ -1,6 +1,6 @@
-"""Records names, shapes and parameter counts that the official code of open checkpoints has: tests/data/layouts.json.
+"""Records names, shapes and parameter counts that the official code of open checkpoints has: parity/goldens/layouts.json.
 
-Usage: python tools/record_layouts.py FANTASYTALKING INFINITETALK LIVEACT, three checkouts (commits below). Models are
+Usage: python -m parity.recorders.layouts FANTASYTALKING INFINITETALK LIVEACT, three checkouts (commits below). Models are
 built without memory (meta device) at their published sizes; blocks are checked to be alike and written once.
 """
 
@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from tools._official import ACCELERATORS, DATA, absent, import_from, package, same, stand_in, stand_in_diffusers
+from parity.golden import GOLDENS
+from parity.recorders.official import ACCELERATORS, absent, import_from, package, same, stand_in, stand_in_diffusers
 
 WAN = {"dim": 5120, "ffn_dim": 13824, "num_heads": 40, "num_layers": 40, "in_dim": 36}  # wan/configs/wan_i2v_14B.py
 COMMITS = {
@@ -76,7 +76,7 @@ def main(fantasy: str, infinite: str, liveact: str) -> None:
         found["infinitetalk"] = multitalk_like(Path(infinite), "wan.modules.multitalk_model")
         found["liveact"] = multitalk_like(Path(liveact), "model_liveact.model_memory")
     out = {name: described(name, tensors) for name, tensors in found.items()}
-    (DATA / "layouts.json").write_text(json.dumps(out, indent=1) + "\n")
+    (GOLDENS / "layouts.json").write_text(json.dumps(out, indent=1) + "\n")
     for name, content in out.items():
         logging.info("%s: %d parameters, %d kinds of tensor", name, content["parameters"], len(content["tensors"]))
 

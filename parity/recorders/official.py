@@ -17,8 +17,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT / "tests" / "data"
+from parity.golden import GOLDENS
+
 ACCELERATORS = ("xfuser.core.distributed", "xformers.ops", "imageio", "skimage.color", "torchvision.transforms", "soundfile", "tqdm")
 
 
@@ -90,8 +90,7 @@ def import_from(folder: Path, name: str) -> Any:
 
 
 def save(name: str, tensors: dict[str, Tensor], **source: Any) -> None:
-    """Write tests/data/NAME.safetensors with where its numbers come from."""
-    DATA.mkdir(exist_ok=True)
-    path = DATA / f"{name}.safetensors"
+    """Write parity/goldens/NAME.safetensors with where its numbers come from."""
+    path = GOLDENS / f"{name}.safetensors"
     save_file({k: v.contiguous() for k, v in tensors.items()}, str(path), metadata={"source": json.dumps(source)})
     path.chmod(0o644)

@@ -1,8 +1,8 @@
 """Record what MediaPipe's own runtimes give for the bundled portrait, for tests/face/test_goldens.py and `bench faces` (developers only).
 
     python -m venv /tmp/mp && /tmp/mp/bin/pip install mediapipe==0.10.21
-    /tmp/mp/bin/python tools/record_face_goldens.py masks /tmp/masks.npz
-    python tools/record_face_goldens.py landmarks FOLDER_WITH_TFLITE --masks /tmp/masks.npz [--out tests/data/faces.safetensors]
+    /tmp/mp/bin/python -m parity.recorders.faces masks /tmp/masks.npz
+    python -m parity.recorders.faces landmarks FOLDER_WITH_TFLITE --masks /tmp/masks.npz [--out parity/goldens/faces.safetensors]
 
 Two steps, because mediapipe needs an environment of its own: its segmentation has an operation that ai-edge-litert
 lacks. Detector and mesh are run by ai-edge-litert inside our own `FaceMesh`. The file holds numbers only.
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "tm_core" / "assets" / "portraits" / "demo.jpg"
 VIEWS = {"whole": 400, "half": 200, "small": 128, "mirrored": 400, "tilted": 400}
 MASK_SIDE = 256
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("step", choices=("masks", "landmarks"))
     parser.add_argument("path", type=Path)
     parser.add_argument("--masks", type=Path)
-    parser.add_argument("--out", type=Path, default=ROOT / "tests" / "data" / "faces.safetensors")
+    parser.add_argument("--out", type=Path, default=ROOT / "parity" / "goldens" / "faces.safetensors")
     args = parser.parse_args()
     if args.step == "masks":
         record_masks(args.path)

@@ -1,13 +1,13 @@
 """Record what the official code makes of sound, as numbers for tests/audio and tests/model (developers only).
 
-    python tools/record_speech_goldens.py wav2vec2 MULTITALK_FOLDER COMMIT LIVEACT_FOLDER COMMIT
-    python tools/record_speech_goldens.py loudness
-    python tools/record_speech_goldens.py fantasytalking FANTASY_TALKING_FOLDER COMMIT
-    python tools/record_speech_goldens.py multitalk MULTITALK_FOLDER COMMIT LIVEACT_FOLDER COMMIT
+    python -m parity.recorders.speech wav2vec2 MULTITALK_FOLDER COMMIT LIVEACT_FOLDER COMMIT
+    python -m parity.recorders.speech loudness
+    python -m parity.recorders.speech fantasytalking FANTASY_TALKING_FOLDER COMMIT
+    python -m parity.recorders.speech multitalk MULTITALK_FOLDER COMMIT LIVEACT_FOLDER COMMIT
 
 Needs PyPI `transformers` 4.49 and `pyloudnorm`; the folders are checkouts of Fantasy-AMAP/fantasy-talking,
 MeiGen-AI/MultiTalk and Soul-AILab/SoulX-LiveAct at the commits named. Their code is imported and run, none of it is
-kept: the files under tests/data hold outputs only. Weights and inputs follow benchmarks/_seeded.py. Packages those
+kept: the files under parity/goldens hold outputs only. Weights and inputs follow parity/seeded.py. Packages those
 repositories import for other purposes (attention kernels, video output) may be missing: they are replaced by empty ones.
 """
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
-import sys
 import types
 from pathlib import Path
 
@@ -24,9 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks import _seeded as seeded
-from tools._official import ACCELERATORS, absent, import_from, package, save, stand_in_diffusers
+from parity import seeded
+from parity.recorders.official import ACCELERATORS, absent, import_from, package, save, stand_in_diffusers
 
 SMALL_WAV2VEC2 = {  # Hugging Face's names for sizes
     "hidden_size": 128, "num_attention_heads": 2, "num_hidden_layers": 3, "intermediate_size": 256, "conv_dim": (32,) * 7,

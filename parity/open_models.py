@@ -1,4 +1,4 @@
-"""Transformers and samplers of open checkpoints against numbers recorded from their official code (tests/data)."""
+"""Transformers and samplers of open checkpoints against numbers recorded from their official code (parity/goldens)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,10 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from benchmarks import _liveact_parity
-from benchmarks._seeded import fill_module, numbers, recorded
-from tm_core.audio.speech_windows import FrameWindows
-from tm_core.config import AudioKind, DiTConfig, Guidance, SamplerConfig, tiny
-from tm_core.model.dit import TalkingDiT
-from tm_core.model.talking import Heard, TalkingModel
-from tm_core.streaming.clips import ClipSampler, clip_of
-from tm_core.streaming.colour import ColourCorrection
-from tm_core.streaming.guidance import noise_levels, shifted
-from tm_core.streaming.sampler import Scene, Speaker
-from tm_core.weights.families import FAMILIES
-from tools.record_open_models import AUDIO_DIM, FANTASY_LENGTHS, LATENTS, SIGMA, TOKENS, inputs
-from tools.record_samplers import (
+from parity import liveact
+from parity.golden import recorded
+from parity.recorders.open_models import AUDIO_DIM, FANTASY_LENGTHS, LATENTS, SIGMA, TOKENS, inputs
+from parity.recorders.samplers import (
     COLOUR_STRENGTH,
     COLOUR_STRENGTHS,
     FANTASY_CASES,
@@ -39,6 +30,16 @@ from tools.record_samplers import (
     prompt,
     velocity,
 )
+from parity.seeded import fill_module, numbers
+from tm_core.audio.speech_windows import FrameWindows
+from tm_core.config import AudioKind, DiTConfig, Guidance, SamplerConfig, tiny
+from tm_core.model.dit import TalkingDiT
+from tm_core.model.talking import Heard, TalkingModel
+from tm_core.streaming.clips import ClipSampler, clip_of
+from tm_core.streaming.colour import ColourCorrection
+from tm_core.streaming.guidance import noise_levels, shifted
+from tm_core.streaming.sampler import Scene, Speaker
+from tm_core.weights.families import FAMILIES
 
 FLASHTALK = {4: (1000, 750, 500, 250), 2: (1000, 500)}  # timesteps by number of steps
 
@@ -46,7 +47,7 @@ FLASHTALK = {4: (1000, 750, 500, 250), 2: (1000, 500)}  # timesteps by number of
 @torch.inference_mode()
 def differences() -> dict[str, float]:
     """Largest difference of everything recorded."""
-    return {**transformers(), **samplers(), **_liveact_parity.differences()}
+    return {**transformers(), **samplers(), **liveact.differences()}
 
 
 # -- transformers -------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from benchmarks._seeded import fill_module, numbers
+from parity.seeded import fill_module, numbers
 from tm_core.audio.wav2vec2 import POSITIONS, Wav2Vec2
 from tm_core.config import AudioKind, DiTConfig
 from tm_core.model.dit import TalkingDiT

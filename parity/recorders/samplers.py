@@ -1,11 +1,11 @@
-"""Records what official samplers do with a stand-in network and autoencoder: tests/data/NAME_sampler.safetensors.
+"""Records what official samplers do with a stand-in network and autoencoder: parity/goldens/NAME_sampler.safetensors.
 
-    python tools/record_samplers.py flashtalk|flashtalk_colour|infinitetalk|multitalk|fantasytalking FOLDER COMMIT
+    python -m parity.recorders.samplers flashtalk|flashtalk_colour|infinitetalk|multitalk|fantasytalking FOLDER COMMIT
 
 FOLDER is a checkout of Soul-AILab/SoulX-FlashTalk, MeiGen-AI/InfiniteTalk, MeiGen-AI/MultiTalk or
 Fantasy-AMAP/fantasy-talking at that commit; needs einops, tqdm and Pillow. Whole sampling loops run, two clips where a
 family has them: motion latents, guidance, timesteps. The noise they drew is recorded too, since their generator is not
-ours. benchmarks/_open_parity.py runs ours on the same stand-ins. flashtalk_colour is FlashTalk's colour correction, alone
+ours. parity/open_models.py runs ours on the same stand-ins. flashtalk_colour is FlashTalk's colour correction, alone
 and within its sampler. What the stand-ins cannot see: CLIP tokens.
 
 Shapes: C latent channels, F latents, M motion latents, T frames, h x w latents and (the stand-in enlarges nothing) pictures.
@@ -30,9 +30,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks._seeded import numbers
-from tools._official import ACCELERATORS, absent, import_from, package, save, stand_in, stand_in_diffusers
+from parity.recorders.official import ACCELERATORS, absent, import_from, package, save, stand_in, stand_in_diffusers
+from parity.seeded import numbers
 
 LATENTS, MOTION, SIDE = 9, 2, 4
 LED = 3  # motion latents of InfiniteTalk and, fewer than its own seven, of MultiTalk

@@ -1,4 +1,4 @@
-"""Speech features, windows and projections against numbers recorded from the official code (tests/data, see its metadata)."""
+"""Speech features, windows and projections against numbers recorded from the official code (parity/goldens, see its metadata)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from benchmarks._seeded import fill, fill_state, recorded, sound
+from parity.golden import recorded
+from parity.seeded import fill, fill_state, sound
 from tm_core.audio.families import FAMILIES, encode_speech
 from tm_core.audio.loudness import integrated_loudness
 from tm_core.audio.speech_windows import FrameWindows, TokenWindows

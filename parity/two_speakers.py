@@ -1,4 +1,4 @@
-"""Two speakers at once against numbers recorded from the official code of MultiTalk and InfiniteTalk (tests/data/NAME_two)."""
+"""Two speakers at once against numbers recorded from the official code of MultiTalk and InfiniteTalk (parity/goldens/NAME_two)."""
 
 from __future__ import annotations
 
@@ -8,22 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks._open_parity import StandInAutoencoder, sampled
-from benchmarks._seeded import fill_module, recorded
-from tm_core.audio.speech_windows import FrameWindows, GroupedWindows
-from tm_core.config import DiTConfig, Guidance, SamplerConfig, Voices, tiny
-from tm_core.face.mask import token_mask
-from tm_core.model.dit import TalkingDiT
-from tm_core.model.open_projectors import GroupedProjector, GroupedProjectorConfig
-from tm_core.model.talking import TalkingModel
-from tm_core.streaming.clips import ClipSampler, clip_of
-from tm_core.streaming.guidance import noise_levels
-from tm_core.streaming.sampler import Scene, Speaker
-from tm_core.weights.families import FAMILIES
-from tools.record_open_models import AUDIO_DIM, SIGMA, TOKENS, inputs
-from tools.record_open_models import SIDE as INPUT_SIDE
-from tools.record_samplers import Case, encode
-from tools.record_two_speakers import (
+from parity.golden import recorded
+from parity.open_models import StandInAutoencoder, sampled
+from parity.recorders.open_models import AUDIO_DIM, SIGMA, TOKENS, inputs
+from parity.recorders.open_models import SIDE as INPUT_SIDE
+from parity.recorders.samplers import Case, encode
+from parity.recorders.two_speakers import (
     BOXES,
     CASES,
     CLIP,
@@ -39,6 +29,17 @@ from tools.record_two_speakers import (
     prompt,
     seen,
 )
+from parity.seeded import fill_module
+from tm_core.audio.speech_windows import FrameWindows, GroupedWindows
+from tm_core.config import DiTConfig, Guidance, SamplerConfig, Voices, tiny
+from tm_core.face.mask import token_mask
+from tm_core.model.dit import TalkingDiT
+from tm_core.model.open_projectors import GroupedProjector, GroupedProjectorConfig
+from tm_core.model.talking import TalkingModel
+from tm_core.streaming.clips import ClipSampler, clip_of
+from tm_core.streaming.guidance import noise_levels
+from tm_core.streaming.sampler import Scene, Speaker
+from tm_core.weights.families import FAMILIES
 
 PRESETS = {"multitalk": "multitalk", "infinitetalk": "infinitetalk_multi"}  # what was recorded -> ours
 

@@ -1,21 +1,17 @@
 """Weights and sounds from a formula, so recorded numbers need neither files nor a library's random generator.
 
 Value i of a tensor is the fractional part of 43758.5453 sin(12.9898 (i + 1) + 78233 crc32(name) / 2^32), spread evenly over
--sqrt(3) ... sqrt(3) (unit variance), in float64. Same rule in tools/record_*.py, in tests and inside the host.
+-sqrt(3) ... sqrt(3) (unit variance), in float64. Same rule in parity/recorders, in tests and inside the host.
 """
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
 from torch import Tensor, nn
 
 
@@ -61,9 +57,3 @@ def sound(count: int, *, level: float = 0.1, sample_rate: int = 16000) -> NDArra
     voice = sum(np.sin(2 * np.pi * k * (120 * t + 4 * np.sin(3 * t))) / k for k in range(1, 12))
     syllables = np.clip(np.sin(2 * np.pi * 3.1 * t), 0, 1) * (np.sin(2 * np.pi * 0.35 * t) > -0.4)
     return np.asarray(level * (syllables * voice + 0.02 * noise("sound", count)), np.float32)
-
-
-def recorded(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What official code answered, tests/data/NAME.safetensors: tensors, and repository, commit and sizes of their source."""
-    with safe_open(str(Path(__file__).parents[1] / "tests" / "data" / f"{name}.safetensors"), "pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["source"])  # noqa: SIM118 - not a dict

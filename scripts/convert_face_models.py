@@ -1,6 +1,6 @@
 """Turn MediaPipe's face and person networks from tflite into safetensors that plain torch can run (developers only).
 
-    python tools/convert_face_models.py FOLDER_WITH_TFLITE [--out tm_core/assets/face]
+    python scripts/convert_face_models.py FOLDER_WITH_TFLITE [--out tm_core/assets/face]
 
 Each network becomes one file: its fp16 weights as they are (in torch's layout) and, in the metadata, the
 list of operations as JSON that `tm_core.face.tflite_graph` interprets. Padding is worked out here, where

@@ -1,9 +1,9 @@
-"""Records what SoulX-LiveAct's own `generate` makes at small size: tests/data/liveact.safetensors.
+"""Records what SoulX-LiveAct's own `generate` makes at small size: parity/goldens/liveact.safetensors.
 
-Usage: python tools/record_liveact.py FOLDER COMMIT, a checkout of Soul-AILab/SoulX-LiveAct. Needs torch, einops, pillow
+Usage: python -m parity.recorders.liveact FOLDER COMMIT, a checkout of Soul-AILab/SoulX-LiveAct. Needs torch, einops, pillow
 and tqdm. Five blocks of its loop round its transformer (the history is pooled three times), with and without guidance
 of the sound; the velocities of the first four blocks' three steps. Encoders and the autoencoder are stand-ins that
-answer from benchmarks/_seeded.py, which also fills the weights and draws the noise, so the file holds outputs alone.
+answer from parity/seeded.py, which also fills the weights and draws the noise, so the file holds outputs alone.
 The code runs from a copy that differs in its device, its type (float32, on the CPU) and its number of layers and heads.
 """
 
@@ -26,15 +26,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks._seeded import fill_module, numbers
-from tools.record_open_models import AUDIO_DIM, SIZES, TOKENS, inputs, stand_in
+from parity.golden import GOLDENS
+from parity.recorders.open_models import AUDIO_DIM, SIZES, TOKENS, inputs, stand_in
+from parity.seeded import fill_module, numbers
 
 BLOCKS, WATCHED, SLOTS = 5, 4, 14  # sampled; their velocities recorded; latents of the encoded reference
 WIDTH, HEIGHT, FPS, RATE, FRAMES = 48, 32, 24, 16000, 150
 HIDDEN, GUIDED = 16, 2.5  # of the audio projector; the scale of guidance
 DRAWS = 4  # of noise in a block: one to begin with, one after each step (the last weighs nothing)
-DATA = Path(__file__).parents[1] / "tests" / "data"
 
 HALF = ("torch.bfloat16", "torch.float32")
 CUDA = ("f'cuda:{int(os.getenv(\"RANK\", 0))}'", "'cpu'")
@@ -184,7 +183,7 @@ def main(folder: str, commit: str) -> None:
     recorded = liveact(Path(folder))
     source = {"repository": "https://github.com/Soul-AILab/SoulX-LiveAct", "commit": commit, "sizes": SIZES}
     tensors = {k: v.float().contiguous() for k, v in recorded.items()}
-    save_file(tensors, str(DATA / "liveact.safetensors"), {"source": json.dumps(source)})
+    save_file(tensors, str(GOLDENS / "liveact.safetensors"), {"source": json.dumps(source)})
     for name, value in recorded.items():
         logging.info("%s %s %.3f", name, tuple(value.shape), value.square().mean().sqrt().item())
 

@@ -15,19 +15,30 @@ import torch
 
 from ..tm_core.errors import InputError
 from ..tm_core.media.video_io import VideoWriter
-from ..tm_core.streaming.handles import FrameStream
+from ..tm_core.streaming.compose import ComposedStream, Frames
+from ..tm_core.streaming.handles import FrameStream, LatentStream
 from ..tm_core.streaming.pipeline import FrameChunk
 from . import wires
-from .host import devices, folders, pictures, results, running, sound
+from .host import devices, folders, pictures, results, running, sound, states
 from .host.schemas import field, io, schema
 
 NAP_S = 0.02
 MEMORY_SHARE = 0.8  # of what is free; the rest is for the nodes that follow
 
 
-def pulled(frames: FrameStream) -> AbstractContextManager[Iterator[FrameChunk]]:
+def pulled(frames: Frames) -> AbstractContextManager[Iterator[FrameChunk]]:
     """Every chunk of a stream; both workers have ended when the context is left, however it is left."""
+    states.watch(latents_of(frames))
     return closing(frames.chunks(poll=running.check_interrupt))
+
+
+def latents_of(frames: Frames) -> Iterator[LatentStream]:
+    """What a stream is sampled from, of all layers where it is composed."""
+    if isinstance(frames, FrameStream):
+        yield frames.latents
+    elif isinstance(frames, ComposedStream):
+        for layer in frames.layers:
+            yield from latents_of(layer.frames)
 
 
 class PreviewStream(io.ComfyNode):

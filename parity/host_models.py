@@ -110,6 +110,7 @@ def main(folder: str, repository: str) -> dict[str, Any]:
         found["two models, first again"] = difference(plain, ksampler(model))
         found["interrupted"] = interrupted(model, management)
         found["freed"] = freed(hosted, files, management)
+        found["states"] = states_held(Path(repository), management)
     return found
 
 
@@ -141,6 +142,25 @@ def freed(hosted: Any, files: dict[str, Path], management: Any) -> float:
     for _ in range(17):
         once()
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def states_held(repository: Path, management: Any) -> list[bool]:
+    """Whether a stream that was pulled once holds its sampler's state: before and after all models are unloaded, and pulled again."""
+    app, states, loading = (importlib.import_module(f"tm_pack.{m}") for m in ("tm_core.app", "nodes.host.states", "tm_core.weights.loading"))
+    assets = repository / "tm_core" / "assets"
+    model = loading.load_model(device=torch.device("cpu"), dtype=torch.float32)
+    stream = app.animate(assets / "portraits" / "demo.jpg", next((assets / "speech").glob("*.wav")), model=model).latents
+    states.watch([stream])
+    found = []
+    for _ in range(2):
+        states.bring(model.vae, 0)
+        next(chunks := stream.chunks())
+        found.append(stream.holds_state)
+        chunks.close()
+        management.unload_all_models()
+        found.append(stream.holds_state)
+        stream.release()
+    return found
 
 
 if __name__ == "__main__":

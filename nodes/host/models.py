@@ -21,6 +21,7 @@ from ...tm_core.errors import InputError
 from ...tm_core.model.talking import TalkingModel
 from ...tm_core.vae.base import StreamingVAE
 from ...tm_core.weights.families import model_config
+from . import states
 from .autoencoder import HostedAutoencoder
 from .wan import HostedDiT
 
@@ -56,7 +57,7 @@ def _bring(model: Any, own: HostedAutoencoder, size: tuple[int, int], autoencode
     """Weights of the transformer and of the autoencoders onto their devices, with room for a stream."""
     patchers = {id(a): a.patcher for a in (own, autoencoder) if isinstance(a, HostedAutoencoder)}
     activations = model.memory_required((1, 16, LATENTS_AT_ONCE, size[0] // 8, size[1] // 8))
-    comfy.model_management.load_models_gpu([model, *patchers.values()], memory_required=reserve + activations)
+    comfy.model_management.load_models_gpu([model, *patchers.values(), states.entry()], memory_required=reserve + activations)
 
 
 def digest_of(model: TalkingModel) -> str:

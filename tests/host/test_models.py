@@ -47,6 +47,10 @@ def test_torch_compile_model_traces_the_same_model(found: dict[str, Any]) -> Non
     assert found["TorchCompileModel, not compiled"] <= EXACT
 
 
+def test_a_streams_state_goes_when_the_host_unloads_its_models(found: dict[str, Any]) -> None:
+    assert found["states"] == [True, False, True, False]
+
+
 def test_models_live_side_by_side_stop_and_leave(found: dict[str, Any]) -> None:
     assert found["two models, first again"] == 0 and found["interrupted"]
     assert found["freed"] < 30  # MB that twenty models leave behind

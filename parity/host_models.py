@@ -146,7 +146,8 @@ def freed(hosted: Any, files: dict[str, Path], management: Any) -> float:
 
 def states_held(repository: Path, management: Any) -> list[bool]:
     """Whether a stream that was pulled once holds its sampler's state: before and after all models are unloaded, and pulled again."""
-    app, states, loading = (importlib.import_module(f"tm_pack.{m}") for m in ("tm_core.app", "nodes.host.states", "tm_core.weights.loading"))
+    names = ("tm_core.app", "tm_core.weights.loading", "nodes.host.states")
+    app, loading, states = (importlib.import_module(f"tm_pack.{name}") for name in names)
     assets = repository / "tm_core" / "assets"
     model = loading.load_model(device=torch.device("cpu"), dtype=torch.float32)
     stream = app.animate(assets / "portraits" / "demo.jpg", next((assets / "speech").glob("*.wav")), model=model).latents

@@ -61,5 +61,5 @@ $(VENV)/.dev.done: $(RECIPE)
 
 clean:
 	rm -rf output build *.egg-info .pytest_cache .mypy_cache .ruff_cache
-	find tm_core nodes tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find tm_core nodes tests parity scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "kept: $(VENV) and $(TM_HOST); remove them by hand to start from nothing"

@@ -1,4 +1,4 @@
-"""Runs inside a ComfyUI's own Python: memory that nodes/hosted.py `load`, or the host's own loader, takes for checkpoint files.
+"""Runs inside a ComfyUI's own Python: memory that nodes/host/wan.py `load`, or the host's own loader, takes for checkpoint files.
 
 Usage: python _host_loading.py COMFYUI_FOLDER REPOSITORY pack|host TYPE FILE...; the last line is JSON. TYPE is what weights are kept in
 (bf16 or fp16): without a GPU the host would choose float32, twice the file.
@@ -18,7 +18,7 @@ def main(folder: str, repository: str, which: str, dtype: str, *files: str) -> d
     """What `measured` found."""
     sys.path[:0] = [folder, repository]
     setattr(importlib.import_module("comfy.cli_args").args, f"{dtype}_unet", True)
-    hosted: Any = importlib.import_module("benchmarks._host_models").load_pack(folder, repository)
+    hosted: Any = importlib.import_module("parity.host_models").load_pack(folder, repository)
     loading: Any = importlib.import_module("benchmarks._loading")
     sd: Any = importlib.import_module("comfy.sd")
 

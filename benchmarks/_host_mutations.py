@@ -15,7 +15,8 @@ from typing import Any
 
 import requests
 
-from benchmarks.host import _graph, _harness
+from benchmarks.host import _graph
+from parity.comfyui import Host, HostError
 
 SHARE = 5  # one graph for as many files
 LENGTH_S, MOST_S = 0.3, 60.0
@@ -28,10 +29,10 @@ VALUES: tuple[Any, ...] = (
 
 def tried_in_host(each: int) -> list[dict[str, Any]]:
     """The outcome of each / SHARE graphs."""
-    harness, outcomes = _harness(), list[dict[str, Any]]()
+    outcomes = list[dict[str, Any]]()
 
-    class Server(harness.Host):  # type: ignore[misc, name-defined]
-        """The host; numbers that are none are sent too, which the harness's own requests refuse."""
+    class Server(Host):
+        """The host; numbers that are none are sent too, which its own requests refuse."""
 
         def post(self, path: str, body: dict[str, Any]) -> Any:
             return self._checked(requests.post(self.url + path, data=json.dumps(body), timeout=60))
@@ -39,7 +40,7 @@ def tried_in_host(each: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="tm-bench-") as folder, Server(Path(folder)) as host:
         graph = _graph(host, Path(folder), LENGTH_S)
         for number in range(max(1, each // SHARE)):
-            outcomes.append(_outcome(harness, host, changed(graph, number), number))
+            outcomes.append(_outcome(host, changed(graph, number), number))
             if not _alive(host):
                 outcomes.append({"number": number, "outcome": "miss", "why": f"the server ended: {host.log(3)}"})
                 host.restart()
@@ -56,13 +57,13 @@ def changed(graph: dict[str, Any], number: int) -> dict[str, Any]:
     return copy
 
 
-def _outcome(harness: Any, host: Any, graph: dict[str, Any], number: int) -> dict[str, Any]:
+def _outcome(host: Any, graph: dict[str, Any], number: int) -> dict[str, Any]:
     began, before = time.monotonic(), _unfinished(host)
     outcome, why = "refused", None
     try:
         job = host.run(graph, timeout_s=MOST_S)
         outcome, why = ("answer", None) if job.status == "success" else ("refused", _fault(job))
-    except harness.HostError as refused:
+    except HostError as refused:
         why = None if ": 400: " in str(refused) else str(refused)[:300]
     except Exception as error:
         why = f"{type(error).__name__}: {error}"[:300]

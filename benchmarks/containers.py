@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._common import Result, result, say
-from benchmarks._containers import Wrapping, wrap
+from parity.containers import Wrapping, wrap
 from tm_core.cli.score import score_file
 from tm_core.media import VideoReader, read_audio
 

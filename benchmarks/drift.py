@@ -32,7 +32,7 @@ from tm_core.weights.loading import TalkingModel
 
 SECONDS, MINUTE_S, MEASURED = 1800.0, 60.0, 6  # parts measured, the last one not counted
 MODES = ("per_step", "clean_rerun")
-MAX_CHANGE, MAX_FALL, SHEET = 0.05, 0.05, 10
+MAX_CHANGE, MAX_FALL, SHEET = 0.05, 0.01, 10
 VOICES = 3
 
 

@@ -6,16 +6,14 @@ bundled speech, previews as fast as they come, then the mp4. First with cold cac
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from benchmarks._common import ROOT, Result, demo_portrait, result, say, speech_of, write_wav
+from parity.host import HostMissing
 from tm_core.errors import InputError
 
 SECONDS = 60.0
@@ -27,11 +25,12 @@ SHARE = 0.9  # of the previews that eight a second make; the host drops some whe
 def run(*, seconds: float | None = None) -> list[Result]:
     """Figures of one job in a host that was just started and of one in a warm host."""
     length = seconds or SECONDS
-    harness = _harness()
+    from parity.comfyui import Host  # it needs requests and websocket, which the other benches do not
+
     with tempfile.TemporaryDirectory(prefix="tm-bench-") as folder:
         try:
-            host = harness.Host(Path(folder))
-        except harness.HostMissing as missing:
+            host = Host(Path(folder))
+        except HostMissing as missing:
             raise InputError("host", ".host", str(missing), "run `make host`") from missing
         say("starting ComfyUI")
         with host:
@@ -39,17 +38,6 @@ def run(*, seconds: float | None = None) -> list[Result]:
             results = _one(host, graph, length, "first job of the host")
             graph[SAMPLER]["inputs"]["seed"] += 1
             return results + _one(host, graph, length, "warm", bars=True)
-
-
-def _harness() -> ModuleType:
-    """tests/host/harness.py, which drives the host."""
-    path = ROOT / "tests" / "host" / "harness.py"
-    spec = importlib.util.spec_from_file_location("tm_host_harness", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def _graph(host: Any, folder: Path, length: float) -> dict[str, Any]:

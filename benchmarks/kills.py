@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks import batch
 from benchmarks._common import ROOT, Result, demo_portrait, result, say, speech_of, write_wav
-from benchmarks.host import _graph, _harness
+from benchmarks.host import _graph
 from tm_core.errors import InputError
 from tm_core.outputs import PART, part_of
 
@@ -128,8 +128,10 @@ def _until(there: Callable[[], bool], most_s: float) -> None:
 
 def hosted(folder: Path, count: int) -> list[Result]:
     """ComfyUI, ended while TM_SaveStream writes; the videos of its output folder, and what the next one leaves."""
-    harness, rng, broken = _harness(), random.Random(f"{SEED} host"), 0
-    host: Any = harness.Host(folder / "host")
+    from parity.comfyui import Host
+
+    rng, broken = random.Random(f"{SEED} host"), 0
+    host = Host(folder / "host")
     graph: dict[str, Any] | None = None
     for number in range(count):
         with host:

@@ -19,7 +19,8 @@ import torch
 
 from benchmarks import _loading, _modes
 from benchmarks._common import ROOT, Reporter, Result, load, result, say, speech_of, stream_of, write_wav
-from benchmarks.parity import BAR, find_host
+from parity.golden import BAR
+from parity.host import find_host
 from tm_core.config import CacheMode, DiTConfig, Guidance, SamplerConfig, tiny, wan_i2v_14b
 from tm_core.errors import InputError
 from tm_core.media.video_io import VideoWriter
@@ -216,11 +217,11 @@ def _host_rows(files: list[Path], sizes: list[int]) -> list[Result]:
     if host is None:
         return [result("loading: in ComfyUI", "not measured: no ComfyUI, run `make host`", "")]
     script = ROOT / "benchmarks" / "_host_loading.py"
-    say("nodes/hosted.py load, and the host's own loader, in the host's Python")
-    ours = _loading.child(script, host[0], ROOT, "pack", "bf16", *files, python=host[1])
-    theirs = _loading.child(script, host[0], ROOT, "host", "bf16", files[0], python=host[1])
+    say("nodes/host/wan.py load, and the host's own loader, in the host's Python")
+    ours = _loading.child(script, host.path, ROOT, "pack", "bf16", *files, python=host.python)
+    theirs = _loading.child(script, host.path, ROOT, "host", "bf16", files[0], python=host.python)
     return [
-        *_loaded("in ComfyUI, nodes/hosted.py load", ours, sum(sizes)),
+        *_loaded("in ComfyUI, nodes/host/wan.py load", ours, sum(sizes)),
         result(f"loading: ComfyUI's own loader, the base alone ({sizes[0] / GB:.2f} GB): peak", theirs["peak"] / GB, "GB")]
 
 

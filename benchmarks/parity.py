@@ -7,10 +7,6 @@ ours in float64.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import _open_parity, _speech_parity, _voices_parity
-from benchmarks._common import ROOT, Result, demo_portrait, load, result, say, speech_of
+from benchmarks._common import Result, demo_portrait, load, result, say, speech_of
+from parity import open_models, speech, two_speakers
+from parity.golden import BAR
+from parity.host import Installation, compare_with_host, find_host
 from tm_core import app
 from tm_core.audio.features import StreamingLogMel
 from tm_core.audio.windows import rows_needed, windows
@@ -30,7 +28,6 @@ from tm_core.model.conditioning import make_reference
 from tm_core.streaming.sampler import ChunkedSampler, Scene, chunk_noise
 from tm_core.weights.loading import TalkingModel
 
-BAR = 1e-4
 CHUNKS = 7  # as many as have true temporal positions: a whole sequence knows no others
 SEED = 3
 
@@ -49,44 +46,23 @@ def _equal(what: str, difference: float, bar: float = BAR) -> Result:
 # -- the host -----------------------------------------------------------------------------------------------
 
 
-def find_host() -> tuple[Path, Path] | None:
-    """A ComfyUI and the Python that runs it: COMFYUI_PATH with COMFYUI_PYTHON, else what `make host` installed."""
-    if named := os.environ.get("COMFYUI_PATH"):
-        path = Path(named).expanduser().resolve()
-        candidates = [os.environ.get("COMFYUI_PYTHON", ""), path / "venv/bin/python", path / ".venv/bin/python", sys.executable]
-        return path, next(Path(c) for c in candidates if c and Path(c).is_file())
-    home = Path(os.environ.get("TM_HOST", ROOT / ".host")).resolve()
-    found = home / "ComfyUI", home / "venv/bin/python"
-    return found if all(p.exists() for p in found) else None
-
-
-def compare_with_host(path: Path, python: Path, script: str = "_host_parity.py") -> dict[str, Any]:
-    """What `_host_parity.py`, or `_host_models.py`, finds inside the host's own Python."""
-    command = [str(python), str(ROOT / "benchmarks" / script), str(path), str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=path)
-    if done.returncode:
-        raise RuntimeError(f"the comparison inside the host failed:\n{done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def host_results(host: tuple[Path, Path] | None = None) -> list[Result]:
+def host_results(host: Installation | None = None) -> list[Result]:
     """Our transformer and speech encoder against the host's, same weights."""
     host = host or find_host()
     if host is None:
         return [result("the host's WanModel", "not measured: no ComfyUI, run `make host`", "", f"<= {BAR:g}", False)]
     say("the host's WanModel in its own Python")
-    found = compare_with_host(*host)
+    found = compare_with_host(host)
     rows = [_equal(f"ComfyUI {found['version']} WanModel, {name}", c["difference"]) for name, c in found["compared"].items()]
     rows += [_equal(f"ComfyUI {found['version']} wav2vec2, {name}", c["difference"]) for name, c in found["wav2vec2"].items()]
     rms = next(iter(found["compared"].values()))["rms"]
     rows += [result("size of what is compared", rms, "rms"), result("state-dict names in common", found["keys"], "tensors")]
     say("open checkpoints as the host's MODEL")
-    return [*rows, *vae_rows(found["version"], found["vae"]), *model_rows(compare_with_host(*host, "_host_models.py"))]
+    return [*rows, *vae_rows(found["version"], found["vae"]), *model_rows(compare_with_host(host, "host_models.py"))]
 
 
 def model_rows(found: dict[str, Any]) -> list[Result]:
-    """Shares of the latents' spread, after the host's own KSampler (benchmarks/_host_models.py)."""
+    """Shares of the latents' spread, after the host's own KSampler (parity/host_models.py)."""
     rows = []
     for name, value in found.items():
         same = name.endswith(("host's own Wan", "silent", "zero mask", "removed", "again", "not compiled"))
@@ -113,7 +89,7 @@ def vae_rows(version: str, found: dict[str, Any]) -> list[Result]:
 def recorded_results() -> list[Result]:
     """Open checkpoints' sound, transformers and sampler against their own code's recorded numbers."""
     say("recorded answers of the official code")
-    found = {**_speech_parity.differences(), **_open_parity.differences(), **_voices_parity.differences()}
+    found = {**speech.differences(), **open_models.differences(), **two_speakers.differences()}
     return [_equal(f"recorded: {name}", difference, bar=1e-3 if "LUFS" in name else BAR) for name, difference in found.items()]
 
 

@@ -20,7 +20,7 @@ from tm_core.media import probe
 from tm_core.weights.loading import TalkingModel
 
 DURATIONS_S = (0.3, 1.0, 7.77, 73.0)
-MAX_RTF, MAX_TTFF_S = 2.0, 3.0
+MAX_RTF, MAX_TTFF_S = 0.8, 1.5
 
 
 def run(*, weights: Path | None = None, device: str = "auto", seconds: float | None = None) -> list[Result]:

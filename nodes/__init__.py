@@ -1,14 +1,16 @@
 """The ComfyUI surface of the pack: thin nodes, each one call into `tm_core`.
 
-Non-goals: the work itself (tm_core), versions of the host (compat). Imported only by ComfyUI, through the
+Non-goals: the work itself (tm_core), all that knows the host (host/). Imported only by ComfyUI, through the
 entry point of the pack.
 """
 
 from __future__ import annotations
 
-from . import compat, wires
+from . import wires
 from .batch import BatchLipsync
 from .faces import DetectFaces, FaceMasks
+from .host import folders
+from .host.schemas import ComfyExtension
 from .model import LoadModel
 from .open_model import ApplySpeech, LoadOpenModel, TalkingModelFromModel
 from .scenes import Canvas, Character, Layer, PasteBack, SceneStream
@@ -28,7 +30,7 @@ for _node in NODES:
     wires.guard(_node)
 
 
-class TalkingMachinesExtension(compat.ComfyExtension):
+class TalkingMachinesExtension(ComfyExtension):
     """What ComfyUI asks for the nodes of this pack."""
 
     async def get_node_list(self) -> list[type]:
@@ -38,5 +40,5 @@ class TalkingMachinesExtension(compat.ComfyExtension):
 
 async def comfy_entrypoint() -> TalkingMachinesExtension:
     """Register the model folder (hosts before 0.9 never call `on_load`) and hand over the extension."""
-    compat.register_model_folder()
+    folders.register_model_folder()
     return TalkingMachinesExtension()

@@ -7,10 +7,11 @@ Open models take what they need besides from nodes of the host: prompts are enco
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ from ..tm_core.errors import InputError
 from ..tm_core.media.audio_io import LongWaveform, Waveform
 from ..tm_core.settings import Choices, settings
 from ..tm_core.weights.loading import TalkingModel
-from . import bridge, compat, pictures, sound, wires
-from .compat import io
+from . import wires
+from .host import encoders, folders, models, pictures, running, sound
+from .host.schemas import chosen, field, io, schema
 from .stream import check_room, guidance_fields, guided
 from .voice import MODES, speech_features
 
@@ -42,7 +44,7 @@ class BatchLipsync(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
         """Schema of TM_BatchLipsync."""
-        return compat.schema(
+        return schema(
             node_id="TM_BatchLipsync",
             display_name="Batch Lipsync",
             description="Makes a video for each portrait and voice, the model loaded once. What is done stays done: a job that was stopped "
@@ -50,43 +52,43 @@ class BatchLipsync(io.ComfyNode):
             search_aliases=["batch", "many portraits", "talking head", "lip sync"],
             is_output_node=True,
             inputs=[
-                compat.field(wires.Model, "model", tooltip="From Load Talking Model, or an open one from Talking Model from MODEL."),
-                compat.field(
+                field(wires.Model, "model", tooltip="From Load Talking Model, or an open one from Talking Model from MODEL."),
+                field(
                     io.String, "output_folder", default="batch/talking",
                     tooltip="Folder in ComfyUI's output folder for the videos, the ledger and report.json. The same folder goes on."),
-                compat.field(
+                field(
                     io.String, "manifest", default="", multiline=True,
                     tooltip="CSV with a header, or JSON: image, audio, out, and if you like seed, steps, speaking, face, mask, track, "
                     "paste_back. Paths are in ComfyUI's input folder, out is in the output folder. Empty: use the folders below."),
-                compat.field(
+                field(
                     io.String, "portraits", default="",
                     tooltip="Instead of a manifest: a folder in ComfyUI's input folder. Every picture in it is animated."),
-                compat.field(
+                field(
                     io.String, "sounds", default="",
                     tooltip="A folder in ComfyUI's input folder with a sound for each portrait, of the same name: anna.png, anna.wav."),
-                compat.field(
+                field(
                     io.Int, "seed", default=0, min=0, max=2**53 - 1, control_after_generate=False,
                     tooltip="Seed of every portrait; a manifest has its own. Another seed makes the videos again."),
-                compat.field(
+                field(
                     io.Int, "steps", default=0, min=0, max=100,
                     tooltip="Denoising steps of every portrait; 0: the model's own number. A manifest has its own."),
-                compat.field(
+                field(
                     io.Combo, "mode", options=list(MODES), default="auto",
                     tooltip="auto: by the loudness of the sound. speaking: always. silence: faces only listen. A manifest has its own."),
-                compat.field(
+                field(
                     io.Boolean, "retry_failed", default=False,
                     tooltip="Try again what failed when this was queued before. Off: only what is not done or was changed."),
-                compat.field(io.Audio, "audio", optional=True, tooltip="One sound for all portraits, instead of a folder of sounds."),
-                compat.field(
+                field(io.Audio, "audio", optional=True, tooltip="One sound for all portraits, instead of a folder of sounds."),
+                field(
                     io.AudioEncoder, "audio_encoder", optional=True,
                     tooltip="Open models only: the wav2vec2 they were trained with, from AudioEncoderLoader. Every sound is prepared as in "
                     "their training."),
-                compat.field(
+                field(
                     io.Conditioning, "positive", optional=True,
                     tooltip="Open models only: the prompt of all portraits, from CLIP Text Encode."),
-                compat.field(
+                field(
                     io.Conditioning, "negative", optional=True, tooltip="Open models with text guidance only: what to avoid."),
-                compat.field(
+                field(
                     io.ClipVision, "clip_vision", optional=True,
                     tooltip="Open models only: from Load CLIP Vision. It looks at every portrait, which keeps who it is."),
                 *guidance_fields(),
@@ -113,10 +115,10 @@ class BatchLipsync(io.ComfyNode):
         """Make what is not made yet; InputError before anything runs where something cannot be used."""
         making = _Making(
             model=model, choices=guided(text_guidance, audio_guidance, colour_correction), encoder=audio_encoder, vision=clip_vision,
-            prompt=app.Prompt(text=bridge.prompt_of(positive, "positive"), negative=bridge.prompt_of(negative, "negative")))
+            prompt=app.Prompt(text=encoders.prompt_of(positive, "positive"), negative=encoders.prompt_of(negative, "negative")))
         options = {
-            "seed": seed, "speaking": MODES[compat.chosen("mode", mode, MODES)], **({"steps": steps} if steps else {})}
-        out = compat.output_folder(output_folder, "output_folder")
+            "seed": seed, "speaking": MODES[chosen("mode", mode, MODES)], **({"steps": steps} if steps else {})}
+        out = folders.output_folder(output_folder, "output_folder")
         with _one_sound(audio) as voice:
             items = _items(manifest, portraits, sounds, voice, options, out)
             making.check(items, cls.hidden.unique_id)
@@ -129,10 +131,10 @@ class _Making:
     """What all items are made with: a model, and for an open one the host's encoders and prompts."""
 
     model: TalkingModel
-    choices: Choices = field(default_factory=Choices)
+    choices: Choices = dataclasses.field(default_factory=Choices)
     encoder: Any = None
     vision: Any = None
-    prompt: app.Prompt = field(default_factory=app.Prompt)
+    prompt: app.Prompt = dataclasses.field(default_factory=app.Prompt)
 
     @property
     def open(self) -> bool:
@@ -151,14 +153,14 @@ class _Making:
     @property
     def digest(self) -> str:
         """Of all of it; of a model alone where there is nothing else."""
-        chosen: dict[str, Any] = {**asdict(self.choices), "positive": self.prompt.text, "negative": self.prompt.negative}
+        parts: dict[str, Any] = {**asdict(self.choices), "positive": self.prompt.text, "negative": self.prompt.negative}
         if self.open and self.encoder is not None:
-            chosen["encoder"] = content_digest(bridge.ears(self.encoder).state_dict(), SAMPLES)
+            parts["encoder"] = content_digest(encoders.speech_encoder(self.encoder).state_dict(), SAMPLES)
         if self.open and self.vision is not None:
-            chosen["vision"] = content_digest(bridge.eyes(self.vision), SAMPLES)
-        chosen = {name: value for name, value in chosen.items() if value is not None}
-        model = bridge.digest_of(self.model)
-        return content_digest([model, chosen]) if chosen else model
+            parts["vision"] = content_digest(encoders.vision_weights(self.vision), SAMPLES)
+        parts = {name: value for name, value in parts.items() if value is not None}
+        model = models.digest_of(self.model)
+        return content_digest([model, parts]) if parts else model
 
     def streams(self) -> MakeStream:
         """An item's stream: its sound and its portrait are encoded when it is its turn, and nothing of them is kept."""
@@ -170,17 +172,17 @@ class _Making:
     def _tell(self, subject: app.Subject) -> app.Prompt:
         if self.vision is None or not self.open:
             return self.prompt
-        return replace(self.prompt, image=bridge.see(self.vision, pictures.image_of(subject.portrait.image[None])))
+        return replace(self.prompt, image=encoders.vision_tokens(self.vision, pictures.image_of(subject.portrait.image[None])))
 
 
 def _make(items: list[Item], out: Path, making: _Making, retry_failed: bool, node_id: str | None) -> dict[str, Any]:
-    bar = compat.Progress(len(items))
+    bar = running.Progress(len(items))
     counted = 0
 
     def tell(now: Progress) -> None:
         nonlocal counted
         ended = now.done + now.failed
-        compat.tell(node_id, f"{now.done} of {now.total} done" + f", {now.failed} failed" * bool(now.failed))
+        running.tell(node_id, f"{now.done} of {now.total} done" + f", {now.failed} failed" * bool(now.failed))
         counted, more = ended, ended - counted
         bar.advance(more)
 
@@ -189,7 +191,7 @@ def _make(items: list[Item], out: Path, making: _Making, retry_failed: bool, nod
 
     order = Order(staging=out, device="cpu")  # the model is where it is
     def engine(placed: Order, _: int) -> InlineEngine:
-        return InlineEngine(placed, making.streams(), compat.check_interrupt, shown, (compat.Interrupted,))
+        return InlineEngine(placed, making.streams(), running.check_interrupt, shown, (running.Interrupted,))
 
     return run_batch(items, out, engine, model=making.digest, order=order, retry_failed=retry_failed, tell=tell).summary()
 
@@ -200,7 +202,7 @@ def _one_sound(audio: Any) -> Iterator[Path | None]:
     if audio is None:
         yield None
         return
-    path = sound.write_wave(*sound.waveform_of(audio), compat.temp_folder())
+    path = sound.write_wave(*sound.waveform_of(audio), folders.temp_folder())
     try:
         yield path
     finally:
@@ -221,5 +223,5 @@ def _items(manifest: str, portraits: str, sounds: str, voice: Path | None, optio
     return pair_up(faces, voice or _located("sounds")(sounds.strip()), options, out)
 
 
-def _located(field: str) -> Callable[[str], Path]:
-    return lambda name: compat.input_path(name, field)
+def _located(entry: str) -> Callable[[str], Path]:
+    return lambda name: folders.input_path(name, entry)

@@ -13,8 +13,9 @@ from ..tm_core.errors import InputError
 from ..tm_core.face import found
 from ..tm_core.face.regions import REGIONS, MaskChoices, Source
 from ..tm_core.face.search import LEAST, SMALLEST
-from . import compat, pictures, wires
-from .compat import io
+from . import wires
+from .host import pictures
+from .host.schemas import chosen, field, io, schema
 
 MOST = 16
 CORNERS, SIZED = ("x0", "y0", "x1", "y1"), ("x", "y", "width", "height")
@@ -26,16 +27,16 @@ class DetectFaces(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
         """Schema of TM_DetectFaces."""
-        return compat.schema(
+        return schema(
             node_id="TM_DetectFaces",
             display_name="Find Faces",
             description="Finds every face of a picture, small, tilted and upside-down ones too, row by row from the left.",
             inputs=[
-                compat.field(io.Image, "image", tooltip="One picture of any size, with any number of faces."),
-                compat.field(
+                field(io.Image, "image", tooltip="One picture of any size, with any number of faces."),
+                field(
                     io.Int, "smallest", default=SMALLEST, min=LEAST, max=4096,
                     tooltip="Longer side in pixels of the smallest face to look for. Larger is quicker and ignores the background."),
-                compat.field(
+                field(
                     io.Int, "most", default=MOST, min=1, max=256, tooltip="Most faces to keep: the surest ones."),
             ],
             outputs=[
@@ -59,30 +60,30 @@ class FaceMasks(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
         """Schema of TM_FaceMasks."""
-        return compat.schema(
+        return schema(
             node_id="TM_FaceMasks",
             display_name="Face Masks",
             description="Makes one mask for each face: lips, face or head, grown, feathered, none of them on another's face.",
             inputs=[
-                compat.field(io.Image, "image", tooltip="The picture the masks are for."),
-                compat.field(
+                field(io.Image, "image", tooltip="The picture the masks are for."),
+                field(
                     io.Combo, "region", options=list(REGIONS), default="face",
                     tooltip="lips: the mouth and what moves round it. face: forehead to chin. head: with hair, cut out of the background."),
-                compat.field(
+                field(
                     io.Float, "feather", default=8.0, min=0.0, max=512.0, step=0.5,
                     tooltip="Width of the soft edge in pixels, half of it inside. 0 is a hard edge."),
-                compat.field(
+                field(
                     io.Float, "grow", default=0.0, min=-512.0, max=512.0, step=0.5,
                     tooltip="Pixels by which every mask grows; below 0 it shrinks."),
-                compat.field(
+                field(
                     io.Boolean, "exclusive", default=True,
                     tooltip="Where masks meet, the nearest face has the pixel, so that one voice never moves two mouths."),
-                compat.field(
+                field(
                     wires.Faces, "faces", optional=True, tooltip="From Find Faces. Without faces, masks or boxes the picture is searched."),
-                compat.field(
+                field(
                     io.Mask, "masks", optional=True,
                     tooltip="A mask for each face from anywhere, used in place of the region: only edges and overlaps are changed."),
-                compat.field(
+                field(
                     wires.Boxes, "boxes", optional=True,
                     tooltip="Boxes of any detector in pixels: lists of left, top, right, bottom, or dictionaries of x, y, width, height."),
             ],
@@ -98,7 +99,7 @@ class FaceMasks(io.ComfyNode):
         faces: found.FoundFaces | None = None, masks: Tensor | None = None, boxes: Any = None,
     ) -> Any:
         """Mask; InputError where nothing is found, or more than one source is connected."""
-        choices = MaskChoices(region=compat.chosen("region", region, REGIONS), feather=feather, grow=grow, exclusive=exclusive)
+        choices = MaskChoices(region=chosen("region", region, REGIONS), feather=feather, grow=grow, exclusive=exclusive)
         made, shown = found.mask_faces(pictures.picture_of(image), sources_of(faces, masks, boxes), choices)
         return io.NodeOutput(torch.from_numpy(made), pictures.image_of(shown[None]))
 

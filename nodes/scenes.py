@@ -13,8 +13,9 @@ from ..tm_core import app, scenes
 from ..tm_core.settings import Choices
 from ..tm_core.streaming.compose import Frames
 from ..tm_core.weights.loading import TalkingModel
-from . import bridge, compat, pictures, sound, wires
-from .compat import io
+from . import wires
+from .host import devices, encoders, folders, pictures, sound
+from .host.schemas import field, io, schema
 from .stream import MAX_SEED
 
 MOST_PIXELS = scenes.MOST_SIDE
@@ -22,7 +23,7 @@ MOST_PIXELS = scenes.MOST_SIDE
 
 def mix_file() -> Path:
     """A new name in the host's temporary folder."""
-    handle, name = mkstemp(prefix="tm_mix_", suffix=".wav", dir=compat.temp_folder())
+    handle, name = mkstemp(prefix="tm_mix_", suffix=".wav", dir=folders.temp_folder())
     os.close(handle)
     return Path(name)
 
@@ -30,9 +31,9 @@ def mix_file() -> Path:
 def place_in_mix() -> list[Any]:
     """Inputs that say how loud a sound is in a mix and where it comes from."""
     return [
-        compat.field(
+        field(
             io.Float, "gain_db", default=0.0, min=-60.0, max=20.0, step=0.5, advanced=True, tooltip="Louder or softer in the mix, in dB."),
-        compat.field(
+        field(
             io.Float, "pan", default=0.0, min=-1.0, max=1.0, step=0.05, advanced=True,
             tooltip="Where the sound comes from: -1 left, 0 middle, 1 right."),
     ]
@@ -44,15 +45,15 @@ class PasteBack(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
         """Schema of TM_PasteBack."""
-        return compat.schema(
+        return schema(
             node_id="TM_PasteBack",
             display_name="Paste Back",
             description="Puts the animated face back into the picture it was cut from, at the picture's own size, or the largest one "
             "that players take. Pixels outside the soft-edged crop stay as they are, to the bit.",
             inputs=[
-                compat.field(wires.FrameStream, "frames", tooltip="The animated crop."),
-                compat.field(io.Image, "image", tooltip="The picture that Portrait and Face Mask was given."),
-                compat.field(wires.Portrait, "portrait", tooltip="What Portrait and Face Mask made of it: it knows the place."),
+                field(wires.FrameStream, "frames", tooltip="The animated crop."),
+                field(io.Image, "image", tooltip="The picture that Portrait and Face Mask was given."),
+                field(wires.Portrait, "portrait", tooltip="What Portrait and Face Mask made of it: it knows the place."),
             ],
             outputs=[wires.FrameStream.Output("pasted", display_name="frame stream", tooltip="The whole picture, talking.")],
         )
@@ -69,15 +70,15 @@ class Character(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
         """Schema of TM_Character."""
-        return compat.schema(
+        return schema(
             node_id="TM_Character",
             display_name="Character",
             description="A face of a picture and what it says. Chain several for a scene.",
             inputs=[
-                compat.field(wires.Portrait, "portrait", tooltip="The face, from Portrait and Face Mask of the scene's picture."),
-                compat.field(wires.Speaker, "speaker", tooltip="What is said and when, from Speaking / Silence."),
-                compat.field(wires.Cast, "others", optional=True, tooltip="The characters before this one."),
-                compat.field(io.String, "name", default="", tooltip="For messages; may stay empty."),
+                field(wires.Portrait, "portrait", tooltip="The face, from Portrait and Face Mask of the scene's picture."),
+                field(wires.Speaker, "speaker", tooltip="What is said and when, from Speaking / Silence."),
+                field(wires.Cast, "others", optional=True, tooltip="The characters before this one."),
+                field(io.String, "name", default="", tooltip="For messages; may stay empty."),
                 *place_in_mix(),
             ],
             outputs=[wires.Cast.Output("cast", display_name="cast", tooltip="Everybody so far.")],
@@ -98,29 +99,29 @@ class SceneStream(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
         """Schema of TM_SceneStream."""
-        return compat.schema(
+        return schema(
             node_id="TM_SceneStream",
             display_name="Scene of Several Faces",
             description="Animates every character of a picture, each with a voice and a schedule, and gives the whole picture with all "
             "voices mixed. Nothing is computed before a preview, save or collect node pulls.",
             inputs=[
-                compat.field(wires.Model, "model", tooltip="The model that draws."),
-                compat.field(io.Image, "image", tooltip="The picture, of any size, from which the portraits were cut."),
-                compat.field(wires.Cast, "cast", tooltip="The characters."),
-                compat.field(
+                field(wires.Model, "model", tooltip="The model that draws."),
+                field(io.Image, "image", tooltip="The picture, of any size, from which the portraits were cut."),
+                field(wires.Cast, "cast", tooltip="The characters."),
+                field(
                     io.Int, "seed", default=0, min=0, max=MAX_SEED, control_after_generate=True,
                     tooltip="The same seed and inputs give the same video. Each character draws from a seed of its own."),
-                compat.field(
+                field(
                     io.Int, "steps", default=0, min=0, max=100, advanced=True,
                     tooltip="Denoising steps. 0: as many as the model was made for."),
-                compat.field(
-                    io.Combo, "device", options=compat.devices(), default=compat.AUTO, advanced=True,
+                field(
+                    io.Combo, "device", options=devices.offered(), default=devices.AUTO, advanced=True,
                     tooltip="Where frames are decoded. auto: where the model is."),
-                compat.field(
+                field(
                     io.Int, "queue_depth", default=2, min=1, max=16, advanced=True, tooltip="Chunks that may wait between the workers."),
-                compat.field(io.Conditioning, "positive", optional=True, tooltip="Open models only: the prompt."),
-                compat.field(io.Conditioning, "negative", optional=True, tooltip="Open models with text guidance only: what to avoid."),
-                compat.field(
+                field(io.Conditioning, "positive", optional=True, tooltip="Open models only: the prompt."),
+                field(io.Conditioning, "negative", optional=True, tooltip="Open models with text guidance only: what to avoid."),
+                field(
                     io.ClipVisionOutput, "clip_vision_output", optional=True,
                     tooltip="Open models only: the picture as CLIP Vision Encode sees it."),
             ],
@@ -131,20 +132,20 @@ class SceneStream(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: TalkingModel, image: Tensor, cast: tuple[scenes.Character, ...], seed: int, steps: int = 0, device: str = compat.AUTO,
+        cls, model: TalkingModel, image: Tensor, cast: tuple[scenes.Character, ...], seed: int, steps: int = 0, device: str = devices.AUTO,
         queue_depth: int = 2, positive: Any = None, negative: Any = None, clip_vision_output: Any = None,
     ) -> Any:
         """Describe the stream; InputError for characters that cannot stand in one scene."""
         prompt = app.Prompt(
-            text=bridge.prompt_of(positive, "positive"), negative=bridge.prompt_of(negative, "negative"),
-            image=bridge.picture_tokens(clip_vision_output))
+            text=encoders.prompt_of(positive, "positive"), negative=encoders.prompt_of(negative, "negative"),
+            image=encoders.picture_tokens(clip_vision_output))
         seconds = max(c.speech.voice.duration_s for c in cast) if cast else 0.0
         path = mix_file()
         try:
             stream = scenes.scene_stream(
                 model, pictures.picture_of(image), cast, scenes.mixed([c.track for c in cast], seconds, path.parent, path.name), seed=seed,
                 choices=Choices(steps=steps or None), prompt=prompt,
-                device=None if device == compat.AUTO else compat.device_named(device), queue_depth=queue_depth)
+                device=None if device == devices.AUTO else devices.named(device), queue_depth=queue_depth)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -158,20 +159,20 @@ class Layer(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
         """Schema of TM_Layer."""
-        return compat.schema(
+        return schema(
             node_id="TM_Layer",
             display_name="Layer",
             description="Gives a stream its place on a canvas. Chain several; Canvas puts them together.",
             inputs=[
-                compat.field(wires.FrameStream, "frames", tooltip="The stream."),
-                compat.field(wires.Layers, "others", optional=True, tooltip="The layers before this one."),
-                compat.field(io.Int, "x", default=0, min=-MOST_PIXELS, max=MOST_PIXELS, tooltip="Left edge on the canvas, in pixels."),
-                compat.field(io.Int, "y", default=0, min=-MOST_PIXELS, max=MOST_PIXELS, tooltip="Upper edge on the canvas, in pixels."),
-                compat.field(io.Int, "width", default=0, min=0, max=MOST_PIXELS, tooltip="Width on the canvas. 0: the stream's own."),
-                compat.field(io.Int, "height", default=0, min=0, max=MOST_PIXELS, tooltip="Height on the canvas. 0: the stream's own."),
-                compat.field(io.Int, "layer", default=0, min=-100, max=100, tooltip="Higher ones cover lower ones."),
-                compat.field(io.Boolean, "soft_edge", default=False, tooltip="Fade out towards the edge instead of a hard border."),
-                compat.field(
+                field(wires.FrameStream, "frames", tooltip="The stream."),
+                field(wires.Layers, "others", optional=True, tooltip="The layers before this one."),
+                field(io.Int, "x", default=0, min=-MOST_PIXELS, max=MOST_PIXELS, tooltip="Left edge on the canvas, in pixels."),
+                field(io.Int, "y", default=0, min=-MOST_PIXELS, max=MOST_PIXELS, tooltip="Upper edge on the canvas, in pixels."),
+                field(io.Int, "width", default=0, min=0, max=MOST_PIXELS, tooltip="Width on the canvas. 0: the stream's own."),
+                field(io.Int, "height", default=0, min=0, max=MOST_PIXELS, tooltip="Height on the canvas. 0: the stream's own."),
+                field(io.Int, "layer", default=0, min=-100, max=100, tooltip="Higher ones cover lower ones."),
+                field(io.Boolean, "soft_edge", default=False, tooltip="Fade out towards the edge instead of a hard border."),
+                field(
                     io.Float, "start_s", default=0.0, min=0.0, max=36000.0, step=0.1, advanced=True,
                     tooltip="When the stream begins, in seconds. Before, its first frame stands; after its end the last."),
                 *place_in_mix(),
@@ -196,18 +197,18 @@ class Canvas(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
         """Schema of TM_Canvas."""
-        return compat.schema(
+        return schema(
             node_id="TM_Canvas",
             display_name="Canvas",
             description="Puts streams together on one canvas, on one timeline, with their sounds mixed. Portraits may come from different "
             "models.",
             inputs=[
-                compat.field(wires.Layers, "layers", tooltip="What stands where."),
-                compat.field(io.Int, "width", default=1024, min=16, max=MOST_PIXELS, tooltip="Width of the canvas in pixels."),
-                compat.field(io.Int, "height", default=512, min=16, max=MOST_PIXELS, tooltip="Height of the canvas in pixels."),
-                compat.field(io.String, "background", default="black", tooltip="A colour: a name such as black, or #rrggbb."),
-                compat.field(io.Image, "image", optional=True, tooltip="A picture as the background; it sets the size instead."),
-                compat.field(
+                field(wires.Layers, "layers", tooltip="What stands where."),
+                field(io.Int, "width", default=1024, min=16, max=MOST_PIXELS, tooltip="Width of the canvas in pixels."),
+                field(io.Int, "height", default=512, min=16, max=MOST_PIXELS, tooltip="Height of the canvas in pixels."),
+                field(io.String, "background", default="black", tooltip="A colour: a name such as black, or #rrggbb."),
+                field(io.Image, "image", optional=True, tooltip="A picture as the background; it sets the size instead."),
+                field(
                     io.Float, "fps", default=0.0, min=0.0, max=120.0, step=1.0, advanced=True,
                     tooltip="Frames per second. 0: those of the first layer."),
             ],

@@ -14,8 +14,9 @@ from ..tm_core.audio.conversation import split_conversation
 from ..tm_core.audio.schedule import Schedule, parse_schedule, read_schedule
 from ..tm_core.audio.schedule_picture import Row, draw_schedule
 from ..tm_core.errors import InputError
-from . import compat, pictures, sound, voice, wires
-from .compat import io
+from . import voice, wires
+from .host import folders, pictures, sound
+from .host.schemas import chosen, field, io, nothing, schema
 
 MOST = 4
 RTTM_FILE = re.compile(r"[^\n]+\.rttm")
@@ -27,7 +28,7 @@ TIMELINE_TIP = (
 def schedule_of(text: str) -> Schedule:
     """The schedule of a text widget: what is written there, or the RTTM file of the input folder that it names."""
     name = text.strip()
-    return read_schedule(compat.input_file(name, "timeline")) if RTTM_FILE.fullmatch(name) else parse_schedule(text)
+    return read_schedule(folders.input_file(name, "timeline")) if RTTM_FILE.fullmatch(name) else parse_schedule(text)
 
 
 def stamp(text: str) -> str:
@@ -35,7 +36,7 @@ def stamp(text: str) -> str:
     name = text.strip()
     if not RTTM_FILE.fullmatch(name):
         return text
-    state = compat.input_file(name, "timeline").stat()
+    state = folders.input_file(name, "timeline").stat()
     return f"{name} {state.st_mtime_ns} {state.st_size}"
 
 
@@ -49,7 +50,7 @@ def _audio(samples: np.ndarray, rate: int) -> dict[str, Any]:
 
 
 def _timeline_field() -> Any:
-    return compat.field(io.String, "timeline", multiline=True, default="", tooltip=TIMELINE_TIP)
+    return field(io.String, "timeline", multiline=True, default="", tooltip=TIMELINE_TIP)
 
 
 class SpeakingTimeline(io.ComfyNode):
@@ -58,14 +59,14 @@ class SpeakingTimeline(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
         """Schema of TM_SpeakingTimeline."""
-        return compat.schema(
+        return schema(
             node_id="TM_SpeakingTimeline",
             display_name="Speaking Timeline",
             description="Decides by a written timeline or a diarisation (RTTM) when the lips follow the sound.",
             inputs=[
-                compat.field(wires.AudioWindows, "audio_windows", tooltip="The encoded sound."),
+                field(wires.AudioWindows, "audio_windows", tooltip="The encoded sound."),
                 _timeline_field(),
-                compat.field(
+                field(
                     io.String, "name", default="", tooltip="Whose turns these are. May stay empty where the timeline names one speaker."),
                 voice.silence_field(),
             ],
@@ -75,7 +76,7 @@ class SpeakingTimeline(io.ComfyNode):
     @classmethod
     def execute(cls, audio_windows: app.Voice, timeline: str, name: str, silence: str = "zero") -> Any:
         """Select; InputError for what is no timeline, and for a name or a turn that does not fit."""
-        choice = voice.SILENCES[compat.chosen("silence", silence, voice.SILENCES)]
+        choice = voice.SILENCES[chosen("silence", silence, voice.SILENCES)]
         return io.NodeOutput(app.select_speaking(audio_windows, silence=choice, schedule=schedule_of(timeline), name=name.strip()))
 
     @classmethod
@@ -93,18 +94,18 @@ class Conversation(io.ComfyNode):
         sounds = [
             io.Audio.Output(f"audio_{i}", display_name=f"audio {i}", tooltip=f"The sound with all but the turns of speaker {i} silenced.")
             for i in range(1, MOST + 1)]
-        return compat.schema(
+        return schema(
             node_id="TM_Conversation",
             display_name="Split Conversation",
             description="Takes one recording of several speakers and its timeline or diarisation (RTTM), and gives for every speaker the "
             "sound with the others' turns silenced, so that no face mouths another's words. Connect each to Talking Audio Encoder.",
             inputs=[
-                compat.field(io.Audio, "audio", tooltip="The mixed sound of the conversation. Channels and rate are kept."),
+                field(io.Audio, "audio", tooltip="The mixed sound of the conversation. Channels and rate are kept."),
                 _timeline_field(),
-                compat.field(
+                field(
                     io.String, "names", default="",
                     tooltip="Who is speaker 1, 2, ...: names of the timeline at commas. Empty: in the order in which they begin."),
-                compat.field(
+                field(
                     io.Boolean, "leave_others_out", default=False, optional=True, advanced=True,
                     tooltip="The timeline may name more speakers than names does: their turns are silenced for everybody."),
             ],
@@ -130,7 +131,7 @@ class Conversation(io.ComfyNode):
             Row(name=name, samples=track.mean(0), sample_rate=rate, spans=schedule.spans(name))
             for name, track in zip(speakers, tracks, strict=True)]
         unused = f"the timeline has {len(speakers)} speakers ({', '.join(speakers)}): connect no more audio outputs than that"
-        outputs = [_audio(track, rate) for track in tracks] + [compat.nothing(unused)] * (MOST - len(tracks))
+        outputs = [_audio(track, rate) for track in tracks] + [nothing(unused)] * (MOST - len(tracks))
         return io.NodeOutput(*outputs, pictures.image_of(draw_schedule(rows)[None]), schedule.text)
 
     @classmethod
@@ -146,16 +147,16 @@ class SchedulePicture(io.ComfyNode):
     def define_schema(cls) -> Any:
         """Schema of TM_SchedulePicture."""
         speakers = [
-            compat.field(wires.Speaker, f"speaker_{i}", optional=True, tooltip=f"Row {i} of those connected.") for i in range(1, MOST + 1)]
-        return compat.schema(
+            field(wires.Speaker, f"speaker_{i}", optional=True, tooltip=f"Row {i} of those connected.") for i in range(1, MOST + 1)]
+        return schema(
             node_id="TM_SchedulePicture",
             display_name="Schedule Picture",
             description="Draws when each speaker speaks: its waveform over the seconds, filled where the lips follow it.",
             inputs=[
-                compat.field(
+                field(
                     io.String, "names", default="",
                     tooltip="A name for each connected speaker, at commas. Empty: Speaker 1, Speaker 2, ..."),
-                compat.field(io.Int, "width", default=1024, min=240, max=8192, step=16, tooltip="Width of the picture in pixels."),
+                field(io.Int, "width", default=1024, min=240, max=8192, step=16, tooltip="Width of the picture in pixels."),
                 *speakers,
             ],
             outputs=[io.Image.Output("picture", display_name="picture", tooltip="A row for each speaker over the seconds.")],

@@ -21,8 +21,9 @@ from ..tm_core.media.video_reader import VideoReader, probe
 from ..tm_core.metrics.report import report_of
 from ..tm_core.metrics.score import score_video
 from ..tm_core.streaming.handles import FrameStream
-from . import compat, pictures, sinks, sound, wires
-from .compat import io
+from . import sinks, wires
+from .host import pictures, results, running, sound
+from .host.schemas import field, io, schema
 
 NO_SPEAKER = -1
 
@@ -43,7 +44,7 @@ class ScoreVideo(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
         """Schema of TM_ScoreVideo."""
-        return compat.schema(
+        return schema(
             node_id="TM_ScoreVideo",
             display_name="Score Lip Sync",
             description="Measures how well lips follow the sound, for every face of a video, and says who speaks. "
@@ -53,13 +54,13 @@ class ScoreVideo(io.ComfyNode):
                 io.MultiType.Input(
                     "video", types=[io.Image, io.Video, wires.FrameStream],
                     tooltip="What to judge: images, a video or a frame stream."),
-                compat.field(
+                field(
                     io.Audio, "audio", optional=True,
                     tooltip="The sound to compare with. Unconnected: the one of the video or of the stream. Images have none."),
-                compat.field(
+                field(
                     io.Float, "fps", default=25.0, min=1.0, max=240.0, step=0.01, optional=True,
                     tooltip="Images only: how many are shown in a second. Videos and streams know theirs."),
-                compat.field(
+                field(
                     io.Float, "seconds", default=30.0, min=0.0, max=86400.0, step=1.0, optional=True, advanced=True,
                     tooltip="How much of the video is judged by SyncNet, which is slow on a CPU. 0: all of it."),
             ],
@@ -84,7 +85,7 @@ class ScoreVideo(io.ComfyNode):
                 raise InputError("audio", "nothing", "there is no sound to compare the lips with", "connect the sound of this video")
             score = score_video(watched(footage), footage.fps, own, mesh=app.face_mesh(), seconds=seconds or None)
         text, face = report_of(score), shown_face(score)
-        compat.tell(cls.hidden.unique_id, text)
+        running.tell(cls.hidden.unique_id, text)
         return io.NodeOutput(text, *numbers(face), NO_SPEAKER if score["speaker"] is None else score["speaker"], ui={"text": [text]})
 
 
@@ -100,7 +101,7 @@ def footage_of(video: Any, fps: float, stack: ExitStack) -> Footage:
         return _stream(video, stack)
     if isinstance(video, Tensor):
         return _images(video, fps)
-    path = compat.file_of(video)
+    path = results.file_of(video)
     return _parts(video) if path is None else _file(path, stack)
 
 
@@ -134,7 +135,7 @@ def _parts(video: Any) -> Footage:
 
 def watched(footage: Footage) -> Iterator[np.ndarray]:
     """The frames, with progress and the host's interrupt."""
-    progress = compat.Progress(max(footage.count, 1))
+    progress = running.Progress(max(footage.count, 1))
     for frame in footage.frames:
         progress.advance(1)
         yield frame

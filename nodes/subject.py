@@ -9,8 +9,9 @@ from torch import Tensor
 from ..tm_core import app
 from ..tm_core.face.found import FoundFaces
 from ..tm_core.weights.loading import TalkingModel
-from . import compat, pictures, wires
-from .compat import io
+from . import wires
+from .host import pictures
+from .host.schemas import field, io, schema
 
 
 class FaceMask(io.ComfyNode):
@@ -19,21 +20,21 @@ class FaceMask(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
         """Schema of TM_FaceMask."""
-        return compat.schema(
+        return schema(
             node_id="TM_FaceMask",
             display_name="Portrait and Face Mask",
             description="Finds the face, crops the picture round it for the model and marks what the voice may move.",
             inputs=[
-                compat.field(wires.Model, "model", tooltip="The model that will draw the face: it says how large the crop is."),
-                compat.field(io.Image, "image", tooltip="One picture with a face that looks at the camera, mouth closed. Any size."),
-                compat.field(
+                field(wires.Model, "model", tooltip="The model that will draw the face: it says how large the crop is."),
+                field(io.Image, "image", tooltip="One picture with a face that looks at the camera, mouth closed. Any size."),
+                field(
                     io.Int, "face", default=-1, min=-1, max=31,
                     tooltip="Which face, numbered from 0 row by row from the left as Find Faces does. "
                             "-1: the only one, and an error if there are several."),
-                compat.field(
+                field(
                     wires.Faces, "faces", optional=True,
                     tooltip="Faces that Find Faces found in this picture: it is not searched again, and face counts those."),
-                compat.field(
+                field(
                     io.Mask, "mask", optional=True,
                     tooltip="A mask over the whole picture, white where the voice may move it. It replaces the region that is found."),
             ],

@@ -20,7 +20,7 @@ from ..tm_core.streaming.compose import ComposedStream
 from ..tm_core.streaming.handles import FrameStream as Stream
 from ..tm_core.streaming.handles import LatentStream as Latents
 from ..tm_core.weights.loading import TalkingModel
-from .compat import io
+from .host.schemas import io
 
 Model = io.Custom("TM_MODEL")  # tm_core.weights.loading.TalkingModel
 AudioWindows = io.Custom("TM_AUDIO_WINDOWS")  # tm_core.app.Voice

@@ -18,7 +18,8 @@ os.environ.setdefault("COLUMNS", "200")
 import pytest
 import torch
 
-from benchmarks._seeded import recorded
+from parity.golden import recorded
+from parity.host import HostMissing, Installation
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -46,8 +47,19 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], tuple[dict[str, torch.Tensor], dict[str, Any]]]:
-    """Numbers recorded from other people's code (tests/data/NAME.safetensors) and what is known of their source."""
+    """Numbers recorded from other people's code (parity/goldens/NAME.safetensors) and what is known of their source."""
     return recorded
+
+
+@pytest.fixture(scope="session")
+def host_installation() -> Installation:
+    """The ComfyUI to test against (path, python). Missing: a failure in CI, a reasoned skip at a developer's desk."""
+    try:
+        return Installation.find()
+    except HostMissing as missing:
+        if os.environ.get("CI"):
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from parity.golden import GOLDENS
 from tm_core.weights.families import FAMILIES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,7 +42,7 @@ def test_a_changed_default_is_noticed(script: Any) -> None:
 
 
 def test_computed_sizes_are_those_of_the_recorded_layouts(script: Any) -> None:
-    layouts = json.loads((ROOT / "tests" / "data" / "layouts.json").read_text())
+    layouts = json.loads((GOLDENS / "layouts.json").read_text())
     for name, layout in layouts.items():
         assert script.parameters(FAMILIES[name]) == layout["parameters"]
 

@@ -142,6 +142,37 @@ def test_the_engine_never_imports_its_host() -> None:
     import_all(HOST_MODULES, [module_name(path) for path in core_files()])
 
 
+def test_only_the_host_folder_of_the_nodes_imports_the_host() -> None:
+    """`nodes/host/` alone knows host versions; node files are translations."""
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {module}"
+        for path in files(ROOT / "nodes", {".py"}) if "host" not in path.relative_to(ROOT / "nodes").parts[:-1]
+        for line, module in imports(path) if module.split(".")[0] in HOST_MODULES and not module.startswith("nodes.")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+FORBIDDEN = {"parity": {"tests", "benchmarks"}, "benchmarks": {"tests"}, "tests": {"benchmarks"}}  # tests/benchmarks tests the latter
+
+
+def mentioned(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, module) of imports and of texts that begin with a folder's name: a module or a path made of them."""
+    yield from imports(path)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and (m := re.match(r"(\w+)(?=$|[./]\w)", node.value)):
+            yield node.lineno, m[1]
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_tests_and_benchmarks_import_from_parity_and_never_the_other_way(folder: str) -> None:
+    """Goldens, recorders and comparisons belong to parity/; benchmarks measure; tests import no benchmark but to test it."""
+    found = [path for path in files(ROOT / folder, {".py"}) if not path.is_relative_to(ROOT / "tests" / "benchmarks")]
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {name}" for path in found if path != Path(__file__)
+        for line, name in mentioned(path) if name.split(".")[0] in FORBIDDEN[folder]]
+    assert found and not wrong, "\n".join(wrong)
+
+
 def test_the_engine_needs_only_requirements_txt() -> None:
     """Everything a node can reach imports without the extras; the command line and training may ask for theirs."""
     names = [name for name in map(module_name, core_files()) if unit(name) not in {"cli", "train", "live"}]

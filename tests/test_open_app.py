@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks._open_files import save, write_models
+from parity.open_files import save, write_models
 from tm_core import app
 from tm_core.config import ModelConfig
 from tm_core.errors import InputError

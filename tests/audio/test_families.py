@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks._seeded import fill, fill_state, sound
+from parity.seeded import fill, fill_state, sound
 from tm_core.audio import families
 from tm_core.audio.families import FAMILIES, encode_speech, from_host, pieces, prepare_sound
 from tm_core.audio.loudness import integrated_loudness, normalise_loudness
@@ -31,7 +31,7 @@ RATES = [Fraction(16), Fraction(23), Fraction(25), Fraction(30), Fraction(30000,
 
 
 def cases() -> dict[str, np.ndarray]:
-    """The sounds of tools/record_speech_goldens.py."""
+    """The sounds of parity/recorders/speech.py."""
     speech = sound(64000)
     return {
         "speech": speech, "loud": speech * 8, "quiet": speech * 0.01, "below_the_gate": speech * 1e-4,

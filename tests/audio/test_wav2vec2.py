@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks._seeded import fill_state, sound
+from parity.seeded import fill_state, sound
 from tm_core.audio import wav2vec2
 from tm_core.audio.families import normalise_sound
 from tm_core.audio.wav2vec2 import Wav2Vec2, Wav2Vec2Config, build_wav2vec2, config_of, encoder_weights, vectors_of
@@ -28,7 +28,7 @@ def recorded(golden: Callable[[str], Golden]) -> Golden:
 
 @pytest.fixture(scope="module")
 def published(recorded: Golden) -> dict[str, Tensor]:
-    """A state dict under Hugging Face's names, weights by the rule of benchmarks/_seeded.py."""
+    """A state dict under Hugging Face's names, weights by the rule of parity/seeded.py."""
     return fill_state({name: tuple(shape) for name, shape in recorded[1]["shapes"].items()})
 
 

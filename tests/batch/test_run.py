@@ -22,7 +22,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks._open_files import save, write_models
+from parity.open_files import save, write_models
 from tm_core import app, scenes
 from tm_core.batch import local
 from tm_core.batch.digest import content_digest, model_digest, weights_digest
@@ -411,11 +411,15 @@ def ray_nodes(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> Iter
     """The address of a real cluster of two nodes on this machine, one core each."""
     if importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed here; pip install 'talking-machines[batch]' to run this test")
-    from benchmarks.batch import RayNodes
+    from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
-    with RayNodes(2) as nodes:
-        yield nodes.address
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes.add_node(num_cpus=1)
+    try:
+        yield str(nodes.address)
+    finally:
+        nodes.shutdown()
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ def test_what_is_written_is_an_infinitetalk_of_that_size(gb: float) -> None:
 
 def test_loading_is_measured_in_fresh_processes_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(memory, "find_host", lambda: None)  # the host's part is tests/host's
+    monkeypatch.setattr(memory, "find_host", lambda: None)  # the host's part is tested below
     found = values(rows := memory.loading_rows(0.05))
     size = found["loading: base and adapter"]
     peak = found["loading: load_open_model: peak RSS over that before"]
@@ -93,6 +93,18 @@ def test_a_loader_that_maps_or_keeps_two_copies_is_caught(tmp_path: Path, loader
     path = _loading.write(tmp_path / "f.safetensors", base, torch.bfloat16, 0)
     found = _loading.child("-c", BAD_LOADERS, loader, path)
     assert found["peak"] > 0.9 * copies * path.stat().st_size
+
+
+
+def test_loading_in_the_host_holds_no_second_copy(host_installation: Any, tmp_path: Path) -> None:
+    """The rule of `bench memory --part loading` at 0.7 GB: the files and one part of them; the host's own loader takes both copies."""
+    files = [_loading.write(tmp_path / f"{i}.safetensors", shapes, torch.bfloat16, i) for i, shapes in enumerate(_loading.shapes_of(0.7))]
+    size, script = sum(f.stat().st_size for f in files), _loading.ROOT / "benchmarks" / "_host_loading.py"
+    host = host_installation.path, _loading.ROOT
+    found = _loading.child(script, *host, "pack", "bf16", *files, python=host_installation.python)
+    theirs = _loading.child(script, *host, "host", "bf16", files[0], python=host_installation.python)
+    assert size > 0.5e9 and 0.9 * size < found["peak"] < 1.6 * size
+    assert theirs["peak"] > 1.8 * files[0].stat().st_size
 
 
 def test_a_full_disk_is_said_before_anything_is_written() -> None:

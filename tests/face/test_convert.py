@@ -18,7 +18,7 @@ NETWORKS = ["face_detection_short_range", "face_landmark", "selfie_segmentation"
 @pytest.mark.parametrize("name", NETWORKS)
 def test_conversion_gives_the_bundled_file(name: str, shared: Path, repo_root: Path, tmp_path: Path) -> None:
     pytest.importorskip("tflite", reason="PyPI tflite reads the original files; only developers convert them")
-    spec = importlib.util.spec_from_file_location("convert_face_models", repo_root / "tools" / "convert_face_models.py")
+    spec = importlib.util.spec_from_file_location("convert_face_models", repo_root / "scripts" / "convert_face_models.py")
     assert spec and spec.loader
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)

@@ -1,4 +1,4 @@
-"""The networks against numbers recorded from MediaPipe's own runtimes (tools/record_face_goldens.py); no runtime is needed here."""
+"""The networks against numbers recorded from MediaPipe's own runtimes (parity/recorders/faces.py); no runtime is needed here."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from parity.recorders.faces import VIEWS, masked_views, views
 from tm_core.face.mesh import FaceMesh
 from tm_core.face.segment import PersonSegmenter
-from tools.record_face_goldens import VIEWS, masked_views, views
 
 Golden = Callable[[str], tuple[dict[str, Tensor], dict[str, Any]]]
 

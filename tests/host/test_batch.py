@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from parity.comfyui import Host, HostError, Job
 from tm_core.config import tiny
 from tm_core.model.audio_projector import AudioProjector
 from tm_core.model.dit import TalkingDiT
 from tm_core.model.talking import TalkingModel
 from tm_core.vae.tiny import TinyVAE
 from tm_core.weights.loading import save_model
-from tm_host_harness import Host, HostError, Job
 
 Graph = dict[str, Any]
 MODEL, BATCH, REPORT, SOUND = "1", "2", "3", "4"

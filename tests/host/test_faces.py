@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tm_host_harness import Host, Job
+from parity.comfyui import Host, Job
 
 Graph = dict[str, Any]
 

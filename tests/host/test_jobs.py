@@ -7,6 +7,7 @@ that these tests say nothing of the picture and everything of the path.
 from __future__ import annotations
 
 import json
+import re
 import time
 import wave
 from collections.abc import Callable
@@ -22,6 +23,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import save_file
 
+from parity.comfyui import Host, HostError, Job
 from tm_core import app
 from tm_core.config import ModelConfig, tiny
 from tm_core.model.audio_projector import AudioProjector
@@ -29,12 +31,12 @@ from tm_core.model.dit import TalkingDiT
 from tm_core.model.talking import TalkingModel
 from tm_core.vae.tiny import TinyVAE
 from tm_core.weights.loading import load_model, save_model
-from tm_host_harness import Host, HostError, Job
 
 ROOT = Path(__file__).resolve().parents[2]
 Graph = dict[str, Any]
 MODEL, IMAGE, AUDIO, FACE, ENCODER, SPEAKER, SAMPLER, DECODER, PREVIEW, SAVE = (str(i) for i in range(1, 11))
 FRAME_S = 0.04
+ASKED = "memory asked for: "
 SECONDS, FRAMES = 1.0, 25
 
 
@@ -219,9 +221,12 @@ def test_names_in_any_language(host: Host, graph: Graph, tmp_path: Path) -> None
     assert job.files("images")[0]["subfolder"] == "vid\u00e9o \u52d5\u753b"
 
 
-def test_half_precision_draws_the_same_face(host: Host, graph: Graph) -> None:
-    whole = frames_of(video_of(host, host.run(saving(graph, "dtype/fp32")))).astype(np.float32)
-    half = frames_of(video_of(host, host.run(saving(graph, "dtype/bf16", n1_dtype="bf16"))))
+def test_half_precision_draws_the_same_face(host: Host, graph: Graph, tmp_path: Path) -> None:
+    """One chunk: a CPU takes seconds for each in half precision."""
+    short = saving(graph, "dtype/a", n3_audio=sound(host, tmp_path, "one_chunk.wav", seconds=0.3))
+    whole = frames_of(video_of(host, host.run(short))).astype(np.float32)
+    half = frames_of(video_of(host, host.run(changed(short, n1_dtype="bf16"))))
+    assert len(whole) == len(half) == 8
     assert np.abs(whole - half).mean() < 8.0
 
 
@@ -341,6 +346,22 @@ def test_a_cancelled_stream_can_be_pulled_again(host: Host, graph: Graph, tmp_pa
     again = host.run(saving(graph, "resume/a", n3_audio=name))
     assert SAMPLER in again.of("execution_cached")[0].data["nodes"]
     assert len(frames_of(video_of(host, again))) == 100
+
+
+def test_no_stream_keeps_its_state_when_the_host_asks_for_memory(host: Host, long_graph: Graph) -> None:
+    """The host's own way, as when another model needs the room: it takes the streams' entry out of its list."""
+    before = host.log(10**6).count(ASKED)
+    job = host.run(changed(long_graph, n9_real_time=True), interrupt_at="preview", interrupt_after=5)  # the sampler is far ahead
+    assert job.of("execution_interrupted")
+    host.post("/free", {"unload_models": True})
+    deadline = time.monotonic() + 20
+    while (said := [line for line in host.log(10**6).splitlines() if ASKED in line])[before:] == [] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(said) == before + 1, host.log()
+    streams, left = re.search(r"of (\d+) streams held a sampler's state, (\d+) do now", said[-1]).groups()  # type: ignore[union-attr]
+    assert int(streams) >= 1 and int(left) == 0
+    again = host.run(changed(long_graph, n9_real_time=True), interrupt_at="preview", interrupt_after=2)
+    assert SAMPLER in again.of("execution_cached")[0].data["nodes"] and again.of("execution_interrupted")  # it goes on from what is kept
 
 
 # ---- bad input: one line that names field and remedy, and no file

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks.parity import BAR, compare_with_host
+from parity.golden import BAR
+from parity.host import compare_with_host
 
 
 @pytest.fixture(scope="module")
 def found(host_installation: Any) -> dict[str, Any]:
     """One process of the host's Python compares all variants."""
-    return compare_with_host(host_installation.path, host_installation.python)
+    return compare_with_host(host_installation)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from tm_host_harness import Host, Job
+from parity.comfyui import Host, Job
 
 ROOT = Path(__file__).resolve().parents[2]
 Graph = dict[str, Any]

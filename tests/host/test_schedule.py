@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tm_host_harness import Host, HostError, Job
+from parity.comfyui import Host, HostError, Job
 
 ROOT = Path(__file__).resolve().parents[2]
 Graph = dict[str, Any]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from parity.comfyui import Host, Job
 from tm_core.media.video_io import VideoWriter
-from tm_host_harness import Host, Job
 
 ROOT = Path(__file__).resolve().parents[2]
 Graph = dict[str, Any]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks._containers import Wrapping, wrap
+from parity.containers import Wrapping, wrap
 from tm_core.errors import InputError
 from tm_core.media import SoundTrack, VideoReader, probe, read_audio
 

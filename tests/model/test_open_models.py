@@ -1,12 +1,11 @@
-"""Our transformer answers what the official code of open checkpoints does; recorded by tools/record_open_models.py."""
+"""Our transformer answers what the official code of open checkpoints does; recorded by parity/recorders/open_models.py."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks._open_parity import transformers
-from benchmarks._seeded import recorded
-from benchmarks.parity import BAR
+from parity.golden import BAR, recorded
+from parity.open_models import transformers
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks._seeded import fill, fill_state
+from parity.seeded import fill, fill_state
 from tm_core.audio.speech_windows import FrameWindows
 from tm_core.model.open_projectors import FantasyProjector, FantasyProjectorConfig, GroupedProjector, GroupedProjectorConfig
 
@@ -18,7 +18,7 @@ Golden = Callable[[str], tuple[dict[str, Tensor], dict[str, Any]]]
 
 
 def weights_of(source: dict[str, Any]) -> dict[str, Tensor]:
-    """Weights of the recorded projection, by the rule of benchmarks/_seeded.py."""
+    """Weights of the recorded projection, by the rule of parity/seeded.py."""
     return fill_state({name: tuple(shape) for name, shape in source["shapes"].items()})
 
 

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks._seeded import recorded
-from benchmarks._voices_parity import PRESETS, gap, transformer_gap, velocity
-from benchmarks.parity import BAR
+from parity.golden import BAR, recorded
+from parity.two_speakers import PRESETS, gap, transformer_gap, velocity
 from tm_core.config import DiTConfig
 from tm_core.errors import InputError
 from tm_core.model.blocks import AudioKV, listen_together

@@ -16,7 +16,7 @@ NAME = "tm_pack_under_test"
 
 @pytest.fixture(scope="session")
 def pack() -> Callable[[str], ModuleType]:
-    """Import a module of the pack: `pack("nodes.pictures")`."""
+    """Import a module of the pack: `pack("nodes.host.pictures")`."""
     for name, folder in ((NAME, ROOT), (f"{NAME}.nodes", ROOT / "nodes")):
         package = ModuleType(name)
         package.__path__ = [str(folder)]

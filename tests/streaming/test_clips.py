@@ -9,9 +9,9 @@ from fractions import Fraction
 import pytest
 import torch
 
-from benchmarks._open_parity import FLASHTALK, fantasytalking_sampler, flashtalk_sampler, multitalk_sampler
-from benchmarks._seeded import recorded
-from benchmarks.parity import BAR
+from parity.golden import BAR, recorded
+from parity.open_models import FLASHTALK, fantasytalking_sampler, flashtalk_sampler, multitalk_sampler
+from parity.recorders.samplers import FANTASY_CASES, MULTITALK_CASES, Case
 from tests.streaming.test_sampler import CONFIG, features, random_model, scene
 from tm_core.config import ClipConfig, Guidance, SamplerConfig
 from tm_core.errors import Cancelled, InputError
@@ -24,7 +24,6 @@ from tm_core.streaming.sampler import LatentChunk, Scene, chunk_noise
 from tm_core.streaming.workers import WorkerConfig
 from tm_core.timeline import Timeline
 from tm_core.weights.families import FAMILIES
-from tools.record_samplers import FANTASY_CASES, MULTITALK_CASES, Case
 
 CLIP = ClipConfig(latents=4, motion_latents=2)  # 13 frames, 5 of them the clip before's
 SAMPLER = replace(CONFIG.sampler, clip=CLIP, sigmas=(1.0, 0.6))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from benchmarks._common import demo_portrait
-from benchmarks._open_parity import flashtalk_colours
-from benchmarks._seeded import recorded
+from parity.golden import recorded
+from parity.open_models import flashtalk_colours
 from tests.streaming.test_clips import PICTURE, SAMPLER, clips, shown
 from tests.streaming.test_sampler import CONFIG, random_model
 from tm_core.config import SamplerConfig
@@ -26,7 +26,8 @@ from tm_core.streaming.sampler import LatentChunk
 from tm_core.streaming.workers import WorkerConfig
 from tm_core.timeline import Timeline
 
-PORTRAIT = torch.tensor(open_image(demo_portrait())).permute(2, 0, 1)[:, ::4, ::4].float() / 255
+DEMO = Path(__file__).parents[2] / "tm_core" / "assets" / "portraits" / "demo.jpg"
+PORTRAIT = torch.tensor(open_image(DEMO)).permute(2, 0, 1)[:, ::4, ::4].float() / 255
 FRAMES = 33
 
 

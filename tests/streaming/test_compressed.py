@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import _liveact_parity as liveact
-from benchmarks._seeded import fill_module, numbers, recorded
-from benchmarks.parity import BAR
+from parity import liveact
+from parity.golden import BAR, recorded
+from parity.seeded import fill_module, numbers
 from tm_core.audio.speech_windows import FrameWindows
 from tm_core.config import DiTConfig, Guidance, MemoryConfig, SamplerConfig, tiny
 from tm_core.errors import Cancelled, InputError

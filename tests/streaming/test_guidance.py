@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks._seeded import recorded
+from parity.golden import recorded
 from tm_core.config import Guidance, GuidanceRule
 from tm_core.streaming.guidance import BOTH, NEITHER, NO_AUDIO, NO_TEXT, join, noise_levels, passes
 from tm_core.weights.families import FAMILIES
@@ -34,7 +34,7 @@ def test_scales_of_one_are_no_guidance(rule: GuidanceRule) -> None:
 
 
 def test_levels_are_the_official_samplers() -> None:
-    """Levels at which the official loops asked their network (tools/record_samplers.py); their arithmetic is float32."""
+    """Levels at which the official loops asked their network (parity/recorders/samplers.py); their arithmetic is float32."""
     for name in ("multitalk", "infinitetalk"):
         said = recorded(f"{name}_sampler")[0]["levels of 40 steps"].tolist()
         assert noise_levels(40, FAMILIES[name].shift, last=0.001) == pytest.approx(said, abs=1e-6)

@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks._voices_parity import CASES, PRESETS, of_case, portrait, projector, sampler_gap, scene, transformer
-from benchmarks.parity import BAR
+from parity.golden import BAR
+from parity.recorders.samplers import Case
+from parity.two_speakers import CASES, PRESETS, of_case, portrait, projector, sampler_gap, scene, transformer
 from tests.streaming.test_sampler import CONFIG
 from tm_core.config import ClipConfig, SamplerConfig
 from tm_core.errors import InputError
@@ -19,7 +20,6 @@ from tm_core.streaming.clips import ClipSampler
 from tm_core.streaming.sampler import ChunkedSampler, Scene
 from tm_core.vae.tiny import TinyVAE
 from tm_core.weights.families import FAMILIES
-from tools.record_samplers import Case
 
 CLIP = SamplerConfig(sigmas=(1.0,), clip=ClipConfig(latents=3, motion_latents=1))
 

@@ -1,14 +1,9 @@
 """TAEHV: the official implementation's numbers, any split into calls equals the whole, causal, states are values.
 
-tests/data/taehv.safetensors holds what the official code gave (tools/record_taehv.py; commit in its metadata).
+parity/goldens/taehv.safetensors holds what the official code gave (parity/recorders/taehv.py; commit in its metadata).
 """
 
 from __future__ import annotations
-
-import importlib.util
-import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,6 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from parity.golden import GOLDENS
+from parity.recorders.taehv import seeded_weights
 from tm_core.errors import InputError
 from tm_core.vae.taehv import TAEHV
 
@@ -23,24 +20,14 @@ BAR = 1e-4
 
 
 @pytest.fixture(scope="module")
-def recorder(repo_root: Path) -> Any:
-    spec = importlib.util.spec_from_file_location("record_taehv", repo_root / "tools" / "record_taehv.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def golden() -> dict[str, Tensor]:
+    return load_file(GOLDENS / "taehv.safetensors")
 
 
 @pytest.fixture(scope="module")
-def golden(repo_root: Path) -> dict[str, Tensor]:
-    return load_file(repo_root / "tests" / "data" / "taehv.safetensors")
-
-
-@pytest.fixture(scope="module")
-def vae(recorder: Any) -> TAEHV:
+def vae() -> TAEHV:
     net = TAEHV().eval().requires_grad_(False)
-    net.load_state_dict(recorder.seeded_weights({k: tuple(v.shape) for k, v in net.state_dict().items()}))
+    net.load_state_dict(seeded_weights({k: tuple(v.shape) for k, v in net.state_dict().items()}))
     return net
 
 
@@ -82,8 +69,8 @@ def test_streamed_latents_are_the_official_ones(vae: TAEHV, golden: dict[str, Te
     assert golden["encoded"].std() > 0.1
 
 
-def test_the_numbers_say_where_they_come_from(repo_root: Path) -> None:
-    path = repo_root / "tests" / "data" / "taehv.safetensors"
+def test_the_numbers_say_where_they_come_from() -> None:
+    path = GOLDENS / "taehv.safetensors"
     with safe_open(str(path), "pt") as f:
         metadata = f.metadata()
     assert metadata["repository"] == "https://github.com/madebyollin/taehv" and len(metadata["commit"]) == 40

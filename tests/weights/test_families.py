@@ -1,21 +1,21 @@
-"""Open checkpoints are known by their keys: true names and shapes of all families, recorded by tools/record_layouts.py."""
+"""Open checkpoints are known by their keys: true names and shapes of all families, recorded by parity/recorders/layouts.py."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from parity.golden import GOLDENS
 from tm_core.config import MemoryConfig, SamplerConfig
 from tm_core.errors import InputError
 from tm_core.streaming.compressed import checked
 from tm_core.weights.families import FAMILIES, expected, identify
 
-LAYOUTS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "layouts.json").read_text())
+LAYOUTS: dict[str, Any] = json.loads((GOLDENS / "layouts.json").read_text())
 Shapes = dict[str, tuple[int, ...]]
 
 

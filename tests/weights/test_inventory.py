@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchmarks._seeded import fill_module
+from parity.seeded import fill_module
 from tests.weights.test_families import adapter_of, published
 from tm_core.audio.wav2vec2 import Wav2Vec2
 from tm_core.config import AudioKind, DiTConfig

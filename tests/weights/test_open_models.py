@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from benchmarks._seeded import fill_module, numbers
+from parity.seeded import fill_module, numbers
 from tm_core.config import AudioKind, DiTConfig
 from tm_core.errors import InputError
 from tm_core.model.dit import TalkingDiT

@@ -1,6 +1,6 @@
 """A small interpreter of converted tflite networks in plain torch (fp16 weights, fp32 arithmetic, as in the originals).
 
-`tools/convert_face_models.py` writes the files: fp16 weights in torch's layout and the operations as JSON
+`scripts/convert_face_models.py` writes the files: fp16 weights in torch's layout and the operations as JSON
 in the metadata. Non-goals: training, operations that the face and person networks do not have, tflite itself.
 No section of the paper: the networks are MediaPipe's.
 """

@@ -87,6 +87,11 @@ class ComposedStream:
         """Size, rate, length and sound of the whole."""
         return self._meta
 
+    @property
+    def layers(self) -> list[Layer]:
+        """What is painted, from the lowest up."""
+        return [layer for layer, _ in self._layers]
+
     def new_metrics(self, started: float | None = None) -> StreamMetrics:
         """Metrics to hand to `chunks`: of denoising and decoding they hold the sum of all layers."""
         return StreamMetrics(chunk_s=self.meta.chunk_s, fps=float(self.meta.fps), started=started)

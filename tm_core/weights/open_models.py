@@ -1,6 +1,6 @@
 """Open checkpoints into our modules, tensor by tensor: the files are never in memory twice.
 
-For use without ComfyUI; in it the host loads the files and its patcher owns the weights (nodes/hosted.py). Only
+For use without ComfyUI; in it the host loads the files and its patcher owns the weights (nodes/host/wan.py). Only
 safetensors are read. Scaled fp8 is turned into the type asked for, since plain torch layers cannot compute in it.
 Non-goal: what the families are (families.py).
 """

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ..vae.tiny import TinyVAE
 from .checkpoint import save_run
-from .clips import Batch
 from .denoiser import Denoiser, noised, sample, weighted_error
+from .sequences import Batch
 from .trainer import Trainer
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..config import ModelConfig
 from ..model.audio_projector import AudioProjector
 from ..model.dit import TalkingDiT
-from .clips import Batch
+from .sequences import Batch
 
 AUDIO_LAYERS = (".k_proj.", ".v_proj.", ".audio_cross_attn.", ".norm_x.")  # of both kinds
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import Average
-from .clips import Batch
-from .methods.base import Draw, Method
+from .methods.method import Draw, Method
 from .parallel import ParallelConfig, World
+from .sequences import Batch
 
 log = logging.getLogger(__name__)
 

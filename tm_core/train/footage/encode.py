@@ -17,10 +17,10 @@ from ...audio.silence import speaking_latents
 from ...config import ModelConfig
 from ...face.mask import face_mask, token_mask
 from ...face.topology import CHIN, FOREHEAD, INNER_LIPS
-from ...metrics.sync import lip_gap
+from ...metrics.lip_sync import lip_gap
 from ...timeline import Timeline
 from ...vae.tiny import TinyVAE
-from ..data import FLOOR, STEP
+from ..dataset import FLOOR, STEP
 from .motion import RIGID
 
 BEFORE, AFTER = 11, 8  # frames of sound kept before the first and after the last: the audio windows of their latents

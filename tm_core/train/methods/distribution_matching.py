@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..clips import Batch
 from ..denoiser import Denoiser, guided, noised, sample, weighted_error
-from .base import Draw, Method, Metrics
+from ..sequences import Batch
+from .method import Draw, Method, Metrics
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,10 +19,10 @@ from ...metrics.syncnet import BUNDLED, FRAMES, SyncNet
 from ...outputs import write_text
 from ...weights.files import save_tensors
 from ..checkpoint import Average, load_checkpoint, read_info, save_checkpoint
-from .clips import STRETCH, Source
-from .joining import Joining, examine, maps_of
-from .listening import Hearing, explained, hearing_loss, speech_batch
-from .looking import Looking, patch_batch, patches_of
+from .audio_stage import AudioPretraining, audio_loss, explained, speech_batch
+from .joint_stage import JointTraining, examine, maps_of
+from .lip_stage import LipPretraining, patch_batch, patches_of
+from .speech_clips import STRETCH, SpeechClips
 
 log = logging.getLogger(__name__)
 
@@ -85,38 +85,42 @@ def load_average(module: nn.Module, weights: dict[str, Tensor]) -> None:
     module.eval()
 
 
-def _spread(source: Source) -> Tensor:
+def _spread(source: SpeechClips) -> Tensor:
     """(5 S,) standard deviation of each mouth shape in this speech."""
     one = np.concatenate([u.mouth for u in source.speech]).std(0)
     return torch.from_numpy(np.tile(one, FRAMES).astype(np.float32)).clamp(min=LEAST_SPREAD)
 
 
-def listen(net: SyncNet, source: Source, held: Source, out: Path, *, minutes: float, size: int = 12, exam: int = 24,
-           most_steps: int | None = None) -> dict[str, Any]:
+def train_audio_stream(
+    net: SyncNet, source: SpeechClips, held: SpeechClips, out: Path, *, minutes: float, size: int = 12, exam: int = 24,
+    most_steps: int | None = None,
+) -> dict[str, Any]:
     """Train the sound stream of `net`."""
-    model, spread = Hearing(net).train(), _spread(source)
+    model, spread = AudioPretraining(net).train(), _spread(source)
     judged = speech_batch(held, exam, STRETCH, np.random.default_rng(1))
 
     def step(number: int, share: float) -> Tensor:
         rows, mouths, phones = speech_batch(source, size, STRETCH, np.random.default_rng(number))
         with torch.autocast("cpu", torch.bfloat16):
             told = model(rows, cut=share > EARNEST)
-        return hearing_loss(told, mouths, phones, spread)
+        return audio_loss(told, mouths, phones, spread)
 
     def judge() -> dict[str, Any]:
         told = model(judged[0], cut=True)
-        return {"held_loss": round(float(hearing_loss(told, *judged[1:], spread)), 3), "held_explained": explained(told, judged[1])}
+        return {"held_loss": round(float(audio_loss(told, *judged[1:], spread)), 3), "held_explained": explained(told, judged[1])}
 
     return Stage(name="listen", module=model, out=out, rate=1.5e-3).run(step, judge, minutes=minutes, most_steps=most_steps)
 
 
-def look(net: SyncNet, source: Source, held: Source, out: Path, *, minutes: float, size: int = 32, clips: int = 60, most_clips: int = 500,
-         exam: int = 8, most_steps: int | None = None, renew_every: int = 3) -> dict[str, Any]:
+def train_lip_stream(
+    net: SyncNet, source: SpeechClips, held: SpeechClips, out: Path, *, minutes: float, size: int = 32, clips: int = 60,
+    most_clips: int = 500, exam: int = 8, most_steps: int | None = None, renew_every: int = 3,
+) -> dict[str, Any]:
     """Train the convolutions of the lip stream of `net`; a new clip comes every `renew_every` steps, later in an old one's place."""
-    model, spread = Looking(net).train(), _spread(source)
+    model, spread = LipPretraining(net).train(), _spread(source)
     begun = read_info(out)["step"] if out.is_file() else 0
 
-    def patches(of: Source, seed: int) -> tuple[Tensor, Tensor]:
+    def patches(of: SpeechClips, seed: int) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             clip = of.clip(seed, other_voice=True)
             return patches_of(clip, np.random.default_rng(seed)), clip.mouth
@@ -141,10 +145,12 @@ def look(net: SyncNet, source: Source, held: Source, out: Path, *, minutes: floa
     return Stage(name="look", module=model, out=out, rate=1.5e-3).run(step, judge, minutes=minutes, most_steps=most_steps)
 
 
-def join(net: SyncNet, source: Source, held: Source, out: Path, *, minutes: float, size: int = 6, clips: int = 40, most_clips: int = 700,
-         exam: int = 12, most_steps: int | None = None, renew_every: int = 2) -> dict[str, Any]:
-    """Train what follows the convolutions of `net`, which `listen` and `look` have trained."""
-    model, spread = Joining(net).train(), _spread(source)
+def train_joint(
+    net: SyncNet, source: SpeechClips, held: SpeechClips, out: Path, *, minutes: float, size: int = 6, clips: int = 40,
+    most_clips: int = 700, exam: int = 12, most_steps: int | None = None, renew_every: int = 2,
+) -> dict[str, Any]:
+    """Train what follows the convolutions of `net`, which the stages `listen` and `look` have trained."""
+    model, spread = JointTraining(net).train(), _spread(source)
     begun = read_info(out)["step"] if out.is_file() else 0
 
     def maps(seed: int) -> tuple[Tensor, Tensor, Tensor]:

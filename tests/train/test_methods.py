@@ -14,7 +14,6 @@ from tm_core.model.rope import stream_positions
 from tm_core.model.talking import TalkingModel
 from tm_core.streaming.sampler import ChunkedSampler, Scene, Speaker, chunk_noise
 from tm_core.train.callbacks import Curve, ValidationVideo, examine
-from tm_core.train.checkpoint import load_run, save_run
 from tm_core.train.dataset import Inputs
 from tm_core.train.denoiser import Denoiser, guided, noised, sample
 from tm_core.train.methods.distribution_matching import DistillationConfig, DistributionMatching
@@ -22,6 +21,7 @@ from tm_core.train.methods.flow_matching import FlowMatching, Phase, noise_level
 from tm_core.train.methods.method import Draw, Method
 from tm_core.train.methods.regression import Regression, TeacherSampling
 from tm_core.train.parallel import ParallelConfig, World
+from tm_core.train.run_checkpoint import load_run, save_run
 from tm_core.train.sequences import CHUNKS, SEQUENCE, Batch, ClipCache, ClipData, assemble, chosen_latents, exam_batch
 from tm_core.train.trainer import OptimConfig, TrainConfig, Trainer
 from tm_core.train.training_run import new_projector

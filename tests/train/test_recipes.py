@@ -13,11 +13,12 @@ from tm_core.errors import InputError
 from tm_core.model.audio_projector import AudioProjector
 from tm_core.model.conditioning import make_reference
 from tm_core.model.dit import TalkingDiT
-from tm_core.train.checkpoint import Average, load_run, save_checkpoint, save_run
+from tm_core.train.checkpoint import Average, save_checkpoint
 from tm_core.train.denoiser import Denoiser
 from tm_core.train.parallel import World
 from tm_core.train.phoneme_classifier import PhonemeClassifier
 from tm_core.train.recipes import RECIPES, TINY, Recipe, paper_stage1, paper_stage2, paper_stage3
+from tm_core.train.run_checkpoint import load_run, save_run
 from tm_core.train.sequences import Batch
 from tm_core.train.trainer import Trainer
 from tm_core.train.training_run import TrainingRun, build_trainer, main, make_method, new_projector

@@ -10,10 +10,11 @@ import torch
 
 from tm_core.config import ModelConfig
 from tm_core.errors import InputError
+from tm_core.train.audio_augmentation import augment
 from tm_core.train.autoencoder import train_autoencoder
 from tm_core.train.checkpoint import Average, load_checkpoint, save_checkpoint
 from tm_core.train.dataset import FLOOR, STEP, Inputs, load_inputs
-from tm_core.train.phoneme_classifier import augment, label_batch, train_phoneme_classifier
+from tm_core.train.phoneme_classifier import label_batch, train_phoneme_classifier
 from tm_core.train.recipes import TINY
 from tm_core.train.training_run import main
 from tm_core.weights.loading import load_model

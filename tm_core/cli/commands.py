@@ -5,17 +5,16 @@ Heavy modules are imported by the command that needs them, so that help and bad 
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ..errors import InputError
 from . import argument_checks
 from .footage_commands import data
+from .printing import print_json
 
 app = typer.Typer(
     name="talking-machines", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
@@ -25,19 +24,6 @@ app.add_typer(data, name="data")
 
 Device = Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1, ...")]
 Weights = Annotated[Path | None, typer.Option(help="A .safetensors model; the bundled one if left out.")]
-
-
-def print_json(value: Any, *, indent: int | None = None) -> None:
-    """One JSON value on stdout; what is not a number is null, as JSON has no NaN."""
-    typer.echo(json.dumps(_finite(value), indent=indent, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print_version(wanted: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .argument_checks import check_prepare
+from .printing import print_json
 
 data = typer.Typer(no_args_is_help=True, help="Make training clips of your own footage.")
 
@@ -30,7 +31,6 @@ def prepare(
     from ..train.footage import FootageConfig
     from ..train.footage import prepare as run
     from ..train.footage.thresholds import with_settings
-    from .commands import print_json
 
     cfg = with_settings(FootageConfig(), settings or [])
     place = str(parse_device("--device", device))

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..vae.tiny import TinyVAE
-from .checkpoint import save_run
 from .denoiser import Denoiser, noised, sample, weighted_error
+from .run_checkpoint import save_run
 from .sequences import Batch
 from .trainer import Trainer
 

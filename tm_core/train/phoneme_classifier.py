@@ -18,15 +18,15 @@ from torch import Tensor, nn
 
 from ..config import ModelConfig
 from ..model.audio_projector import AudioProjector
+from .audio_augmentation import SAME, augment
 from .checkpoint import Average, load_checkpoint, save_checkpoint
-from .dataset import FLOOR, SpeechDataset
+from .dataset import SpeechDataset
 from .visemes import PHONES, SHAPES
 
 FRAMES = 20  # of a window
 RATE = 1.5e-3
 WIDE = 26  # frames drawn, of which FRAMES are made at another pace
-PACE, FORMANTS, SHIFT, SAME = 0.22, 0.16, 2.0, 0.3  # log ranges; mel bands; share of windows left as they are
-BAND = 8  # mel bands hidden at most
+PACE = 0.22  # log range of how much faster or slower
 
 
 class PhonemeClassifier(nn.Module):
@@ -42,38 +42,6 @@ class PhonemeClassifier(nn.Module):
         """Phone logits (B, T, 40) and mouth weights (B, T, 6) of rows (B, 4T, M)."""
         out = self.head(F.gelu(self.projector.trunk(rows)))
         return out[..., : len(PHONES)], out[..., len(PHONES) :]
-
-
-def augment(rows: Tensor, rng: torch.Generator) -> Tensor:
-    """Another vocal tract, loudness, microphone and noise floor; rows (B, R, M) of natural-log powers."""
-    batch, _, mels = rows.shape
-
-    def r(*size: int) -> Tensor:
-        return torch.rand(*size, generator=rng).to(rows.device)
-
-    other = r(batch, 1) > SAME
-    rows = _formants(rows, torch.exp((2 * r(batch, 1) - 1) * FORMANTS * other), (2 * r(batch, 1) - 1) * SHIFT * other)
-    gain = r(batch, 1, 1) * 4 - 3
-    knots = torch.randn(batch, 1, 5, generator=rng).to(rows.device) * 0.5
-    colour = F.interpolate(knots, mels, mode="linear", align_corners=True)
-    noise = FLOOR + r(batch, 1, 1) * 5 * (r(batch, 1, 1) < 0.5)
-    heard = torch.logaddexp(rows + gain + colour, noise.expand_as(rows)).clamp(min=FLOOR)
-    low, high = r(batch, 1) * mels, r(batch, 1) * (BAND + 1)
-    band = torch.arange(mels, device=rows.device)
-    return torch.where(((band >= low) & (band < low + high))[:, None], heard.mean((1, 2), keepdim=True), heard)
-
-
-def _formants(rows: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Rows (B, R, M) with the mel axis stretched by scale (B, 1) and shifted by bands (B, 1).
-
-    So a few voices stand for many (vocal tract length perturbation).
-    """
-    mels = rows.shape[2]
-    at = (torch.arange(mels, device=rows.device) * scale + shift).clamp(0, mels - 1)
-    low = at.long().clamp(max=mels - 2)
-    share = (at - low)[:, None]
-    first, second = (rows.gather(2, (low + i)[:, None].expand_as(rows)) for i in (0, 1))
-    return first * (1 - share) + second * share
 
 
 def label_batch(speech: SpeechDataset, batch: int, rng: torch.Generator, *, paces: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:

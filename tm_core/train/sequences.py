@@ -27,9 +27,9 @@ from ..model.conditioning import make_reference
 from ..vae.tiny import TinyVAE
 from ..weights.files import save_tensors
 from . import landmarks as lm
+from .audio_augmentation import augment
 from .dataset import PAD, Inputs, draw_clip, tracks
 from .generator import Heads, inside, new_person, pixel_grid, soften
-from .phoneme_classifier import augment
 
 CHUNKS = 12  # of a clip
 SEQUENCE = 7  # chunks of a training sequence (paper: 21 latents of 3)

@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from ..config import ModelConfig, tiny
 from ..errors import InputError
 from ..model.audio_projector import AudioProjector
+from ..model.dit import SequenceGroup
 from ..model.talking import TalkingModel
 from ..outputs import write_text
 from ..vae.tiny import TinyVAE
 from ..weights.loading import default_weights, load_model, save_model
 from .autoencoder import fit_scale, train_autoencoder
 from .callbacks import Checkpoints, Curve, ValidationVideo, examine, teller
-from .checkpoint import load_run, read_info
+from .checkpoint import read_info
 from .dataset import Inputs, load_inputs, prepare
 from .denoiser import Denoiser
 from .methods.distribution_matching import DistributionMatching
@@ -36,6 +37,7 @@ from .methods.regression import Regression
 from .parallel import World
 from .phoneme_classifier import train_phoneme_classifier
 from .recipes import RECIPES, TINY, Recipe
+from .run_checkpoint import load_run
 from .sequences import HELD_SEED, SEQUENCE, Batch, ClipCache, ClipData, EncodedClip, exam_batch
 from .trainer import Data, Trainer
 
@@ -142,21 +144,21 @@ class TrainingRun:
             names = [k for k in f.keys() if k.startswith(f"{average}projector.trunk.")]  # noqa: SIM118 - not a dict
             return {k[len(average) :]: f.get_tensor(k) for k in names}
 
-    def product(self, name: str, cfg: ModelConfig) -> Denoiser | None:
-        """The averaged weights of a recipe's checkpoint; None without one."""
+    def product(self, name: str, cfg: ModelConfig, sequence: SequenceGroup | None = None) -> Denoiser | None:
+        """The averaged weights of a recipe's checkpoint; None without one. `sequence` as for Denoiser."""
         if not self.checkpoint(name).is_file():
             return None
-        model = Denoiser(cfg, new_projector(cfg))
+        model = Denoiser(cfg, new_projector(cfg), sequence)
         with safe_open(str(self.checkpoint(name)), "pt") as f:
             model.load_state_dict({k[8:]: f.get_tensor(k) for k in f.keys() if k.startswith("average.")})  # noqa: SIM118
         return model.to(self.device).eval()
 
-    def beginning(self, recipe: Recipe) -> tuple[Denoiser, bool]:
-        """What the recipe starts from, and whether that was trained before."""
+    def beginning(self, recipe: Recipe, sequence: SequenceGroup | None = None) -> tuple[Denoiser, bool]:
+        """What the recipe starts from, and whether that was trained before. `sequence` as for Denoiser."""
         cfg = recipe.model
-        if self.resume and recipe.start and (found := self.product(recipe.start, cfg)) is not None:
+        if self.resume and recipe.start and (found := self.product(recipe.start, cfg, sequence)) is not None:
             return found, True
-        model = Denoiser(cfg, new_projector(cfg))
+        model = Denoiser(cfg, new_projector(cfg), sequence)
         if self.resume and (whole := shipped(cfg)) is not None:
             model.dit.load_state_dict(whole.dit.state_dict())
             if model.projector is not None and whole.projector is not None:
@@ -194,7 +196,7 @@ class TrainingRun:
             rule = f"{len(other)} clips hold latents of another autoencoder, first {other[0]}"
             raise InputError("--footage", self.footage, rule, "run `talking-machines data prepare` again")
         least = SEQUENCE * cfg.sampler.chunk_latents
-        clips = tuple(EncodedClip(**vars(as_training_clip(c))).to(self.device) for c in found if c.latents.shape[1] >= least)
+        clips = tuple(as_training_clip(c).to(self.device) for c in found if c.latents.shape[1] >= least)
         if not clips:
             raise InputError("--footage", self.footage, f"no clip has {least} latents", "prepare longer videos")
         return clips
@@ -243,8 +245,8 @@ def new_projector(cfg: ModelConfig) -> AudioProjector | None:
 def build_trainer(recipe: Recipe, source: TrainingRun, data: Data, *, device: str) -> Trainer:
     """A trainer with the recipe's roles, wrapped for as many processes as there are."""
     world = World.open(recipe.train.parallel, device)
-    roles = _masters(recipe, source)
-    student, trained = source.beginning(recipe)
+    roles = _teacher_and_critic(recipe, source, world.sequence)
+    student, trained = source.beginning(recipe, world.sequence)
     phases = () if trained else recipe.phases
     student.train_only("all")
     roles["student"] = student
@@ -255,11 +257,11 @@ def build_trainer(recipe: Recipe, source: TrainingRun, data: Data, *, device: st
     return Trainer(method, data, recipe.train, world=world, name=recipe.name)
 
 
-def _masters(recipe: Recipe, source: TrainingRun) -> dict[str, nn.Module]:
+def _teacher_and_critic(recipe: Recipe, source: TrainingRun, sequence: SequenceGroup | None) -> dict[str, nn.Module]:
     """The frozen teacher, and the critic, which begins as its copy."""
     if not recipe.teacher:
         return {}
-    teacher = source.product(recipe.teacher, recipe.model)
+    teacher = source.product(recipe.teacher, recipe.model, sequence)
     if teacher is None:
         raise InputError("teacher", recipe.teacher, "has no checkpoint", f"train it first: talking-machines train {recipe.teacher}")
     roles: dict[str, nn.Module] = {"teacher": teacher.requires_grad_(False)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ from tm_core.media.audio_io import read_audio
 from tm_core.metrics.lip_sync import lip_gap
 from tm_core.train.dataset import STEP
 from tm_core.train.footage import FootageClip, as_training_clip, load_footage
-from tm_core.train.footage.clip_files import TrainingClip, load_clip
+from tm_core.train.footage.clip_files import load_clip
 from tm_core.train.footage.encode import latents_of, sound_range, timeline_of, weights_hash
+from tm_core.train.sequences import assemble, chosen_latents
 from tm_core.weights.loading import load_model
 
 
@@ -79,12 +79,13 @@ def test_the_portrait_is_calm(whole: FootageClip) -> None:
     assert gap[at] < np.percentile(gap, 30)
 
 
-def test_a_clip_has_the_fields_of_a_generated_one(whole: FootageClip) -> None:
-    from tm_core.train.sequences import EncodedClip
-
-    assert {f.name for f in fields(TrainingClip)} == {f.name for f in fields(EncodedClip)}
-    clip = EncodedClip(**vars(as_training_clip(whole, 24)))
+def test_a_clip_can_be_trained_on(whole: FootageClip) -> None:
+    """Sequences of it come out as sequences of a generated clip do."""
+    clip = as_training_clip(whole, 24)
     assert clip.latents.shape[1] == len(clip.speaking) == 24 and clip.rows.shape == (16 * 24 + 64, 80)
+    batch = assemble([clip, clip], chosen_latents(7, 3), tiny(), torch.Generator().manual_seed(0))
+    assert batch.x0.shape == (2, 16, 21, 16, 16) and batch.windows.shape == (2, 21, 80, 80)
+    assert torch.equal(batch.x0[0, :, :3], clip.latents[:, :3].float())
 
 
 def test_more_latents_than_there_are_is_an_error(whole: FootageClip) -> None:

@@ -23,6 +23,7 @@ from ...media.video_io import VideoWriter
 from ...metrics.phones import Phone
 from ...weights.files import save_tensors
 from ..dataset import FLOOR, STEP
+from ..sequences import EncodedClip
 
 METADATA = "talking_machines_footage"
 FOLDER = "clips"
@@ -58,29 +59,15 @@ class FootageClip:
         return self.end_s - self.start_s
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingClip:
-    """What a training batch takes of a clip; the fields of train/clips.py's Clip."""
-
-    latents: Tensor  # (C, F, h, w) float16
-    reference: Tensor  # (C, h, w)
-    weight: Tensor  # (h, w)
-    face_mask: Tensor  # (S,)
-    rows: Tensor  # (16 F + 64, M) float32
-    speaking: Tensor  # (F,) bool
-    listens: Tensor  # () bool
-    portrait: Tensor  # (3, H, W) uint8
-
-
 TENSORS = ("latents", "reference", "weight", "face_mask", "rows", "speaking", "portrait", "landmarks")
 
 
-def as_training_clip(clip: FootageClip, latents: int | None = None) -> TrainingClip:
+def as_training_clip(clip: FootageClip, latents: int | None = None) -> EncodedClip:
     """The clip's fields for training, its first `latents` latents (None: all); InputError where it has fewer."""
     count = clip.latents.shape[1] if latents is None else latents
     if count > clip.latents.shape[1]:
         raise InputError("clip", clip.name, f"has {clip.latents.shape[1]} latents, not {count}", "ask for fewer, or leave it out")
-    return TrainingClip(
+    return EncodedClip(
         latents=clip.latents[:, :count], reference=clip.reference, weight=clip.weight, face_mask=clip.face_mask,
         rows=clip.rows[: 16 * count + 64].float() * STEP + FLOOR, speaking=clip.speaking[:count],
         listens=torch.tensor(clip.listens), portrait=clip.portrait)

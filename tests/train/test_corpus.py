@@ -14,6 +14,7 @@ from PIL import Image
 from tm_core.errors import InputError
 from tm_core.face.mesh import FaceMesh
 from tm_core.media import open_image, read_audio
+from tm_core.outputs import Staged
 from tm_core.train.corpus import check, download, heads, speech, stills, texts, tts
 from tm_core.train.visemes import PHONES
 
@@ -99,6 +100,11 @@ def test_a_saved_voice_is_of_one_split(tmp_path: Path, name: str, split: str) ->
         assert z["samples"].dtype == np.int16
         assert z["starts"].tolist() == [0, RATE // 2]
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_two_jobs_do_not_write_one_voice(tmp_path: Path) -> None:
+    with Staged(tmp_path / "slt.npz", "speech"), pytest.raises(InputError, match="another job"):
+        speech.save_voice("slt", [utterance()], tmp_path)
 
 
 @pytest.mark.parametrize("late_s", [-0.06, 0.0, 0.06], ids=["early", "exact", "late"])

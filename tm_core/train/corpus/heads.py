@@ -314,7 +314,7 @@ def main(folder: Path, count: int) -> None:
     for number in range(count):
         target = folder / f"anny_{number:02d}.png"
         if not target.is_file():
-            part = target.with_suffix(".part")
+            part = target.with_suffix(".part")  # this runs in another environment, without tm_core
             image.fromarray(renderer.draw(head_parameters(number))).save(part, "PNG")
             part.replace(target)
 

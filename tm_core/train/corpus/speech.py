@@ -12,7 +12,6 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -28,6 +27,7 @@ import numpy as np
 from scipy.signal import resample_poly
 
 from ...errors import InputError
+from ...outputs import Staged, write_text
 from ..visemes import PhoneInterval
 from .download import TTS_DATA, TTS_PACKAGES, environment
 from .texts import sentences
@@ -283,12 +283,9 @@ def save_voice(name: str, utterances: list[CorpusUtterance], out: Path) -> None:
     split = "held" if name in HELD_VOICES else "train"
     entries = [{**{k: v for k, v in asdict(u).items() if k != "samples"}, "split": split} for u in utterances]
     samples = np.concatenate([u.samples for u in utterances])
-    part = out / f"{name}.part"
-    with part.open("wb") as f:
+    with Staged(out / f"{name}.npz", "speech") as part, part.open("wb") as f:
         np.savez(f, samples=(np.clip(samples, -1, 1) * 32767).astype(np.int16), starts=starts)
-    os.replace(part, out / f"{name}.npz")
-    part.write_text(json.dumps(entries))
-    os.replace(part, out / f"{name}.json")
+    write_text(out / f"{name}.json", json.dumps(entries), "speech")
     trusted = sum(u.trusted for u in utterances)
     log.info("speech: %s: %d utterances, %.1f min, %d trusted, %s", name, len(utterances), len(samples) / RATE / 60, trusted, split)
 

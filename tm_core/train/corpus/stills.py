@@ -24,6 +24,7 @@ from ...face.choice import prominent
 from ...face.mesh import FaceMesh
 from ...face.networks import Face
 from ...face.topology import CHIN, FOREHEAD, LOWER_LIP, UPPER_LIP
+from ...outputs import Staged, write_text
 from .download import HEAD_PACKAGES, environment, picture
 
 log = logging.getLogger(__name__)
@@ -175,16 +176,16 @@ def make_faces(out: Path, cache: Path, *, heads: bool = True) -> list[Entry]:
         target = out / f"{still.identity}.png"
         if not target.is_file():
             try:
-                _save(portrait(picture(still.name, cache, local), still, mesh), target)
+                square = portrait(picture(still.name, cache, local), still, mesh)
             except InputError as e:
                 log.warning("faces: left out: %s", e)
                 continue
+            with Staged(target, "faces") as part:
+                Image.fromarray(square).save(part, "PNG")
         split = "held" if still.held else "train"
         entries.append(Entry(file=target.name, identity=still.identity, kind=still.kind, split=split, licence=WHEELS))
     entries += _heads(out, cache) if heads else []
-    part = out / "faces.json.part"
-    part.write_text(json.dumps([asdict(e) for e in entries], indent=1))
-    os.replace(part, out / "faces.json")
+    write_text(out / "faces.json", json.dumps([asdict(e) for e in entries], indent=1), "faces")
     log.info("faces: %s", summary(entries))
     return entries
 
@@ -214,9 +215,3 @@ def _render(out: Path, cache: Path) -> None:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["stopped"])[-1][:200]
         raise InputError("heads", "anny", last, "leave them out (--without heads)")
-
-
-def _save(rgb: np.ndarray, path: Path) -> None:
-    part = path.with_name(path.name + ".part")
-    Image.fromarray(rgb).save(part, "PNG")
-    os.replace(part, path)

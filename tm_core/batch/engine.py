@@ -1,7 +1,7 @@
 """What an engine is, and the one that works in this process (ComfyUI's node: one model, no other processes).
 
 An engine has places for tasks; a task put into one comes back as an Outcome. Which task, how often, and what is written down is
-the same for all of them (run.py).
+the same for all of them (runner.py).
 """
 
 from __future__ import annotations

@@ -114,8 +114,8 @@ class DriftMeter:
         spread = float(np.sqrt(weighted((grey - weighted(grey, mask)) ** 2, mask)))
         edges = laplace(grey)
         sharp = float(np.sqrt(weighted((edges - weighted(edges, mask)) ** 2, mask)))
-        values = [sharp, *mean, spread, *to_lab(torch.from_numpy(mean / 255)).tolist(), self._shape_change(points), self._likeness(rgb, points),
-                  self._background_psnr(rgb, points)]
+        lab = to_lab(torch.from_numpy(mean / 255)).tolist()
+        values = [sharp, *mean, spread, *lab, self._shape_change(points), self._likeness(rgb, points), self._background_psnr(rgb, points)]
         return np.array(values, np.float64)
 
     def _shape_change(self, points: np.ndarray) -> float:

@@ -1,7 +1,7 @@
 """SyncNet over every face of a video as its frames pass: distances of each window to each sound, lag by lag.
 
 What is kept of a window is one number a lag and sound, so memory is small beside the frames. The rest (who speaks, when,
-which sound belongs to whom) is arithmetic on these rows, in speaker.py. Non-goals: finding faces (faces.py).
+which sound belongs to whom) is arithmetic on these rows, in speaker.py. Non-goals: finding faces (face_follower.py).
 
 Shapes: N windows, A sounds, L = 2 REACH + 1 lags.
 """

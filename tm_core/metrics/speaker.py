@@ -1,10 +1,10 @@
 """Who speaks, when, and which sound belongs to whom, from SyncNet's distances and the lips of every face.
 
 As the paper picks its training data: the face whose confidence with the sound is highest speaks. Confidence is Sync-C,
-and where phones were heard the correlation of lip gap and opening (sync.py) is added lag by lag before its peak is
+and where phones were heard the correlation of lip gap and opening (lip_sync.py) is added lag by lag before its peak is
 looked for: two networks' worth of evidence that fail on different faces. Over time the same is asked in windows of two
 seconds at the offset that the whole video has, so that chance has one lag to be lucky at, not 31. Several sounds are
-given to faces so that the sum of confidence is greatest. Non-goals: networks (judging.py), telling voices apart.
+given to faces so that the sum of confidence is greatest. Non-goals: networks (face_distances.py), telling voices apart.
 
 Shapes: N windows, A sounds, L lags, F faces, T ticks (25 a second).
 """

@@ -110,11 +110,11 @@ class LinearProbe(nn.Module):
 
     def forward(self, moved: Tensor, truth: RenderedClips) -> Tensor:
         """L1 between what is read off moved (B, C, F, h, w) (less the portrait's latent) and the truth."""
-        told = self.read(moved.transpose(1, 2).flatten(0, 1)).float()
+        predicted = self.read(moved.transpose(1, 2).flatten(0, 1)).float()
         fields = torch.cat([truth.flow * 64, truth.mouth * 8], 2)
         fields = torch.cat([fields[:, :1].expand(-1, 3, -1, -1, -1), fields], 1)
         cells = F.avg_pool2d(fields.flatten(0, 1), 8)
-        error: Tensor = (told - cells.unflatten(0, (-1, 4)).flatten(1, 2)).abs().mean()
+        error: Tensor = (predicted - cells.unflatten(0, (-1, 4)).flatten(1, 2)).abs().mean()
         return error
 
 
@@ -144,8 +144,8 @@ class _Trained(nn.Module):
         moved = raw - vae.still(vae.frame(truth.portraits))[:, :, None]
         noise = LATENT_NOISE * moved.detach().float().std() * torch.randn_like(raw)
         made = vae.decode_clip(raw + noise, truth.portraits)
-        told: Tensor = self.probe(moved + noise, truth)
-        return picture_loss(made, truth) + 0.1 * told + 1e-4 * (raw.float() ** 2).mean()
+        predicted: Tensor = self.probe(moved + noise, truth)
+        return picture_loss(made, truth) + 0.1 * predicted + 1e-4 * (raw.float() ** 2).mean()
 
 
 def _averaged(checkpoint: Path, model: _Trained, average: Average) -> TinyVAE:

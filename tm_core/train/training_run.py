@@ -26,7 +26,7 @@ from ..outputs import write_text
 from ..vae.tiny import TinyVAE
 from ..weights.loading import default_weights, load_model, save_model
 from .autoencoder import fit_scale, train_autoencoder
-from .callbacks import Checkpoints, Curve, ValidationVideo, examine, teller
+from .callbacks import Checkpoints, Curve, ValidationVideo, examine, log_points
 from .checkpoint import read_info
 from .dataset import Inputs, load_inputs, prepare
 from .denoiser import Denoiser
@@ -121,13 +121,13 @@ class TrainingRun:
         start = shipped(cfg) if self.resume else None
         return train_autoencoder(
             cfg, self.inputs("train"), self.checkpoint("tiny_autoencoder"), minutes=minutes, device=self.device, resume=self.resume,
-            report=teller("tiny_autoencoder"), start=cast(TinyVAE, start.vae) if start else None, most_steps=most_steps)
+            report=log_points("tiny_autoencoder"), start=cast(TinyVAE, start.vae) if start else None, most_steps=most_steps)
 
     def _listener(self, cfg: ModelConfig, minutes: float, most_steps: int | None) -> AudioProjector:
         start = shipped(cfg) if self.resume else None
         return train_phoneme_classifier(
             cfg, self.inputs("train").speech, self.inputs("held").speech, self.checkpoint("tiny_listener"), minutes=minutes,
-            device=self.device, resume=self.resume, report=teller("tiny_listener"),
+            device=self.device, resume=self.resume, report=log_points("tiny_listener"),
             start=cast(AudioProjector, start.projector) if start else None,
             most_steps=most_steps)
 
@@ -176,7 +176,7 @@ class TrainingRun:
         bank, held = (self._bank(vae, cfg, split, recipe.motion) for split in ("train", "held"))
         exam = exam_batch(held, cfg, 8)
         trainer = build_trainer(recipe, self, ClipData(bank=bank, cfg=cfg, footage=self._real(cfg, vae)), device=self.device)
-        curve = Curve(exam=lambda m: examine(m, exam, chunk=exam_chunk(recipe)), report=teller(recipe.name))
+        curve = Curve(exam=lambda m: examine(m, exam, chunk=exam_chunk(recipe)), report=log_points(recipe.name))
         path = self.checkpoint(recipe.name)
         if self.resume and path.is_file():
             curve.points = load_run(path, trainer, self.trunk(cfg))["curve"]

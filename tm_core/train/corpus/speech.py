@@ -102,7 +102,7 @@ class Aligner:
         self._words = Decoder(loglevel="FATAL")
         for word, phones in WORDS.items():
             self._words.add_word(word, phones, True)
-        self._ear = Decoder(hmm=home, allphone=home + "-phone.lm.bin", lw=2.0, beam=1e-20, pbeam=1e-20, loglevel="FATAL")
+        self._recogniser = Decoder(hmm=home, allphone=home + "-phone.lm.bin", lw=2.0, beam=1e-20, pbeam=1e-20, loglevel="FATAL")
 
     def align(self, samples: np.ndarray, text: str) -> list[PhoneInterval]:
         """Phones of a transcript; RuntimeError or ValueError where it does not fit or has an unknown word."""
@@ -120,12 +120,12 @@ class Aligner:
         phones = [(p.name, p.start / 100, (p.start + p.duration) / 100) for w in self._words.get_alignment() for p in w]
         return [p for p in phones if p[0] != "SIL"]
 
-    def listen(self, samples: np.ndarray) -> list[PhoneInterval]:
+    def recognise(self, samples: np.ndarray) -> list[PhoneInterval]:
         """Phones heard."""
-        self._ear.start_utt()
-        self._ear.process_raw(_bytes(samples), full_utt=True)
-        self._ear.end_utt()
-        heard = [(s.word, s.start_frame / 100, (s.end_frame + 1) / 100) for s in self._ear.seg()]
+        self._recogniser.start_utt()
+        self._recogniser.process_raw(_bytes(samples), full_utt=True)
+        self._recogniser.end_utt()
+        heard = [(s.word, s.start_frame / 100, (s.end_frame + 1) / 100) for s in self._recogniser.seg()]
         return [p for p in heard if p[0].isalpha() and p[0] != "SIL"]
 
     def best(self, samples: np.ndarray, text: str) -> tuple[list[PhoneInterval], bool]:
@@ -133,7 +133,7 @@ class Aligner:
         try:
             return self.align(samples, text), True
         except (RuntimeError, ValueError):
-            return self.listen(samples), False
+            return self.recognise(samples), False
 
 
 def join(parts: list[CorpusUtterance], rng: np.random.Generator, seconds: float) -> Iterator[CorpusUtterance]:

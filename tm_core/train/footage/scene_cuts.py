@@ -2,7 +2,7 @@
 
 Cuts are PySceneDetect's adaptive detector, the library of paper section 4: the change of hue, saturation and brightness
 against the neighbouring frames', so a moving camera is no cut. Dissolves are not seen here; a face that changes size or
-jumps is (faces.py). The detector looks at small pictures and never at the file, so every pass shares one clock.
+jumps is (face_track.py). The detector looks at small pictures and never at the file, so every pass shares one clock.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ class AudioPretraining(nn.Module):
             seen = self.net["netcnnaud"](windows).flatten(1).unflatten(0, (len(rows), -1))
         else:
             seen = self.net["netcnnaud"](rows.transpose(1, 2)[:, None])[:, :, 0].transpose(1, 2)
-        told: Tensor = self.head(self.net["netfcaud"](seen.flatten(0, 1)))
-        return cast(Tensor, told.unflatten(0, seen.shape[:2]))
+        predicted: Tensor = self.head(self.net["netfcaud"](seen.flatten(0, 1)))
+        return cast(Tensor, predicted.unflatten(0, seen.shape[:2]))
 
 
 def speech_batch(source: SpeechClips, size: int, windows: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -53,15 +53,15 @@ def speech_batch(source: SpeechClips, size: int, windows: int, rng: np.random.Ge
     return torch.from_numpy(np.stack(rows)), torch.from_numpy(np.stack(mouths)), torch.from_numpy(np.stack(phones))
 
 
-def audio_loss(told: Tensor, mouths: Tensor, phones: Tensor, spread: Tensor) -> Tensor:
+def audio_loss(predicted: Tensor, mouths: Tensor, phones: Tensor, spread: Tensor) -> Tensor:
     """Squared error in units of each shape's spread (5 S,), and cross-entropy on the phones that are trusted."""
-    told = told.float()
-    named = F.cross_entropy(told[..., len(spread) :].flatten(0, 1), phones.flatten(), ignore_index=-1, reduction="sum")
-    return (((told[..., : len(spread)] - mouths) / spread) ** 2).mean() + 0.3 * named / phones.numel()
+    predicted = predicted.float()
+    named = F.cross_entropy(predicted[..., len(spread) :].flatten(0, 1), phones.flatten(), ignore_index=-1, reduction="sum")
+    return (((predicted[..., : len(spread)] - mouths) / spread) ** 2).mean() + 0.3 * named / phones.numel()
 
 
-def explained(told: Tensor, mouths: Tensor) -> list[float]:
+def explained(predicted: Tensor, mouths: Tensor) -> list[float]:
     """Share of each shape's variance that is explained, in the middle frame of five."""
     middle = slice(2 * len(SHAPES), 3 * len(SHAPES))
-    a, b = told[..., middle].flatten(0, -2).float(), mouths[..., middle].flatten(0, -2)
+    a, b = predicted[..., middle].flatten(0, -2).float(), mouths[..., middle].flatten(0, -2)
     return [round(float(x), 3) for x in 1 - ((a - b) ** 2).sum(0) / ((b - b.mean(0)) ** 2).sum(0)]

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from ...metrics.syncnet import FRAMES, REACH, ROWS, SyncNet, crops_of, distances, embeddings, face_crops, flat, score_of
 from ..visemes import SHAPES
-from .lip_stage import EYES, lit, shaken
+from .lip_stage import LIP_FIXED, lit, shaken
 from .speech_clips import WINDOWS, TalkClip
 
-EARS = 18  # the first layers of the sound stream, its last pool included
+AUDIO_FIXED = 18  # the first layers of the sound stream, its last pool included
 
 
 class JointTraining(nn.Module):
@@ -29,21 +29,21 @@ class JointTraining(nn.Module):
         self.sharp = nn.Parameter(torch.tensor(math.log(0.05)))
         self.mouth = nn.Linear(1024, FRAMES * len(SHAPES))
         net.requires_grad_(False)
-        for part in (net.netcnnlip[EYES:], net.netcnnaud[EARS:], net.netfclip, net.netfcaud):
+        for part in (net.netcnnlip[LIP_FIXED:], net.netcnnaud[AUDIO_FIXED:], net.netfclip, net.netfcaud):
             part.requires_grad_(True)
 
     def train(self, mode: bool = True) -> JointTraining:
         """The fixed layers keep the statistics that they were trained with."""
         super().train(mode)
-        self.net.netcnnlip[:EYES].eval()
-        self.net.netcnnaud[:EARS].eval()
+        self.net.netcnnlip[:LIP_FIXED].eval()
+        self.net.netcnnaud[:AUDIO_FIXED].eval()
         return self
 
     def forward(self, seen: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings (B, T, 1024) of maps of faces (B, T, 256, 6, 6) and of sounds (B, T, 256, 5, 4)."""
         size = seen.shape[:2]
-        lips = flat(list(self.net.netcnnlip)[EYES + 1 :], F.dropout(seen.flatten(0, 1), 0.3, self.training)).flatten(1)
-        ears = self.net.netcnnaud[EARS:](F.dropout(heard.flatten(0, 1), 0.2, self.training)).flatten(1)
+        lips = flat(list(self.net.netcnnlip)[LIP_FIXED + 1 :], F.dropout(seen.flatten(0, 1), 0.3, self.training)).flatten(1)
+        ears = self.net.netcnnaud[AUDIO_FIXED:](F.dropout(heard.flatten(0, 1), 0.2, self.training)).flatten(1)
         return self.net.netfclip(lips).unflatten(0, size), self.net.netfcaud(ears).unflatten(0, size)
 
     def loss(self, seen: Tensor, heard: Tensor, mouths: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,9 +58,9 @@ class JointTraining(nn.Module):
         target = index.expand(len(s), -1)
         by_face = F.cross_entropy(torch.cat([within, others], -1).flatten(0, 1), target.flatten())
         by_sound = F.cross_entropy(within.transpose(1, 2).flatten(0, 1), target.flatten())
-        told = sum(((((self.mouth(e) - mouths) / spread) ** 2).mean() for e in (s, h)), torch.zeros(()))
+        predicted = sum(((((self.mouth(e) - mouths) / spread) ** 2).mean() for e in (s, h)), torch.zeros(()))
         right = (within.argmax(-1) - target).abs() <= 1
-        return by_face + by_sound + 0.5 * told, right.float().mean()
+        return by_face + by_sound + 0.5 * predicted, right.float().mean()
 
 
 @torch.no_grad()
@@ -70,10 +70,10 @@ def maps_of(net: SyncNet, clip: TalkClip, rng: np.random.Generator) -> tuple[Ten
     crops = crops.flip(-1) if rng.integers(2) else crops
     windows = crops.unfold(0, FRAMES, 1).permute(0, 1, 4, 2, 3).flatten(1, 2)
     rows = clip.rows[: 4 * WINDOWS + ROWS - 4].unfold(0, ROWS, 4)[:, None]
-    fixed = list(net.netcnnlip)[: EYES + 1]
+    fixed = list(net.netcnnlip)[: LIP_FIXED + 1]
     with torch.autocast("cpu", torch.bfloat16):
         seen = [flat(fixed, part.contiguous(memory_format=torch.channels_last)).bfloat16() for part in windows.split(19)]
-        heard = net.netcnnaud[:EARS](rows).bfloat16()
+        heard = net.netcnnaud[:AUDIO_FIXED](rows).bfloat16()
     mouths = clip.mouth.unfold(0, FRAMES, 1).transpose(1, 2).flatten(1)
     return torch.cat(seen), heard, mouths
 

@@ -17,7 +17,7 @@ from ..visemes import SHAPES
 from .speech_clips import WINDOWS, TalkClip
 
 PATCH, SPACE = 96, 20  # side of the mouth's patch, pixels around it to shift it in
-EYES = 17  # the first layers of the lip stream, up to its last pool
+LIP_FIXED = 17  # the first layers of the lip stream, up to its last pool
 
 
 class LipPretraining(nn.Module):
@@ -25,8 +25,8 @@ class LipPretraining(nn.Module):
 
     def __init__(self, net: SyncNet) -> None:
         super().__init__()
-        self.netcnnlip = nn.Sequential(*list(net.netcnnlip)[:EYES])
-        self.pool = net.netcnnlip[EYES]
+        self.netcnnlip = nn.Sequential(*list(net.netcnnlip)[:LIP_FIXED])
+        self.pool = net.netcnnlip[LIP_FIXED]
         self.head = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(1024), nn.Linear(1024, 256), nn.ReLU(), nn.Linear(256, FRAMES * len(SHAPES)))
 
     def forward(self, patches: Tensor) -> Tensor:

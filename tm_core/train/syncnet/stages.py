@@ -40,8 +40,8 @@ class Stage:
     rate: float
     decay: float = 0.01
 
-    def run(self, step: Callable[[int, float], Tensor], judge: Callable[[], dict[str, Any]], *, minutes: float,
-            most_steps: int | None = None, report_every: int = 50, judge_every: int = 200) -> dict[str, Any]:
+    def run(self, step: Callable[[int, float], Tensor], evaluate: Callable[[], dict[str, Any]], *, minutes: float,
+            most_steps: int | None = None, report_every: int = 50, evaluate_every: int = 200) -> dict[str, Any]:
         """Train for `minutes` or `most_steps` on step(number, share of the time), on from `out`; ends with the average."""
         average = Average(self.module, 0.995)
         optimiser = torch.optim.AdamW([p for p in self.module.parameters() if p.requires_grad], lr=self.rate, weight_decay=self.decay)
@@ -63,10 +63,10 @@ class Stage:
             info["minutes"] = round(before + (time.monotonic() - began) / 60, 2)
             if info["step"] % report_every == 0:
                 point = {"step": info["step"], "minutes": info["minutes"], "loss": round(loss.item(), 3)}
-                if info["step"] % judge_every == 0:
+                if info["step"] % evaluate_every == 0:
                     self.module.eval()
                     with torch.no_grad():
-                        point |= judge()
+                        point |= evaluate()
                     self.module.train()
                 info["curve"].append(point)
                 log.info("%s %s", self.name, json.dumps(point))
@@ -97,19 +97,20 @@ def train_audio_stream(
 ) -> dict[str, Any]:
     """Train the sound stream of `net`."""
     model, spread = AudioPretraining(net).train(), _spread(source)
-    judged = speech_batch(held, exam, STRETCH, np.random.default_rng(1))
+    held_out = speech_batch(held, exam, STRETCH, np.random.default_rng(1))
 
     def step(number: int, share: float) -> Tensor:
         rows, mouths, phones = speech_batch(source, size, STRETCH, np.random.default_rng(number))
         with torch.autocast("cpu", torch.bfloat16):
-            told = model(rows, cut=share > EARNEST)
-        return audio_loss(told, mouths, phones, spread)
+            predicted = model(rows, cut=share > EARNEST)
+        return audio_loss(predicted, mouths, phones, spread)
 
-    def judge() -> dict[str, Any]:
-        told = model(judged[0], cut=True)
-        return {"held_loss": round(float(audio_loss(told, *judged[1:], spread)), 3), "held_explained": explained(told, judged[1])}
+    def evaluate() -> dict[str, Any]:
+        predicted = model(held_out[0], cut=True)
+        loss = audio_loss(predicted, *held_out[1:], spread)
+        return {"held_loss": round(float(loss), 3), "held_explained": explained(predicted, held_out[1])}
 
-    return Stage(name="listen", module=model, out=out, rate=1.5e-3).run(step, judge, minutes=minutes, most_steps=most_steps)
+    return Stage(name="listen", module=model, out=out, rate=1.5e-3).run(step, evaluate, minutes=minutes, most_steps=most_steps)
 
 
 def train_lip_stream(
@@ -126,7 +127,7 @@ def train_lip_stream(
             return patches_of(clip, np.random.default_rng(seed)), clip.mouth
 
     bank = [patches(source, 1000 + begun * 7 + i) for i in range(clips)]
-    judged = [patch_batch([patches(held, 5 + i)] * 24, 24, np.random.default_rng(i)) for i in range(exam)]
+    held_out = [patch_batch([patches(held, 5 + i)] * 24, 24, np.random.default_rng(i)) for i in range(exam)]
 
     def step(number: int, _: float) -> Tensor:
         if number % renew_every == 0:
@@ -135,14 +136,14 @@ def train_lip_stream(
                 bank.pop(0)
         faces, mouths = patch_batch(bank, size, np.random.default_rng(number))
         with torch.autocast("cpu", torch.bfloat16):
-            told = model(faces)
-        return cast(Tensor, (((told.float() - mouths) / spread) ** 2).mean())
+            predicted = model(faces)
+        return cast(Tensor, (((predicted.float() - mouths) / spread) ** 2).mean())
 
-    def judge() -> dict[str, Any]:
-        told = torch.stack([model(faces) for faces, _ in judged])
-        return {"held_explained": explained(told, torch.stack([m for _, m in judged]))}
+    def evaluate() -> dict[str, Any]:
+        predicted = torch.stack([model(faces) for faces, _ in held_out])
+        return {"held_explained": explained(predicted, torch.stack([m for _, m in held_out]))}
 
-    return Stage(name="look", module=model, out=out, rate=1.5e-3).run(step, judge, minutes=minutes, most_steps=most_steps)
+    return Stage(name="look", module=model, out=out, rate=1.5e-3).run(step, evaluate, minutes=minutes, most_steps=most_steps)
 
 
 def train_joint(
@@ -158,7 +159,7 @@ def train_joint(
             return maps_of(net, source.clip(seed, other_voice=True), np.random.default_rng(seed))
 
     bank = [maps(2_000_000 + begun * 7 + i) for i in range(clips)]
-    judged = [held.clip(5 + i) for i in range(exam)]
+    held_out = [held.clip(5 + i) for i in range(exam)]
 
     def step(number: int, _: float) -> Tensor:
         if number % renew_every == 0:
@@ -171,7 +172,7 @@ def train_joint(
             return model.loss(seen, heard, mouths, spread)[0]
 
     return Stage(name="join", module=model, out=out, rate=1e-3, decay=0.05).run(
-        step, lambda: examine(net, judged), minutes=minutes, most_steps=most_steps)
+        step, lambda: examine(net, held_out), minutes=minutes, most_steps=most_steps)
 
 
 def export(net: SyncNet, folder: Path, info: dict[str, object]) -> None:

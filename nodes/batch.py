@@ -174,7 +174,7 @@ class _Making:
 
 
 def _make(items: list[BatchItem], out: Path, making: _Making, retry_failed: bool, node_id: str | None) -> dict[str, Any]:
-    bar = compat.BatchProgress(len(items))
+    bar = compat.Progress(len(items))
     counted = 0
 
     def tell(now: BatchProgress) -> None:

@@ -191,7 +191,7 @@ def _make(items: list[BatchItem], out: Path, making: _Making, retry_failed: bool
     def engine(placed: BatchConfig, _: int) -> InlineEngine:
         return InlineEngine(placed, making.streams(), compat.check_interrupt, shown, (compat.Interrupted,))
 
-    return run_batch(items, out, engine, model=making.digest, config=config, retry_failed=retry_failed, tell=tell).summary()
+    return run_batch(items, out, engine, model=making.digest, config=config, retry_failed=retry_failed, on_progress=tell).summary()
 
 
 @contextmanager

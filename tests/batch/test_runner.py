@@ -233,7 +233,7 @@ def test_one_process_with_a_model_makes_the_same_files_and_stops_where_the_host_
     def run(**keywords: Any) -> Any:
         return run_batch(
             items, out, lambda config, _: InlineEngine(config, streams_of(model), **keywords), model=model_digest(model),
-            config=BatchConfig(staging=out), tell=calls.append)
+            config=BatchConfig(staging=out), on_progress=calls.append)
 
     with pytest.raises(Stop):
         run(poll=poll)

@@ -68,19 +68,19 @@ class BatchReport:
         return {k: v for k, v in self.to_dict().items() if k != "results"}
 
 
-Tell = Callable[[BatchProgress], None]
+OnProgress = Callable[[BatchProgress], None]
 
 
 def run_batch(
     items: Sequence[BatchItem], out: Path, make_engine: MakeEngine, *, model: str, config: BatchConfig, retry_failed: bool = False,
-    tell: Tell | None = None,
+    on_progress: OnProgress | None = None,
 ) -> BatchReport:
     """Make what is not made yet; raises what stopped it, after a report of what there is.
 
     `model`: hash of the weights (digest); `config` says how workers work, its staging folder is `out`'s.
     """
     with BatchLedger(out.resolve()) as ledger:
-        return _Run(items, ledger, model, retry_failed, tell or _quiet).work(make_engine, config)
+        return _Run(items, ledger, model, retry_failed, on_progress or _quiet).work(make_engine, config)
 
 
 def _quiet(_: BatchProgress) -> None:
@@ -88,8 +88,8 @@ def _quiet(_: BatchProgress) -> None:
 
 
 class _Run:
-    def __init__(self, items: Sequence[BatchItem], ledger: BatchLedger, model: str, retry_failed: bool, tell: Tell) -> None:
-        self._ledger, self._tell = ledger, tell
+    def __init__(self, items: Sequence[BatchItem], ledger: BatchLedger, model: str, retry_failed: bool, on_progress: OnProgress) -> None:
+        self._ledger, self._on_progress = ledger, on_progress
         self._items, self._states = items, dict.fromkeys((i.out for i in items), LEFT)
         self._facts: dict[str, dict[str, Any]] = {}
         self._queue: deque[Task] = deque()
@@ -153,7 +153,7 @@ class _Run:
         return sum(s in states for s in self._states.values())
 
     def _say(self, item: BatchItem | None = None, reason: str = "") -> None:
-        self._tell(BatchProgress(
+        self._on_progress(BatchProgress(
             total=len(self._items), done=self._count(DONE, DONE_BEFORE), failed=self._count(FAILED, FAILED_BEFORE),
             item=item, reason=reason))
 

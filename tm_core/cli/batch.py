@@ -40,7 +40,9 @@ def run_items(
     config = BatchConfig(staging=out / STAGING, weights=None if weights is None else weights.resolve(), device=device)
     make: MakeEngine = partial(ENGINES[engine], workers=workers)
     with _bar(len(items), quiet) as tell:
-        return run_batch(items, out, make, model=weights_digest(weights), config=config, retry_failed=retry_failed, tell=tell).summary()
+        report = run_batch(
+            items, out, make, model=weights_digest(weights), config=config, retry_failed=retry_failed, on_progress=tell)
+    return report.summary()
 
 
 @contextmanager

@@ -52,10 +52,10 @@ def check_text(track: FaceTrack, crop: Box, finder: TextFinder | None, cfg: Foot
     if finder is None or cfg.text_where == "off":
         return None, {}
     boxes = []
-    for look in track.sampled:
-        scale = track.picture_wh[0] / look.rgb.shape[1]
-        face = _face_box(track.landmarks[min(look.frame, len(track.landmarks) - 1)])
-        found = [(b[0] * scale, b[1] * scale, b[2] * scale, b[3] * scale) for b in finder(look.rgb)]
+    for sampled in track.sampled:
+        scale = track.picture_wh[0] / sampled.rgb.shape[1]
+        face = _face_box(track.landmarks[min(sampled.frame, len(track.landmarks) - 1)])
+        found = [(b[0] * scale, b[1] * scale, b[2] * scale, b[3] * scale) for b in finder(sampled.rgb)]
         boxes.append([b for b in found if _counts(b, face, track.picture_wh[1], crop if cfg.text_where == "crop" else None, cfg)])
     lasting = sum(any(overlap(a, b) > SAME for a in one for b in two) for one, two in pairwise(boxes))
     return ("text" if lasting else None), {"text_looks": float(lasting)}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tm_core.errors import InputError
-from tm_core.metrics.phones import Phone, hear_phones
+from tm_core.metrics.phones import Phone, recognise_phones
 
 RATE = 16000
 PAUSE_S = 0.6  # between two utterances, so that silence is measured too
@@ -88,4 +88,4 @@ def _stretches(path: Path, seconds: float, most: int) -> list[Sound]:
 def _cut(name: str, real: bool, samples: np.ndarray, phones: list[Phone], seconds: float) -> Sound:
     samples = samples[: round(seconds * RATE)]
     known = [Phone(p.name, p.start, min(p.end, seconds)) for p in phones if p.start < seconds]
-    return Sound(name=name, real=real, samples=samples, phones=known or hear_phones(samples))
+    return Sound(name=name, real=real, samples=samples, phones=known or recognise_phones(samples))

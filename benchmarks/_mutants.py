@@ -190,7 +190,7 @@ def try_sound(path: Path, number: int) -> object:
 
 def try_video(path: Path, number: int) -> object:
     """Its pictures and its sound read; every tenth scored."""
-    from tm_core.cli.score import score_file
+    from tm_core.cli.score_files import score_file
     from tm_core.media.audio_io import read_audio
     from tm_core.media.video_reader import VideoReader
 

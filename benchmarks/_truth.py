@@ -18,8 +18,8 @@ from tm_core.config import AudioConfig
 from tm_core.face.portrait import prepare_portrait
 from tm_core.media.audio_io import Waveform
 from tm_core.media.image_io import open_image
-from tm_core.metrics.sync import lip_gap
-from tm_core.train.data import TEXTURE, draw_clip, level, mouth_shapes, normalised
+from tm_core.metrics.lip_sync import lip_gap
+from tm_core.train.dataset import TEXTURE, draw_clip, level, mouth_shapes, normalised
 from tm_core.train.generator import Heads, fit_head
 from tm_core.train.visemes import life, mouth_weights
 

@@ -26,8 +26,8 @@ import av
 from PIL import Image, ImageOps
 
 from benchmarks._common import ROOT, Result, demo_portrait, result, say, speech_of, write_wav
+from tm_core.batch.batch_ledger import LEDGER
 from tm_core.batch.digest import file_digest
-from tm_core.batch.ledger import LEDGER
 from tm_core.errors import InputError
 from tm_core.media.audio_io import Waveform
 

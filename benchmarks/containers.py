@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks._common import Result, result, say
 from parity.containers import Wrapping, wrap
-from tm_core.cli.score import score_file
+from tm_core.cli.score_files import score_file
 from tm_core.media import VideoReader, read_audio
 
 CLIP = Path(__file__).parents[1] / "tm_core" / "assets" / "clips" / "talking.mp4"

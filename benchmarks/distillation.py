@@ -29,16 +29,16 @@ from tm_core.errors import InputError
 from tm_core.face.topology import CHIN, FOREHEAD
 from tm_core.media.image_io import open_image
 from tm_core.metrics.drift import RIGID
-from tm_core.metrics.sync import opening_curve, without_slow
+from tm_core.metrics.lip_sync import opening_curve, without_slow
 from tm_core.model.conditioning import make_reference
 from tm_core.model.talking import TalkingModel
 from tm_core.streaming.pipeline import to_uint8
 from tm_core.streaming.sampler import ChunkedSampler, Scene
-from tm_core.train.clips import Batch
 from tm_core.train.denoiser import Denoiser, sample
 from tm_core.train.methods.regression import TeacherSampling, teacher_sample
 from tm_core.train.recipes import ABLATION_STEPS, RECIPES
-from tm_core.train.run import Workshop, work_folder
+from tm_core.train.sequences import Batch
+from tm_core.train.training_run import TrainingRun, work_folder
 from tm_core.vae.base import StreamingVAE
 
 LATENTS, FRAMES, WINDOWS = 21, 81, 20
@@ -93,10 +93,10 @@ def run(
     *, device: str = "auto", seconds: float | None = None, out: Path | None = None,
 ) -> list[Result]:
     """All contenders; InputError without corpora or checkpoints."""
-    shop = Workshop(folder=work_folder(), device=str(app.parse_device("--device", device)))
+    training = TrainingRun(folder=work_folder(), device=str(app.parse_device("--device", device)))
     cfg = RECIPES["tiny_student"]().model
-    found = checkpoints(shop, cfg)
-    model = whole(found["tiny_student"], shop.vae(cfg).eval(), cfg)
+    found = checkpoints(training, cfg)
+    model = whole(found["tiny_student"], training.vae(cfg).eval(), cfg)
     count = WINDOWS if seconds is None else max(2, round(seconds * cfg.fps / FRAMES))
     say(f"{count} windows of {FRAMES} frames")
     scores = compare(windows(model, count), model.vae, contenders(found, model))
@@ -107,14 +107,14 @@ def run(
     return results(scores)
 
 
-def checkpoints(shop: Workshop, cfg: ModelConfig) -> dict[str, Denoiser]:
+def checkpoints(training: TrainingRun, cfg: ModelConfig) -> dict[str, Denoiser]:
     """Averaged weights by recipe; InputError without teacher or student."""
     names = ("tiny_teacher", "tiny_init", "tiny_student", *(f"tiny_student.{a}" for a in ABLATIONS))
-    found = {name: model for name in names if (model := shop.product(name, cfg)) is not None}
+    found = {name: model for name in names if (model := training.product(name, cfg)) is not None}
     for name in ("tiny_teacher", "tiny_student"):
         if name not in found:
             remedy = f"train it with `talking-machines train {name}`, or set TM_BUILD to where it is"
-            raise InputError("checkpoint", shop.checkpoint(name), "is not there", remedy)
+            raise InputError("checkpoint", training.checkpoint(name), "is not there", remedy)
     for name in names:
         if name not in found:
             say(f"no checkpoint of {name}: left out")

@@ -24,8 +24,8 @@ from benchmarks._truth import corpus_folder, look_at
 from tm_core.errors import InputError
 from tm_core.media.audio_io import Waveform
 from tm_core.metrics.drift import DriftMeter, DriftScore, Trend
-from tm_core.metrics.phones import hear_phones
-from tm_core.metrics.sync import opening_curve, sync_score
+from tm_core.metrics.lip_sync import opening_curve, sync_score
+from tm_core.metrics.phones import recognise_phones
 from tm_core.streaming.handles import FrameStream
 from tm_core.streaming.metrics import current_rss_mb
 from tm_core.weights.loading import TalkingModel
@@ -153,7 +153,7 @@ def voices(part_s: float) -> list[Sound]:
     except InputError:
         say("no corpora: the bundled recording speaks all the time")
         samples = speech_of(part_s).samples
-        return [Sound(name="bundled", real=True, samples=samples, phones=hear_phones(samples))]
+        return [Sound(name="bundled", real=True, samples=samples, phones=recognise_phones(samples))]
     return sorted(held, key=lambda s: not s.real)
 
 

@@ -17,9 +17,9 @@ import torch
 from benchmarks import _large
 from tm_core.errors import InputError
 from tm_core.streaming.sampler import ChunkedSampler, Scene, Speaker
-from tm_core.train.clips import ClipBank, ClipData
 from tm_core.train.recipes import RECIPES
-from tm_core.train.run import Workshop, build_trainer, work_folder
+from tm_core.train.sequences import ClipCache, ClipData
+from tm_core.train.training_run import TrainingRun, build_trainer, work_folder
 from tm_core.weights.loading import load_model
 
 Result = dict[str, object]
@@ -77,10 +77,10 @@ def _chunk_ms(model: object, chunk: int, device: str) -> float:
 def _training(folder: Path, device: str) -> list[Result]:
     if not (folder / "inputs.safetensors").is_file():
         return [_row("training steps", "no inputs in " + str(folder), "")]
-    rows, shop = [], Workshop(folder=folder, device=device)
+    rows, shop = [], TrainingRun(folder=folder, device=device)
     recipe = RECIPES["tiny_student"]()
     vae, inputs = shop.vae(recipe.model), shop.inputs("train")
-    bank = ClipBank(vae, inputs, recipe.model, motion=recipe.motion, seed=0, folder=folder / "clips" / "train", device=device)
+    bank = ClipCache(vae, inputs, recipe.model, motion=recipe.motion, seed=0, folder=folder / "clips" / "train", device=device)
     began = time.perf_counter()
     for i in range(4):
         _ = bank[i]

@@ -12,10 +12,10 @@ import torch
 
 from benchmarks._common import Result, result, say
 from tm_core.errors import InputError
-from tm_core.train.clips import HELD_SEED, Batch, ClipBank, exam_batch
 from tm_core.train.denoiser import Denoiser, sample, weighted_error
 from tm_core.train.recipes import RECIPES
-from tm_core.train.run import Workshop, work_folder
+from tm_core.train.sequences import HELD_SEED, Batch, ClipCache, exam_batch
+from tm_core.train.training_run import TrainingRun, work_folder
 
 LEVELS = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.35)
 CLIPS = 8
@@ -24,13 +24,13 @@ CLIPS = 8
 def run(*, weights: Path | None = None, seconds: float | None = None) -> list[Result]:
     """One row a level and measure; `weights`: a recipe's name instead of tiny_teacher (e.g. tiny_student)."""
     recipe = RECIPES["tiny_student"]()
-    name, shop = str(weights or "tiny_teacher"), Workshop(folder=work_folder(), device="cpu")
-    model = shop.product(name, recipe.model)
+    name, training = str(weights or "tiny_teacher"), TrainingRun(folder=work_folder(), device="cpu")
+    model = training.product(name, recipe.model)
     if model is None:
         raise InputError("--weights", name, "no checkpoint of it in build/train", "train it first, or name another recipe")
-    vae = shop.vae(recipe.model)
-    folder = shop.folder / "clips" / "held"
-    bank = ClipBank(vae, shop.inputs("held"), recipe.model, motion=recipe.motion, seed=HELD_SEED, folder=folder)
+    vae = training.vae(recipe.model)
+    folder = training.folder / "clips" / "held"
+    bank = ClipCache(vae, training.inputs("held"), recipe.model, motion=recipe.motion, seed=HELD_SEED, folder=folder)
     batch = exam_batch(bank, recipe.model, CLIPS if seconds is None else 2)
     rows: list[Result] = []
     for sigmas in ((1.0,), *((1.0, s) for s in LEVELS)):

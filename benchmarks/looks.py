@@ -29,8 +29,8 @@ from tm_core import app
 from tm_core.errors import InputError
 from tm_core.media.image_io import open_image
 from tm_core.metrics.drift import UpperFace
+from tm_core.metrics.lip_sync import opening_curve, sync_score
 from tm_core.metrics.phones import Phone
-from tm_core.metrics.sync import opening_curve, sync_score
 from tm_core.weights.loading import TalkingModel
 
 SOUNDS = ("AA", "IY", "UW", "OW", "M", "F", "S", "SIL")

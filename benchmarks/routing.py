@@ -24,7 +24,7 @@ from tm_core.media.audio_io import Waveform
 from tm_core.media.image_io import open_image
 from tm_core.media.mix import write_mix
 from tm_core.media.video_io import VideoWriter
-from tm_core.metrics.sync import opening_curve, sync_score
+from tm_core.metrics.lip_sync import opening_curve, sync_score
 from tm_core.weights.loading import TalkingModel
 
 COUNTS, SECONDS, CELL, GAP = (2, 3, 4), 4.0, 320, 20

@@ -21,13 +21,13 @@ from benchmarks._corpus import RATE, Face, Sound, held_faces, held_sounds
 from benchmarks._truth import corpus_folder, true_clip
 from tm_core import app
 from tm_core.errors import InputError
-from tm_core.metrics.faces import FaceFollower
-from tm_core.metrics.judging import FaceJudge, FaceRows
-from tm_core.metrics.phones import hear_phones, installed
-from tm_core.metrics.score import blocks
+from tm_core.metrics.face_distances import FaceDistances, SyncDistanceMeter
+from tm_core.metrics.face_follower import FaceFollower
+from tm_core.metrics.lip_sync import opening_curve
+from tm_core.metrics.phones import installed, recognise_phones
 from tm_core.metrics.speaker import FaceScore, Speakers, speakers
-from tm_core.metrics.sync import opening_curve
 from tm_core.metrics.syncnet import load_syncnet
+from tm_core.metrics.video_score import blocks
 
 PAIRS, LISTENERS, TALKS = 10, 5, 2
 SECONDS, FPS, SIDE = 5.0, 25, 128
@@ -110,32 +110,32 @@ def part_of(sound: Sound, start_s: float, end_s: float) -> Sound:
 # -- judging -------------------------------------------------------------------------------------------
 
 
-def judged(frames: np.ndarray, sounds: Sequence[np.ndarray]) -> list[FaceRows]:
+def judged(frames: np.ndarray, sounds: Sequence[np.ndarray]) -> list[FaceDistances]:
     """The faces of a video, from left to right."""
     mesh = app.face_mesh()
-    follower, judge, hint = FaceFollower(mesh, FPS), FaceJudge(load_syncnet(), sounds, FPS), None
+    follower, meter, hint = FaceFollower(mesh, FPS), SyncDistanceMeter(load_syncnet(), sounds, FPS), None
     for block in blocks(frames):
         main = mesh.landmarks_batch(block, hint)
         hint = main[-1]
-        judge.push(block, follower.push(block, main))
-    return sorted(judge.faces, key=lambda f: f.box[0])
+        meter.push(block, follower.push(block, main))
+    return sorted(meter.faces, key=lambda f: f.box[0])
 
 
 def openings(sounds: Sequence[np.ndarray]) -> list[np.ndarray | None]:
     """What the lips should do, by the phones that are heard; None without pocketsphinx."""
     if not installed("pocketsphinx"):
         return [None] * len(sounds)
-    return [opening_curve(hear_phones(s), s, len(s) * FPS // RATE, FPS) for s in sounds]
+    return [opening_curve(recognise_phones(s), s, len(s) * FPS // RATE, FPS) for s in sounds]
 
 
-def only(faces: Sequence[FaceRows], chosen: Sequence[int]) -> list[FaceRows]:
+def only(faces: Sequence[FaceDistances], chosen: Sequence[int]) -> list[FaceDistances]:
     """The faces as if only these sounds had been given."""
     return [
-        FaceRows(number=i, at=f.at, rows=[r[list(chosen)] for r in f.rows], gap=f.gap, boxes=f.boxes) for i, f in enumerate(faces)]
+        FaceDistances(number=i, at=f.at, rows=[r[list(chosen)] for r in f.rows], gap=f.gap, boxes=f.boxes) for i, f in enumerate(faces)]
 
 
 def _asked(
-    faces: Sequence[FaceRows], sounds: Sequence[np.ndarray], curves: Sequence[np.ndarray | None], chosen: Sequence[int],
+    faces: Sequence[FaceDistances], sounds: Sequence[np.ndarray], curves: Sequence[np.ndarray | None], chosen: Sequence[int],
 ) -> Speakers:
     """What `score` says of a video with these sounds."""
     return speakers(only(faces, chosen), [sounds[a] for a in chosen], FPS, [curves[a] for a in chosen])
@@ -175,7 +175,7 @@ def shifts_of(pair: int) -> list[list[int]]:
     return [chosen[:SHIFTS], chosen[SHIFTS:]]
 
 
-def _offsets(face: Sequence[FaceRows], sound: np.ndarray, curve: np.ndarray | None, a: int) -> tuple[int, int]:
+def _offsets(face: Sequence[FaceDistances], sound: np.ndarray, curve: np.ndarray | None, a: int) -> tuple[int, int]:
     """Offset by all the evidence and by SyncNet alone; far off where there is none."""
     found = [speakers(only(face, [a]), [sound], FPS, [c]).scores for c in (curve, None)]
     joined, net = (s[0][0].offset_frames if s and s[0][0] else 99 for s in found)

@@ -1,6 +1,6 @@
 """Lip sync of ten held-out identity x voice pairs, against wrong sounds, the generator's own clip and silence.
 
-The measure is `tm_core.metrics.sync`: lip gap of the face mesh against the opening that the phones call for;
+The measure is `tm_core.metrics.lip_sync`: lip gap of the face mesh against the opening that the phones call for;
 SyncNet's Sync-C and Sync-D stand beside it. The truth is the clip that the training data's generator draws of the
 same portrait and sound. `--seconds` sets the length of a pair, `--out` keeps the ten videos. The corpora lie in
 build/corpus, or where TM_CORPUS says.
@@ -21,7 +21,7 @@ from benchmarks._judges import mean_sync, sync_of
 from benchmarks._truth import Seen, corpus_folder, look_at, rest_gap, true_clip, waveform
 from tm_core import app
 from tm_core.media.video_io import VideoWriter
-from tm_core.metrics.sync import ClosureMatch, SilenceScore, SyncScore, closures_matched, opening_curve, silence_score, sync_score
+from tm_core.metrics.lip_sync import ClosureMatch, SilenceScore, SyncScore, closures_matched, opening_curve, silence_score, sync_score
 from tm_core.metrics.syncnet import SyncNetScore
 from tm_core.weights.loading import TalkingModel
 

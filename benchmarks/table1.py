@@ -24,7 +24,7 @@ from benchmarks._sheet import markdown_table, number
 from benchmarks._truth import Seen, corpus_folder, look_at, still_clip, true_clip, waveform
 from tm_core import app
 from tm_core.cli.bench import commit, machine
-from tm_core.metrics.sync import opening_curve, sync_score
+from tm_core.metrics.lip_sync import opening_curve, sync_score
 from tm_core.metrics.syncnet import SyncNetScore
 from tm_core.settings import schedule
 from tm_core.streaming.metrics import StreamMetrics, percentile

@@ -21,10 +21,10 @@ from torch import Tensor
 from ..tm_core import app
 from ..tm_core.batch.digest import SAMPLES, content_digest
 from ..tm_core.batch.engine import InlineEngine
-from ..tm_core.batch.manifest import Item, parse_manifest
+from ..tm_core.batch.manifest import BatchItem, parse_manifest
 from ..tm_core.batch.pairs import pair_up, pictures_in
-from ..tm_core.batch.run import Progress, run_batch
-from ..tm_core.batch.work import MakeStream, Order, streams_of
+from ..tm_core.batch.runner import BatchProgress, run_batch
+from ..tm_core.batch.worker import BatchConfig, MakeStream, streams_of
 from ..tm_core.errors import InputError
 from ..tm_core.media.audio_io import LongWaveform, Waveform
 from ..tm_core.settings import Choices, settings
@@ -141,7 +141,7 @@ class _Making:
         """Whether there is anything to encode: our own models leave the host's encoders alone."""
         return self.model.config.family is not None
 
-    def check(self, items: list[Item], node_id: str | None) -> None:
+    def check(self, items: list[BatchItem], node_id: str | None) -> None:
         """InputError for what the model needs and does not get, or cannot follow."""
         config = self.model.config
         app.hearing(config, encoded=self.encoder is not None)
@@ -175,11 +175,11 @@ class _Making:
         return replace(self.prompt, image=encoders.vision_tokens(self.vision, pictures.image_of(subject.portrait.image[None])))
 
 
-def _make(items: list[Item], out: Path, making: _Making, retry_failed: bool, node_id: str | None) -> dict[str, Any]:
+def _make(items: list[BatchItem], out: Path, making: _Making, retry_failed: bool, node_id: str | None) -> dict[str, Any]:
     bar = running.Progress(len(items))
     counted = 0
 
-    def tell(now: Progress) -> None:
+    def tell(now: BatchProgress) -> None:
         nonlocal counted
         ended = now.done + now.failed
         running.tell(node_id, f"{now.done} of {now.total} done" + f", {now.failed} failed" * bool(now.failed))
@@ -189,11 +189,11 @@ def _make(items: list[Item], out: Path, making: _Making, retry_failed: bool, nod
     def shown(frame: np.ndarray) -> None:
         bar.advance(0, frame)
 
-    order = Order(staging=out, device="cpu")  # the model is where it is
-    def engine(placed: Order, _: int) -> InlineEngine:
+    config = BatchConfig(staging=out, device="cpu")  # the model is where it is
+    def engine(placed: BatchConfig, _: int) -> InlineEngine:
         return InlineEngine(placed, making.streams(), running.check_interrupt, shown, (running.Interrupted,))
 
-    return run_batch(items, out, engine, model=making.digest, order=order, retry_failed=retry_failed, tell=tell).summary()
+    return run_batch(items, out, engine, model=making.digest, config=config, retry_failed=retry_failed, on_progress=tell).summary()
 
 
 @contextmanager
@@ -209,7 +209,7 @@ def _one_sound(audio: Any) -> Iterator[Path | None]:
         path.unlink(missing_ok=True)
 
 
-def _items(manifest: str, portraits: str, sounds: str, voice: Path | None, options: dict[str, Any], out: Path) -> list[Item]:
+def _items(manifest: str, portraits: str, sounds: str, voice: Path | None, options: dict[str, Any], out: Path) -> list[BatchItem]:
     if manifest.strip():
         if portraits.strip() or sounds.strip() or voice is not None:
             raise InputError("manifest", "given", "and portraits, sounds or audio as well", ONE_WAY)

@@ -19,7 +19,7 @@ from ..tm_core.errors import InputError
 from ..tm_core.media.audio_io import Waveform, read_audio, resample
 from ..tm_core.media.video_reader import VideoReader, probe
 from ..tm_core.metrics.report import report_of
-from ..tm_core.metrics.score import score_video
+from ..tm_core.metrics.video_score import score_video
 from ..tm_core.streaming.handles import FrameStream
 from . import sinks, wires
 from .host import pictures, results, running, sound

@@ -26,7 +26,7 @@ work=${TM_BUILD:-build/train}
 say "training: tiny, ${MINUTES:-20} minutes, resumed where its checkpoints in $work stopped"
 TM_BUILD="$work" "$python" -c "
 import logging, os, pathlib
-from tm_core.train.run import main
+from tm_core.train.training_run import main
 logging.basicConfig(level=logging.INFO, format='%(message)s')
 main('tiny', minutes=float(os.environ.get('MINUTES', '20')), device='cuda', out=pathlib.Path('$out') / 'tiny.safetensors')
 "

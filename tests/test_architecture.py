@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -41,6 +42,12 @@ def files(folder: Path, suffixes: set[str]) -> Iterator[Path]:
             yield path
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    """A source file, parsed once for all tests."""
+    return ast.parse(path.read_text())
+
+
 def core_files() -> list[Path]:
     """Every module of the engine; `__main__` files run when imported, so they are left out."""
     return [path for path in files(CORE, {".py"}) if path.name != "__main__.py"]
@@ -55,7 +62,7 @@ def module_name(path: Path) -> str:
 def imports(path: Path) -> Iterator[tuple[int, str]]:
     """(line, absolute module) of every import, relative ones resolved, those inside functions too."""
     package = module_name(path).split(".") if path.name == "__init__.py" else module_name(path).split(".")[:-1]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -98,6 +105,74 @@ def test_parts_of_one_layer_make_no_circle() -> None:
     assert list(TopologicalSorter(graph).static_order())  # CycleError names the circle
 
 
+@cache
+def module_graph() -> dict[str, set[str]]:
+    """Which file of tm_core imports which: inside functions and for types alone too; of a package, its own file."""
+    modules = {module_name(path): path for path in files(CORE, {".py"})}
+    graph: dict[str, set[str]] = {name: set() for name in modules}
+    for name, path in modules.items():
+        for node in ast.walk(tree(path)):
+            for found in imported_modules(node, name, path.name == "__init__.py"):
+                while found and found not in modules:
+                    found = found.rpartition(".")[0]
+                graph[name] |= {found} - {name, ""}
+    return graph
+
+
+def imported_modules(node: ast.AST, module: str, is_package: bool) -> Iterator[str]:
+    """What an import statement names, as far as it may be a module: `from .a import b` is a.b, or a."""
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = package[: len(package) - node.level + 1] if node.level else []
+        stem = ".".join([*base, *([node.module] if node.module else [])])
+        yield from (f"{stem}.{alias.name}" for alias in node.names)
+
+
+def test_no_two_files_import_each_other() -> None:
+    graph = module_graph()
+    pairs = {tuple(sorted((a, b))) for a, named in graph.items() for b in named if a in graph[b]}
+    assert not pairs, pairs
+
+
+def test_files_make_no_circle() -> None:
+    assert list(TopologicalSorter(module_graph()).static_order())  # CycleError names the circle
+
+
+# public classes whose names are not theirs alone yet, and files: empty these, then delete them
+SHARED_CLASSES: set[str] = {"Heard"}
+SHARED_FILES: set[str] = {"families.py"}
+
+
+def public_classes() -> dict[str, set[str]]:
+    """Definitions of every public class of tm_core by its name; of an alias that stands for one, what it says and not where."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for path in files(CORE, {".py"}):
+        for node in tree(path).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found[node.name].add(str(path.relative_to(ROOT)))
+            elif isinstance(node, ast.Assign) and isinstance(target := node.targets[0], ast.Name) and re.match("[A-Z][a-z]", target.id):
+                found[target.id].add(ast.unparse(node.value))
+    return found
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    twice = {name: places for name, places in public_classes().items() if len(places) > 1}
+    assert not twice.keys() - SHARED_CLASSES, twice
+    assert not SHARED_CLASSES - twice.keys(), "these have names of their own now: take them off the list"
+
+
+def test_no_two_files_of_the_engine_share_a_name() -> None:
+    """But for those that Python asks for."""
+    places = defaultdict(list)
+    for path in files(CORE, {".py"}):
+        places[path.name].append(str(path.relative_to(ROOT)))
+    twice = {name: where for name, where in places.items() if len(where) > 1 and not name.startswith("__")}
+    assert not twice.keys() - SHARED_FILES, twice
+    assert not SHARED_FILES - twice.keys(), "these have names of their own now: take them off the list"
+
+
 def test_every_part_has_a_layer() -> None:
     parts = {unit(module_name(path)) for path in core_files()} - {""}
     assert parts <= set(layers()), f"add {sorted(parts - set(layers()))} to the layers in docs/architecture.md"
@@ -109,7 +184,7 @@ def test_the_pack_imports_itself_relatively(folder: str) -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in files(ROOT / folder, {".py"})
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree(path))
         if (isinstance(node, ast.Import) and any(a.name.split(".")[0] == "tm_core" for a in node.names))
         or (isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").split(".")[0] == "tm_core")
     ]
@@ -198,7 +273,7 @@ def dotted(node: ast.AST) -> str:
 def calls(folder: Path) -> Iterator[tuple[str, str]]:
     """('file:line', dotted name) of every call."""
     for path in files(folder, {".py"}):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.Call):
                 yield f"{path.relative_to(ROOT)}:{node.lineno}", dotted(node.func)
 
@@ -242,7 +317,7 @@ def test_no_path_of_the_developers_machine() -> None:
 
 def test_every_module_says_what_it_is_for() -> None:
     modules = [*core_files(), *files(ROOT / "nodes", {".py"})]
-    wrong = [str(path.relative_to(ROOT)) for path in modules if not ast.get_docstring(ast.parse(path.read_text()))]
+    wrong = [str(path.relative_to(ROOT)) for path in modules if not ast.get_docstring(tree(path))]
     assert not wrong, wrong
 
 

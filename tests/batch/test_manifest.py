@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tm_core.batch.digest import Digests
-from tm_core.batch.manifest import Item, ManifestError, Options, parse_manifest, read_manifest
+from tm_core.batch.manifest import BatchItem, ManifestError, Options, parse_manifest, read_manifest
 from tm_core.batch.pairs import pair_up, pictures_in
 from tm_core.errors import InputError
 
@@ -20,7 +20,7 @@ def parsed(text: str, folder: Path) -> list[str]:
     return [i.out for i in items(text, folder)]
 
 
-def items(text: str, folder: Path) -> list[Item]:
+def items(text: str, folder: Path) -> list[BatchItem]:
     return parse_manifest(text, lambda name: folder / name, folder.parent / "out")
 
 

@@ -15,7 +15,7 @@ from tm_core.errors import InputError
 from tm_core.model.talking import TalkingModel
 from tm_core.train.denoiser import Denoiser
 from tm_core.train.recipes import RECIPES
-from tm_core.train.run import Workshop
+from tm_core.train.training_run import TrainingRun
 
 FPS = 25.0
 
@@ -72,9 +72,9 @@ def test_the_document_has_a_line_for_every_row() -> None:
 
 
 def test_a_missing_checkpoint_names_the_command(tmp_path: Path) -> None:
-    shop = Workshop(folder=tmp_path, device="cpu")
+    training = TrainingRun(folder=tmp_path, device="cpu")
     with pytest.raises(InputError, match="talking-machines train tiny_teacher"):
-        distillation.checkpoints(shop, RECIPES["tiny_student"]().model)
+        distillation.checkpoints(training, RECIPES["tiny_student"]().model)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from benchmarks._corpus import RATE, Sound
 from benchmarks._sheet import row_sheet
 from tm_core.errors import InputError
 from tm_core.media.video_io import VideoWriter
-from tm_core.metrics.phones import Phone, hear_phones
+from tm_core.metrics.phones import Phone, recognise_phones
 from tm_core.model.talking import TalkingModel
 
 PHONES = [
@@ -56,7 +56,7 @@ def test_a_smiley_breaks_and_the_demo_portrait_holds(model: TalkingModel, assets
     from tm_core.media.image_io import open_image
 
     samples = speech_of(5.0).samples
-    said = Sound(name="demo", real=True, samples=samples, phones=hear_phones(samples))
+    said = Sound(name="demo", real=True, samples=samples, phones=recognise_phones(samples))
     broken = looks.judge(model, looks.Input(name="smiley", picture=looks.smiley), said, {"AA": 1.0})
     assert not broken.holds and "face" in broken.why and len(broken.frames) == 1
     fine = looks.judge(model, looks.Input(name="demo", picture=lambda: open_image(assets / "portraits" / "demo.jpg")), said, {"AA": 1.0})

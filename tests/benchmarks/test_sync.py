@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import sync
-from tm_core.metrics.sync import ClosureMatch, SilenceScore, SyncScore
+from tm_core.metrics.lip_sync import ClosureMatch, SilenceScore, SyncScore
 
 
 def pair(r: float, wrong: float = 0.3) -> sync.Pair:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from tm_core.cli.argument_checks import parse_face
 from tm_core.cli.commands import app as cli
-from tm_core.cli.inputs import parse_face
 from tm_core.errors import InputError
 from tm_core.media import probe, read_frames
 from tm_core.media.image_io import open_image

@@ -47,8 +47,8 @@ def test_lips_are_a_small_part_of_the_face(portrait: Portrait) -> None:
 
 
 def test_tokens_agree_with_what_the_model_was_trained_on(portrait: Portrait) -> None:
-    from tm_core.train.clips import face_tokens
-    from tm_core.train.data import normalised
+    from tm_core.train.dataset import normalised
+    from tm_core.train.sequences import face_tokens
 
     cfg = tiny()
     ours = token_mask(face_mask(portrait.landmarks, 128), cfg.token_hw)

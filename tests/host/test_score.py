@@ -74,7 +74,7 @@ def test_a_stream_brings_its_own_sound(host: Host, portrait: Path, speech: Path)
 
 
 def test_a_file_is_judged_as_the_command_line_does(host: Host, portrait: Path, speech: Path, tmp_path: Path) -> None:
-    from tm_core.cli.score import score_file
+    from tm_core.cli.score_files import score_file
 
     picture = np.asarray(Image.open(portrait).convert("RGB").resize((160, 160)))
     path = tmp_path / "two faces.mp4"

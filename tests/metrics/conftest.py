@@ -13,7 +13,7 @@ from PIL import Image
 from tm_core.face.mesh import FaceMesh
 from tm_core.face.portrait import prepare_portrait
 from tm_core.media import read_audio
-from tm_core.metrics.phones import Phone, hear_phones
+from tm_core.metrics.phones import Phone, recognise_phones
 
 FPS = 25.0
 
@@ -45,14 +45,14 @@ def voice(assets: Path) -> np.ndarray:
 def phones(voice: np.ndarray) -> list[Phone]:
     """What pocketsphinx hears in it."""
     pytest.importorskip("pocketsphinx", reason="pocketsphinx (extra score) says which sounds the voice makes")
-    return hear_phones(voice)
+    return recognise_phones(voice)
 
 
 @pytest.fixture(scope="session")
 def clip(assets: Path, mesh: FaceMesh, voice: np.ndarray, phones: list[Phone]) -> Clip:
     """The portrait says it, with blinks and a little head motion."""
-    from tm_core.metrics.sync import lip_gap
-    from tm_core.train.data import mouth_shapes, normalised
+    from tm_core.metrics.lip_sync import lip_gap
+    from tm_core.train.dataset import mouth_shapes, normalised
     from tm_core.train.generator import draw, fit_head
     from tm_core.train.visemes import blinks, head_pose, mouth_weights
 

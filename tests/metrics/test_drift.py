@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from tm_core.face.mesh import FaceMesh
-from tm_core.metrics.drift import DriftMeter, DriftScore, UpperFace, lab
+from tm_core.metrics.drift import DriftMeter, DriftScore, UpperFace
 
 from .conftest import Clip
 
@@ -116,11 +116,3 @@ def test_memory_is_a_few_numbers_a_second(clip: Clip, mesh: FaceMesh) -> None:
     for _ in range(4):
         meter.push(clip.frames[:25], landmarks)
     assert len(meter._rows) == 20 and meter._rows[0].size <= 16
-
-
-@pytest.mark.parametrize(
-    ("rgb", "expected"),
-    [((255, 255, 255), (100, 0, 0)), ((0, 0, 0), (0, 0, 0)), ((255, 0, 0), (53.24, 80.09, 67.20)), ((0, 0, 255), (32.30, 79.19, -107.86))],
-    ids=["white", "black", "red", "blue"])
-def test_lab_of_known_colours(rgb: tuple[int, int, int], expected: tuple[float, float, float]) -> None:
-    assert lab(np.array(rgb, float)) == pytest.approx(np.array(expected), abs=0.1)

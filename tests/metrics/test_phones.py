@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tm_core.errors import InputError
-from tm_core.metrics.phones import PIECE_S, RATE, Phone, hear_phones, pieces
+from tm_core.metrics.phones import PIECE_S, RATE, Phone, pieces, recognise_phones
 
 
 def test_a_real_voice_is_heard(phones: list[Phone], voice: np.ndarray) -> None:
@@ -36,11 +36,11 @@ def test_long_sounds_are_cut_in_their_pauses() -> None:
 @pytest.mark.parametrize("samples", [np.zeros(0, np.float32), np.zeros(100, np.float32), np.zeros(RATE, np.float32)], ids=len)
 def test_no_sound_has_no_speech(samples: np.ndarray) -> None:
     pytest.importorskip("pocketsphinx", reason="pocketsphinx (extra score) is what is tested")
-    assert [p for p in hear_phones(samples) if p.name not in ("SIL", "+NSN+", "+SPN+")] == []
+    assert [p for p in recognise_phones(samples) if p.name not in ("SIL", "+NSN+", "+SPN+")] == []
 
 
 @pytest.mark.parametrize("name", ["pocketsphinx", "hama"])
 def test_a_missing_recogniser_names_the_command(name: str, voice: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, name, None)  # what Python does for a package that is not there
     with pytest.raises(InputError, match=rf"{name}: is not installed; install it with: pip install {name}"):
-        hear_phones(voice, name)  # type: ignore[arg-type]
+        recognise_phones(voice, name)  # type: ignore[arg-type]

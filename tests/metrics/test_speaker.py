@@ -10,24 +10,24 @@ import torch
 
 from tests.metrics.conftest import FPS, Clip
 from tm_core.face.mesh import FaceMesh
-from tm_core.metrics.faces import FaceFollower, Run
-from tm_core.metrics.judging import FaceJudge, FaceRows, HeardSound, source_of, ticks_of
+from tm_core.metrics.face_distances import FaceDistances, SoundEmbeddings, SyncDistanceMeter, source_of, ticks_of
+from tm_core.metrics.face_follower import FaceFollower, FaceRun
 from tm_core.metrics.report import report_of
-from tm_core.metrics.score import score_video
 from tm_core.metrics.speaker import as_json, assigned, speakers
 from tm_core.metrics.syncnet import REACH, SyncNet, crops_of, distances, embeddings, mfcc
+from tm_core.metrics.video_score import score_video
 
 LAGS = 2 * REACH + 1
 TONE = (0.3 * np.sin(np.arange(16000 * 10) / 20)).astype(np.float32)
 
 
-def made(number: int, depths: list[np.ndarray], lag: int = 0, seed: int = 0) -> FaceRows:
+def made(number: int, depths: list[np.ndarray], lag: int = 0, seed: int = 0) -> FaceDistances:
     """A face whose distances (N, L) to each sound dip by `depths` (N,) at a lag."""
     rng = np.random.default_rng(seed + number)
     rows = np.stack([10 + 0.3 * rng.standard_normal((len(d), LAGS)) for d in depths], 1)
     for a, depth in enumerate(depths):
         rows[:, a, REACH + lag] -= depth
-    face = FaceRows(number=number, at=list(range(len(depths[0]))), rows=list(rows.astype(np.float32)))
+    face = FaceDistances(number=number, at=list(range(len(depths[0]))), rows=list(rows.astype(np.float32)))
     face.gap = dict.fromkeys(range(len(depths[0]) + 4), 0.05)
     return face
 
@@ -87,10 +87,10 @@ def test_a_second_of_a_face_is_the_least() -> None:
 def test_sounds_are_heard_in_pieces_as_in_one() -> None:
     torch.manual_seed(0)
     net, sound = SyncNet().eval(), np.random.default_rng(0).standard_normal(16000 * 4).astype(np.float32) * 0.1
-    heard = HeardSound(net, sound)
+    heard = SoundEmbeddings(net, sound)
     rows = torch.from_numpy(mfcc(sound))
     with torch.no_grad():
-        whole = net.hear(torch.stack([rows[4 * i : 4 * i + 20].T for i in range(heard.count)])[:, None])
+        whole = net.embed_audio(torch.stack([rows[4 * i : 4 * i + 20].T for i in range(heard.count)])[:, None])
     assert heard.count > 64  # more than one piece
     assert torch.allclose(heard[0 : heard.count], whole, atol=1e-4)
 
@@ -107,23 +107,23 @@ def test_distances_of_a_followed_face_are_those_of_the_clip(clip: Clip, mesh: Fa
     """Two blocks, one face: the mean over windows is what `distances` makes of the whole clip."""
     torch.manual_seed(0)
     net, frames, sound = SyncNet().eval(), clip.frames[:40], clip.samples[: 40 * 640 + 400]
-    follower, judge, hint, crops = FaceFollower(mesh, FPS), FaceJudge(net, [sound], FPS), None, []
+    follower, meter, hint, crops = FaceFollower(mesh, FPS), SyncDistanceMeter(net, [sound], FPS), None, []
     for part in (frames[:20], frames[20:]):
         main = mesh.landmarks_batch(part, hint)
         hint = main[-1]
         crops.append(crops_of(part, main))
-        judge.push(part, follower.push(part, main))
-    assert len(judge.faces) == 1 and judge.faces[0].at == list(range(36))
-    mine = np.nanmean(judge.faces[0].distances[:, 0], 0)
+        meter.push(part, follower.push(part, main))
+    assert len(meter.faces) == 1 and meter.faces[0].at == list(range(36))
+    mine = np.nanmean(meter.faces[0].distances[:, 0], 0)
     assert mine == pytest.approx(distances(*embeddings(net, torch.cat(crops), sound, FPS)), rel=1e-4)
 
 
 def test_a_gap_in_a_face_joins_no_windows(clip: Clip, mesh: FaceMesh) -> None:
     torch.manual_seed(0)
-    judge = FaceJudge(SyncNet().eval(), [clip.samples], FPS)
+    meter = SyncDistanceMeter(SyncNet().eval(), [clip.samples], FPS)
     landmarks = mesh.landmarks_batch(clip.frames[:16])
-    judge.push(clip.frames[:16], [Run(face=0, start=0, landmarks=landmarks[:6]), Run(face=0, start=10, landmarks=landmarks[10:])])
-    assert judge.faces[0].at == [0, 1, 10, 11]
+    meter.push(clip.frames[:16], [FaceRun(face=0, start=0, landmarks=landmarks[:6]), FaceRun(face=0, start=10, landmarks=landmarks[10:])])
+    assert meter.faces[0].at == [0, 1, 10, 11]
 
 
 def test_two_faces_in_one_picture(clip: Clip, mesh: FaceMesh) -> None:

@@ -66,8 +66,8 @@ def test_the_end_of_a_long_sound_is_not_looked_at() -> None:
 def test_shapes_of_both_streams() -> None:
     net = SyncNet().eval()
     with torch.no_grad():
-        assert net.hear(torch.zeros(2, 1, 13, 20)).shape == (2, 1024)
-        assert net.see(torch.zeros(1, 3, 5, 224, 224)).shape == (1, 1024)
+        assert net.embed_audio(torch.zeros(2, 1, 13, 20)).shape == (2, 1024)
+        assert net.embed_faces(torch.zeros(1, 3, 5, 224, 224)).shape == (1, 1024)
 
 
 def test_mfcc_is_the_published_definition() -> None:

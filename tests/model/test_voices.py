@@ -162,9 +162,9 @@ def test_the_option_is_refused_where_it_cannot_be() -> None:
     with pytest.raises(InputError, match=r"voices.*MultiTalk's layers"):
         replace(SMALL, audio_kind="shared_q_kv", voices="together")
     dit = random_dit(voices="together")
-    dit.sequence = SimpleNamespace(share=lambda *_: None)  # type: ignore[assignment]
+    group = SimpleNamespace(share=lambda *_: None)
     with pytest.raises(InputError, match=r"voices.*no sequence parallelism"):
-        dit(sigma=SIGMA, **inputs(2))
+        dit(sigma=SIGMA, **inputs(2), sequence=group)
 
 
 def test_a_configuration_written_before_is_read_as_apart() -> None:

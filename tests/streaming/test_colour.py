@@ -71,9 +71,11 @@ def test_colours_are_the_official_functions() -> None:
 
 
 def test_lab_is_cies() -> None:
-    """White, and red as colour tables have it; there and back again."""
+    """White, black, and red and blue as colour tables have them, pictures and single colours; there and back again."""
     assert to_lab(torch.ones(3, 1, 1)).flatten().tolist() == pytest.approx([100, 0, 0], abs=1e-3)
+    assert to_lab(torch.zeros(3)).tolist() == pytest.approx([0, 0, 0], abs=1e-3)
     assert to_lab(torch.tensor([1.0, 0, 0]).view(3, 1, 1)).flatten().tolist() == pytest.approx([53.24, 80.09, 67.20], abs=0.01)
+    assert to_lab(torch.tensor([0, 0, 1.0])).tolist() == pytest.approx([32.30, 79.19, -107.86], abs=0.01)
     rgb = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
     assert (to_rgb(to_lab(rgb)) - rgb).abs().max() <= 1e-5
 

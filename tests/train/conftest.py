@@ -13,7 +13,7 @@ from tm_core.config import DiTConfig, ModelConfig, VAEConfig, tiny
 from tm_core.face.mesh import FaceMesh
 from tm_core.face.portrait import prepare_portrait
 from tm_core.media import open_image, read_audio
-from tm_core.train.data import PAD, TEXTURE, Inputs, Speech, _padded, mouth_shapes, normalised
+from tm_core.train.dataset import PAD, TEXTURE, Inputs, SpeechDataset, _padded, mouth_shapes, normalised
 from tm_core.train.generator import Faces
 from tm_core.train.visemes import mouth_weights
 from tm_core.vae.tiny import TinyVAE
@@ -34,7 +34,7 @@ def small() -> ModelConfig:
 @pytest.fixture(scope="session")
 def inputs() -> Inputs:
     from tm_core.audio.features import SILENCE, log_mel
-    from tm_core.train.data import FLOOR, STEP
+    from tm_core.train.dataset import FLOOR, STEP
 
     portrait = prepare_portrait(open_image(ASSETS / "portraits" / "demo.jpg"), TEXTURE, FaceMesh())
     faces = Faces(images=torch.from_numpy(portrait.image.copy()).permute(2, 0, 1)[None].float() / 255,
@@ -43,7 +43,7 @@ def inputs() -> Inputs:
     frames = len(sound) // 640
     rows = _padded(log_mel(sound, SMALL.audio)[: frames * 4], 4 * PAD, SILENCE)
     weights = _padded(mouth_weights([("AA", t, t + 0.1) for t in np.arange(0.2, 6.5, 0.3)], sound, frames, 25), PAD, 0)
-    speech = Speech(
+    speech = SpeechDataset(
         rows=torch.from_numpy(np.clip(np.round((rows - FLOOR) / STEP), 0, 255).astype(np.uint8)),
         weights=torch.from_numpy(weights).half(), labels=torch.zeros(len(weights), dtype=torch.uint8),
         starts=torch.tensor([0, len(weights)]), voices=("librivox",), trusted=torch.ones(1, dtype=torch.bool))

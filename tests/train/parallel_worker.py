@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tm_core.config import DiTConfig
-from tm_core.model.dit import TalkingDiT
+from tm_core.model.dit import SequenceGroup, TalkingDiT
 from tm_core.train.parallel import ParallelConfig, World
 
 SMALL = DiTConfig(dim=96, ffn_dim=128, num_heads=6, num_layers=2, text_dim=8, text_len=3, image_dim=None, audio_dim=24)
@@ -65,8 +65,9 @@ CASES = {
 class Talker(nn.Module):
     """A transformer and something before it that learns as well, as the audio projector does."""
 
-    def __init__(self) -> None:
+    def __init__(self, sequence: SequenceGroup | None = None) -> None:
         super().__init__()
+        self.sequence = sequence
         self.dit = TalkingDiT(SMALL)
         self.dit.init_weights()
         nn.init.normal_(self.dit.head.head.weight, std=0.05)
@@ -75,7 +76,7 @@ class Talker(nn.Module):
     def forward(self, x: Tensor, batch: Tensors, chunk: int | None) -> Tensor:
         made: Tensor = self.dit.forward_x0(
             x, batch["sigma"], reference=batch["reference"], text=batch["text"], audio=self.ear(batch["audio"]),
-            face_mask=batch["face_mask"], chunk_latents=chunk)
+            face_mask=batch["face_mask"], chunk_latents=chunk, sequence=self.sequence)
         return made
 
 
@@ -92,7 +93,7 @@ def draw(step: int, latents: int) -> Tensors:
 
 def build(world: World) -> tuple[nn.Module, torch.optim.AdamW]:
     torch.manual_seed(world.rank)  # the main process's weights are the ones that count
-    model = world.wrap(Talker())
+    model = world.wrap(Talker(world.sequence))
     return model, torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.01)
 
 

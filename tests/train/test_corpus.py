@@ -14,7 +14,8 @@ from PIL import Image
 from tm_core.errors import InputError
 from tm_core.face.mesh import FaceMesh
 from tm_core.media import open_image, read_audio
-from tm_core.train.corpus import check, download, faces, heads, speech, texts, tts
+from tm_core.outputs import Staged
+from tm_core.train.corpus import check, download, heads, speech, stills, texts, tts
 from tm_core.train.visemes import PHONES
 
 RATE = speech.RATE
@@ -25,10 +26,10 @@ def tone(seconds: float) -> np.ndarray:
     return (0.5 * np.sin(np.arange(int(seconds * RATE)) * 2 * np.pi * 150 / RATE)).astype(np.float32)
 
 
-def utterance(seconds: float = 1.0, *, trusted: bool = True) -> speech.Utterance:
+def utterance(seconds: float = 1.0, *, trusted: bool = True) -> speech.CorpusUtterance:
     """One vowel as long as its sound."""
-    return speech.Utterance(samples=tone(seconds), text="ah", phones=[("AA", 0.0, seconds)], real=False, language="en", trusted=trusted,
-                            licence="test")
+    return speech.CorpusUtterance(
+        samples=tone(seconds), text="ah", phones=[("AA", 0.0, seconds)], real=False, language="en", trusted=trusted, licence="test")
 
 
 @pytest.mark.parametrize(("text", "words"), [
@@ -101,6 +102,11 @@ def test_a_saved_voice_is_of_one_split(tmp_path: Path, name: str, split: str) ->
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_two_jobs_do_not_write_one_voice(tmp_path: Path) -> None:
+    with Staged(tmp_path / "slt.npz", "speech"), pytest.raises(InputError, match="another job"):
+        speech.save_voice("slt", [utterance()], tmp_path)
+
+
 @pytest.mark.parametrize("late_s", [-0.06, 0.0, 0.06], ids=["early", "exact", "late"])
 def test_the_check_finds_how_late_phones_are(late_s: float) -> None:
     rng = np.random.default_rng(3)
@@ -146,7 +152,7 @@ def test_texts_are_many_and_the_same_each_time() -> None:
     assert all(t.isascii() and "\n" not in t and "|" not in t for t in made)
 
 
-# -- faces ---------------------------------------------------------------------------------------------
+# -- stills ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -156,9 +162,9 @@ def mesh() -> FaceMesh:
 
 def test_a_portrait_is_cropped_round_its_face(assets: Path, tmp_path: Path, mesh: FaceMesh) -> None:
     demo = assets / "portraits" / "demo.jpg"
-    square = faces.portrait(demo, faces.Still(name=demo.name), mesh)
-    found = mesh.faces(square)
-    assert square.shape[0] == square.shape[1] <= faces.SIDE
+    square = stills.portrait(demo, stills.Still(name=demo.name), mesh)
+    found = mesh.stills(square)
+    assert square.shape[0] == square.shape[1] <= stills.SIDE
     assert len(found) == 1
     assert found[0].extent * 2.4 > square.shape[0] * 0.9
 
@@ -168,25 +174,25 @@ def test_the_calmest_frame_of_an_animation_is_taken(assets: Path, tmp_path: Path
     blank = Image.new("RGB", picture.size, (90, 120, 90))
     path = tmp_path / "clip.webp"
     blank.save(path, save_all=True, append_images=[blank, picture, blank], duration=40, lossless=True)
-    rgb, _ = faces.calmest(path, faces.Still(name=path.name), mesh)
+    rgb, _ = stills.calmest(path, stills.Still(name=path.name), mesh)
     assert np.abs(rgb.astype(int) - np.asarray(picture).astype(int)).mean() < 1
     with pytest.raises(InputError, match="no large face"):
-        faces.calmest(path, faces.Still(name=path.name, span=(0.0, 0.3)), mesh)
+        stills.calmest(path, stills.Still(name=path.name, span=(0.0, 0.3)), mesh)
 
 
 def test_black_bars_are_cut_off(assets: Path, mesh: FaceMesh) -> None:
     picture = np.asarray(Image.fromarray(open_image(assets / "portraits" / "demo.jpg")).resize((300, 300)))
     boxed = np.zeros((400, 300, 3), np.uint8)
     boxed[60:360] = np.maximum(picture, 30)
-    rgb, face = faces.without_bars(boxed, mesh.face(boxed))
+    rgb, face = stills.without_bars(boxed, mesh.face(boxed))
     assert rgb.shape[:2] == (300, 300)
     assert np.abs(face.landmarks[:, :2] - mesh.face(picture).landmarks[:, :2]).mean() < 4
 
 
 def test_whole_identities_are_held_out() -> None:
-    names = [s.identity for s in faces.STILLS]
+    names = [s.identity for s in stills.STILLS]
     assert len(set(names)) == len(names)
-    held = {s.identity for s in faces.STILLS if s.held}
+    held = {s.identity for s in stills.STILLS if s.held}
     assert {"image_z_image_turbo-1", "flux1_krea_dev-1", "hidream_i1_dev-1"} < held
     assert len(held) >= 5
 
@@ -216,8 +222,8 @@ def test_a_failing_download_is_one_line_and_leaves_nothing(tmp_path: Path, monke
 
 
 def test_heads_differ_and_repeat() -> None:
-    assert heads.look(3) == heads.look(3)
-    people = [heads.look(i) for i in range(faces.HEADS)]
-    assert len({p.uniforms["skin"] for p in people}) == faces.HEADS
+    assert heads.head_parameters(3) == heads.head_parameters(3)
+    people = [heads.head_parameters(i) for i in range(stills.HEADS)]
+    assert len({p.uniforms["skin"] for p in people}) == stills.HEADS
     assert {p.phenotype["gender"] for p in people} == {0.05, 0.95}
-    assert set(faces.HELD_HEADS) < set(range(faces.HEADS))
+    assert set(stills.HELD_HEADS) < set(range(stills.HEADS))

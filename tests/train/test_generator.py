@@ -12,7 +12,7 @@ from tm_core.face.mesh import FaceMesh
 from tm_core.face.portrait import prepare_portrait
 from tm_core.media import open_image
 from tm_core.train import landmarks as lm
-from tm_core.train.data import TEXTURE, mouth_shapes, normalised
+from tm_core.train.dataset import TEXTURE, mouth_shapes, normalised
 from tm_core.train.generator import Faces, Heads, draw, fit_head, new_person, similarity, thin_plate
 from tm_core.train.visemes import PHONES, SHAPES, blinks, head_pose, mouth_weights, phone_labels
 

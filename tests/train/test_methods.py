@@ -14,17 +14,17 @@ from tm_core.model.rope import stream_positions
 from tm_core.model.talking import TalkingModel
 from tm_core.streaming.sampler import ChunkedSampler, Scene, Speaker, chunk_noise
 from tm_core.train.callbacks import Curve, ValidationVideo, examine
-from tm_core.train.checkpoint import load_run, save_run
-from tm_core.train.clips import CHUNKS, SEQUENCE, Batch, ClipBank, ClipData, assemble, chosen_latents, exam_batch
-from tm_core.train.data import Inputs
+from tm_core.train.dataset import Inputs
 from tm_core.train.denoiser import Denoiser, guided, noised, sample
-from tm_core.train.methods.base import Draw, Method
 from tm_core.train.methods.distribution_matching import DistillationConfig, DistributionMatching
 from tm_core.train.methods.flow_matching import FlowMatching, Phase, noise_levels
+from tm_core.train.methods.method import Draw, Method
 from tm_core.train.methods.regression import Regression, TeacherSampling
 from tm_core.train.parallel import ParallelConfig, World
-from tm_core.train.run import new_projector
+from tm_core.train.run_checkpoint import load_run, save_run
+from tm_core.train.sequences import CHUNKS, SEQUENCE, Batch, ClipCache, ClipData, assemble, chosen_latents, exam_batch
 from tm_core.train.trainer import OptimConfig, TrainConfig, Trainer
+from tm_core.train.training_run import new_projector
 from tm_core.vae.tiny import TinyVAE
 
 SIGMAS = (1.0, 0.75)
@@ -32,12 +32,12 @@ TRAIN = TrainConfig(steps=1000, batch=2, optim=OptimConfig(rate=3e-3, warmup=2),
 
 
 @pytest.fixture(scope="module")
-def bank(vae: TinyVAE, inputs: Inputs, small: ModelConfig) -> ClipBank:
-    return ClipBank(vae, inputs, small, motion=0.3, seed=3, folder=None)
+def bank(vae: TinyVAE, inputs: Inputs, small: ModelConfig) -> ClipCache:
+    return ClipCache(vae, inputs, small, motion=0.3, seed=3, folder=None)
 
 
 @pytest.fixture
-def data(bank: ClipBank, small: ModelConfig) -> ClipData:
+def data(bank: ClipCache, small: ModelConfig) -> ClipData:
     return ClipData(bank=bank, cfg=small, first_clips=2, renew_every=10**6)
 
 
@@ -92,7 +92,7 @@ def test_a_stopped_run_goes_on_exactly(
     assert all(torch.equal(v, second.average.weights[k]) for k, v in straight.average.weights.items())
 
 
-def test_flow_matching_learns_a_clip(small: ModelConfig, data: ClipData, bank: ClipBank) -> None:
+def test_flow_matching_learns_a_clip(small: ModelConfig, data: ClipData, bank: ClipCache) -> None:
     curve = Curve(every=10, exam=lambda m: examine(m, exam_batch(bank, small, 2), chunk=3))
     trainer = trainer_of(flow_matching(small, Path()), data)
     trainer.callbacks = (curve,)
@@ -156,7 +156,7 @@ def test_a_batch_depends_on_step_and_seed_alone(data: ClipData, vae: TinyVAE, in
         return source.batch(7, 2, torch.Generator().manual_seed(1))
 
     def on_disk() -> ClipData:
-        return replace(data, bank=ClipBank(vae, inputs, small, motion=0.3, seed=3, folder=tmp_path))
+        return replace(data, bank=ClipCache(vae, inputs, small, motion=0.3, seed=3, folder=tmp_path))
 
     once, again, kept = draw(data), draw(on_disk()), draw(on_disk())
     assert list(tmp_path.rglob("*.safetensors"))
@@ -164,7 +164,7 @@ def test_a_batch_depends_on_step_and_seed_alone(data: ClipData, vae: TinyVAE, in
         assert torch.equal(getattr(once, name), getattr(again, name)) and torch.equal(getattr(again, name), getattr(kept, name))
 
 
-def test_footage_takes_its_share_of_a_batch(data: ClipData, bank: ClipBank) -> None:
+def test_footage_takes_its_share_of_a_batch(data: ClipData, bank: ClipCache) -> None:
     real = replace(bank[0], latents=bank[0].latents[:, :21] * 0 + 7, rows=bank[0].rows[: 16 * 21 + 64])
     mixed = replace(data, footage=(real,), footage_share=0.5)
     batches = [mixed.batch(s, 4, torch.Generator().manual_seed(s)).x0 for s in range(6)]
@@ -173,7 +173,7 @@ def test_footage_takes_its_share_of_a_batch(data: ClipData, bank: ClipBank) -> N
 
 
 @torch.no_grad()
-def test_training_sees_what_the_sampler_sees(bank: ClipBank, small: ModelConfig, vae: TinyVAE) -> None:
+def test_training_sees_what_the_sampler_sees(bank: ClipCache, small: ModelConfig, vae: TinyVAE) -> None:
     """Whole sequences sampled as in training equal the stream's chunks, from the same noises, two steps."""
     model = network(small, 0).eval()
     clip = replace(bank[0], listens=torch.tensor(False), speaking=torch.ones_like(bank[0].speaking))
@@ -217,7 +217,7 @@ def test_a_share_of_the_draw_is_a_part_of_the_whole() -> None:
     assert torch.equal(torch.cat([draw(slice(0, 2)), draw(slice(2, 4))]), draw(slice(0, 4)))
 
 
-def test_a_validation_video_is_written(small: ModelConfig, data: ClipData, bank: ClipBank, vae: TinyVAE, tmp_path: Path) -> None:
+def test_a_validation_video_is_written(small: ModelConfig, data: ClipData, bank: ClipCache, vae: TinyVAE, tmp_path: Path) -> None:
     batch: Batch = exam_batch(bank, small, 1)
     video = ValidationVideo(tmp_path / "new", vae, batch, torch.rand(3, 64, 64), sigmas=SIGMAS, chunk=3, fps=25, every=1)
     trainer = trainer_of(flow_matching(small, tmp_path), data)

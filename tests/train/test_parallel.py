@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import os
 import socket
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from tm_core.errors import InputError
 from tm_core.model.blocks import Block
-from tm_core.train.parallel import ParallelConfig, UlyssesGroup, World
+from tm_core.train.parallel import ParallelConfig, World
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).with_name("parallel_worker.py")
@@ -148,15 +147,6 @@ def test_layouts_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch, pa
     with pytest.raises(InputError) as error:
         World.open(ParallelConfig(**parallel), "cpu")
     assert error.value.field == field
-
-
-def test_sequences_that_do_not_divide_are_refused() -> None:
-    group = UlyssesGroup(group=None, rank=0, degree=4)
-    assert group.share(12, 6, 8).runs == 1 and group.share(21, 64, 8).runs == 21
-    for latents, tokens, heads in ((12, 6, 6), (21, 6, 8)):
-        with pytest.raises(InputError):
-            group.share(latents, tokens, heads)
-    assert copy.deepcopy(group) is group
 
 
 def test_a_batch_is_shared_by_the_ranks_that_see_different_samples() -> None:

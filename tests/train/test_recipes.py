@@ -13,14 +13,15 @@ from tm_core.errors import InputError
 from tm_core.model.audio_projector import AudioProjector
 from tm_core.model.conditioning import make_reference
 from tm_core.model.dit import TalkingDiT
-from tm_core.train.checkpoint import Average, load_run, save_checkpoint, save_run
-from tm_core.train.clips import Batch
+from tm_core.train.checkpoint import Average, save_checkpoint
 from tm_core.train.denoiser import Denoiser
-from tm_core.train.listen import Listener
 from tm_core.train.parallel import World
+from tm_core.train.phoneme_classifier import PhonemeClassifier
 from tm_core.train.recipes import RECIPES, TINY, Recipe, paper_stage1, paper_stage2, paper_stage3
-from tm_core.train.run import Workshop, build_trainer, main, make_method, new_projector
+from tm_core.train.run_checkpoint import load_run, save_run
+from tm_core.train.sequences import Batch
 from tm_core.train.trainer import Trainer
+from tm_core.train.training_run import TrainingRun, build_trainer, main, make_method, new_projector
 
 
 def count(module: torch.nn.Module) -> float:
@@ -103,26 +104,26 @@ def test_a_paper_stage_takes_steps_at_reduced_size(make: object) -> None:
 
 def test_all_recipes_hear_with_the_trunk_that_the_listener_left(tmp_path: Path) -> None:
     """Also a run that goes on: its own checkpoint holds an older trunk."""
-    recipe, shop = RECIPES["tiny_teacher"](), Workshop(folder=tmp_path, device="cpu")
+    recipe, training = RECIPES["tiny_teacher"](), TrainingRun(folder=tmp_path, device="cpu")
     for seed in (0, 1):
         torch.manual_seed(seed)
-        listener = Listener(recipe.model)
+        listener = PhonemeClassifier(recipe.model)
         save_checkpoint(tmp_path / "tiny_listener.safetensors", listener, Average(listener), torch.optim.AdamW(listener.parameters()), {})
-        trainer = build_trainer(recipe, shop, Footage(recipe.model), device="cpu")
+        trainer = build_trainer(recipe, training, Footage(recipe.model), device="cpu")
         if seed:
-            load_run(tmp_path / "tiny_teacher.safetensors", trainer, shop.trunk(recipe.model))
+            load_run(tmp_path / "tiny_teacher.safetensors", trainer, training.trunk(recipe.model))
         wanted = listener.projector.trunk.enter.weight
         assert torch.equal(trainer.product.projector.trunk.enter.weight, wanted)
         assert not seed or torch.equal(trainer.average.weights["projector.trunk.enter.weight"], wanted)
         save_run(tmp_path / "tiny_teacher.safetensors", trainer, {"curve": []})
-    assert shop.trunk(paper_stage2().model) == {}
+    assert training.trunk(paper_stage2().model) == {}
 
 
 def test_bad_calls_say_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TM_BUILD", str(tmp_path))
-    shop = Workshop(folder=tmp_path, device="cpu")
+    training = TrainingRun(folder=tmp_path, device="cpu")
     with pytest.raises(InputError, match=r"^teacher: "):
-        build_trainer(RECIPES["tiny_student"](), shop, Footage(RECIPES["tiny_student"]().model), device="cpu")
+        build_trainer(RECIPES["tiny_student"](), training, Footage(RECIPES["tiny_student"]().model), device="cpu")
     with pytest.raises(InputError, match=r"^recipe: "):
         main("nonsense")
     assert set(TINY) < set(RECIPES)

@@ -13,28 +13,28 @@ from safetensors import safe_open
 from tests.train.conftest import ASSETS
 from tm_core.media import read_audio
 from tm_core.metrics import syncnet as metric
-from tm_core.metrics.sync import lip_gap
+from tm_core.metrics.lip_sync import lip_gap
 from tm_core.metrics.syncnet import BUNDLED, FRAMES, SyncNet, load_syncnet
 from tm_core.train.checkpoint import read_info
-from tm_core.train.data import Inputs
+from tm_core.train.dataset import Inputs
 from tm_core.train.syncnet import (
     LENGTH,
     PATCH,
     WINDOWS,
-    Hearing,
-    Joining,
-    Looking,
-    Source,
+    AudioPretraining,
+    JointTraining,
+    LipPretraining,
+    SpeechClips,
     TalkClip,
     export,
-    join,
-    listen,
-    look,
     maps_of,
     patch_batch,
     patches_of,
     speech_batch,
     take_over,
+    train_audio_stream,
+    train_joint,
+    train_lip_stream,
 )
 from tm_core.train.visemes import PHONES
 
@@ -57,22 +57,22 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def source(inputs: Inputs, corpus: Path) -> Source:
-    return Source(inputs, corpus, "train", None)
+def source(inputs: Inputs, corpus: Path) -> SpeechClips:
+    return SpeechClips(inputs, corpus, "train", None)
 
 
 @pytest.fixture(scope="module")
-def clip(source: Source) -> TalkClip:
+def clip(source: SpeechClips) -> TalkClip:
     with torch.no_grad():
         return source.clip(3)
 
 
-def test_a_split_has_its_own_voices_only(inputs: Inputs, corpus: Path, source: Source) -> None:
+def test_a_split_has_its_own_voices_only(inputs: Inputs, corpus: Path, source: SpeechClips) -> None:
     assert {u.voice for u in source.speech} == {"taught"}
-    assert {u.voice for u in Source(inputs, corpus, "held", None).speech} == {"kept"}
+    assert {u.voice for u in SpeechClips(inputs, corpus, "held", None).speech} == {"kept"}
 
 
-def test_a_clips_mouth_follows_its_own_stretch_of_sound(clip: TalkClip, source: Source) -> None:
+def test_a_clips_mouth_follows_its_own_stretch_of_sound(clip: TalkClip, source: SpeechClips) -> None:
     whole = source.speech[0].samples
     first = float(np.correlate(whole, clip.samples[:16000], "valid").argmax()) / 640
     when = (first + np.arange(LENGTH) + 0.5) / 25
@@ -85,7 +85,7 @@ def test_a_clips_mouth_follows_its_own_stretch_of_sound(clip: TalkClip, source: 
 
 
 @pytest.mark.parametrize("pace", [0.8, 1.0, 1.25])
-def test_a_voice_played_slower_or_faster_keeps_its_times(source: Source, pace: float) -> None:
+def test_a_voice_played_slower_or_faster_keeps_its_times(source: SpeechClips, pace: float) -> None:
     said, cut, when = source.stretch(np.random.default_rng(2), 40, pace=pace)
     assert np.allclose(np.diff(when), 0.04 * pace)
     middle = 640 * np.arange(40) + 320  # sample in the middle of each frame
@@ -93,7 +93,7 @@ def test_a_voice_played_slower_or_faster_keeps_its_times(source: Source, pace: f
     assert np.allclose(cut[middle], np.interp(at, np.arange(len(said.samples)), said.samples), atol=1e-3)
 
 
-def test_the_windows_of_a_stretch_overlap_frame_by_frame(source: Source) -> None:
+def test_the_windows_of_a_stretch_overlap_frame_by_frame(source: SpeechClips) -> None:
     rows, mouths, phones = speech_batch(source, 3, 20, np.random.default_rng(0))
     assert rows.shape == (3, 4 * 20 + 16, 13) and phones.shape == (3, 20)
     frames = mouths.unflatten(-1, (FRAMES, 6))
@@ -109,7 +109,7 @@ def test_hearing_in_one_go_is_hearing_window_by_window() -> None:
     for layer in net.netcnnaud[:18]:
         if isinstance(layer, torch.nn.Conv2d):
             layer.weight.data[..., [0, 2]] = 0
-    model = Hearing(net).eval()
+    model = AudioPretraining(net).eval()
     rows = torch.randn(2, 4 * 7 + 16, 13)
     with torch.no_grad():
         assert torch.allclose(model(rows, cut=True), model(rows, cut=False), atol=1e-4)
@@ -141,7 +141,7 @@ def test_patches_show_the_mouth_of_their_window() -> None:
 def test_steps_on_the_same_patches_learn_them(clip: TalkClip) -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    model, (faces, mouths) = Looking(SyncNet()), patch_batch([(patches_of(clip, rng), clip.mouth)] * 6, 6, rng)
+    model, (faces, mouths) = LipPretraining(SyncNet()), patch_batch([(patches_of(clip, rng), clip.mouth)] * 6, 6, rng)
     optimiser = torch.optim.AdamW(model.parameters(), lr=5e-4)
     losses = []
     for _ in range(8):
@@ -156,7 +156,7 @@ def test_steps_on_the_same_patches_learn_them(clip: TalkClip) -> None:
 def test_joining_learns_and_leaves_the_fixed_layers_alone(clip: TalkClip) -> None:
     torch.manual_seed(0)
     net = SyncNet()
-    model, before = Joining(net).train(), {k: v.clone() for k, v in net.state_dict().items()}
+    model, before = JointTraining(net).train(), {k: v.clone() for k, v in net.state_dict().items()}
     maps = [torch.stack([m.float()] * 2) for m in maps_of(net, clip, np.random.default_rng(0))]
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-4)
     losses = []
@@ -179,24 +179,24 @@ def test_maps_are_what_the_whole_network_sees(clip: TalkClip) -> None:
     seen, heard, mouths = maps_of(net, clip, np.random.default_rng(3))
     assert len(seen) == len(heard) == len(mouths) == WINDOWS
     with torch.no_grad():
-        s, h = Joining(net).eval()(seen[None].float(), heard[None].float())
+        s, h = JointTraining(net).eval()(seen[None].float(), heard[None].float())
         rows = clip.rows[40 : 40 + 20].T[None, None]
-        assert torch.allclose(h[0, 10], net.hear(rows)[0], atol=3e-2)
+        assert torch.allclose(h[0, 10], net.embed_audio(rows)[0], atol=3e-2)
     assert torch.equal(mouths[10], clip.mouth[10:15].flatten()) and s.shape == (1, WINDOWS, 1024)
 
 
-def test_every_stage_goes_on_and_hands_over_its_average(source: Source, tmp_path: Path) -> None:
+def test_every_stage_goes_on_and_hands_over_its_average(source: SpeechClips, tmp_path: Path) -> None:
     torch.manual_seed(0)
     listening, looking, joining = (tmp_path / f"{n}.safetensors" for n in ("listen", "look", "join"))
     for wanted in (1, 2):
         net = SyncNet()
-        listen(net, source, source, listening, minutes=5, size=2, exam=2, most_steps=1)
-        look(net, source, source, looking, minutes=5, size=2, clips=2, exam=1, most_steps=1)
-        join(net, source, source, joining, minutes=5, size=2, clips=2, exam=1, most_steps=1)
+        train_audio_stream(net, source, source, listening, minutes=5, size=2, exam=2, most_steps=1)
+        train_lip_stream(net, source, source, looking, minutes=5, size=2, clips=2, exam=1, most_steps=1)
+        train_joint(net, source, source, joining, minutes=5, size=2, clips=2, exam=1, most_steps=1)
         assert [read_info(p)["step"] for p in (listening, looking, joining)] == [wanted] * 3
     other = SyncNet()
-    take_over(other, listening, Hearing)
-    take_over(other, looking, Looking)
+    take_over(other, listening, AudioPretraining)
+    take_over(other, looking, LipPretraining)
     with safe_open(str(looking), "pt") as f:
         assert torch.equal(other.netcnnlip[4].weight, f.get_tensor("average.netcnnlip.4.weight"))
     with safe_open(str(listening), "pt") as f:
@@ -212,7 +212,7 @@ def test_shipped_files_are_small_and_load(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(metric, "ASSETS", tmp_path)
     sound = torch.randn(2, 1, 13, 20)
     with torch.no_grad():
-        assert torch.allclose(load_syncnet().hear(sound), net.hear(sound), atol=1e-2)
+        assert torch.allclose(load_syncnet().embed_audio(sound), net.embed_audio(sound), atol=1e-2)
     (tmp_path / BUNDLED[1]).unlink()
     with pytest.raises(ValueError, match="syncnet"):
         load_syncnet()

@@ -10,12 +10,13 @@ import torch
 
 from tm_core.config import ModelConfig
 from tm_core.errors import InputError
+from tm_core.train.audio_augmentation import augment
 from tm_core.train.autoencoder import train_autoencoder
 from tm_core.train.checkpoint import Average, load_checkpoint, save_checkpoint
-from tm_core.train.data import FLOOR, STEP, Inputs, load_inputs
-from tm_core.train.listen import augment, label_batch, train_listener
+from tm_core.train.dataset import FLOOR, STEP, Inputs, load_inputs
+from tm_core.train.phoneme_classifier import label_batch, train_phoneme_classifier
 from tm_core.train.recipes import TINY
-from tm_core.train.run import main
+from tm_core.train.training_run import main
 from tm_core.weights.loading import load_model
 
 ASSETS = Path(__file__).parents[2] / "tm_core" / "assets"
@@ -34,7 +35,7 @@ def test_the_autoencoder_trains_and_goes_on(tmp_path: Path, inputs: Inputs, smal
 def test_the_trunk_trains_and_goes_on(tmp_path: Path, inputs: Inputs, small: ModelConfig) -> None:
     points: list[dict[str, float]] = []
     for _ in range(2):
-        train_listener(small, inputs.speech, inputs.speech, tmp_path / "l.safetensors", minutes=9, device="cpu", batch=4,
+        train_phoneme_classifier(small, inputs.speech, inputs.speech, tmp_path / "l.safetensors", minutes=9, device="cpu", batch=4,
                        most_steps=20, report_every=10, report=points.append)
     assert len(points) >= 2 and [p["step"] for p in points] == sorted({p["step"] for p in points})
     assert points[-1]["held_loss"] < points[0]["held_loss"]

@@ -17,7 +17,7 @@ from tm_core.errors import InputError
 from tm_core.vae import wan
 from tm_core.vae.geometry import STRIDE
 from tm_core.vae.past import Past
-from tm_core.vae.wan import DecoderState, EncoderState, WanVAE, denormalise, normalise
+from tm_core.vae.wan import WanDecoderState, WanEncoderState, WanVAE, denormalise, normalise
 
 DIM = 8
 HEIGHT, WIDTH = 16, 24
@@ -141,7 +141,7 @@ def test_doubling_in_time_has_the_earlier_frame_in_the_first_channels() -> None:
     layer.time_conv.weight.zero_()
     layer.time_conv.weight[:2, :, 2, 0, 0] = torch.eye(2)  # the newest frame as it is
     layer.time_conv.bias.copy_(torch.tensor([0.0, 0.0, 7.0, 8.0]))
-    past = Past(DecoderState(), time=2)
+    past = Past(WanDecoderState(), time=2)
     assert torch.equal(layer._double_time(x, past), x)
     past.step()
     earlier, later = layer._double_time(x, past).unbind(2)
@@ -254,7 +254,7 @@ def test_wrong_calls_say_so(vae: WanVAE) -> None:
     with pytest.raises(InputError, match="one size"):
         vae.decode(torch.zeros(1, 16, 1, 4, 4), state)
     with pytest.raises(ValueError, match="not a state of this network"):
-        vae.decode(latents(1), DecoderState(kept=state.kept[:3]))
+        vae.decode(latents(1), WanDecoderState(kept=state.kept[:3]))
     with pytest.raises(ValueError, match="not a state of this network"):
-        vae.decode(latents(1), DecoderState(kept=(*state.kept, state.kept[0])))
-    assert EncoderState().nbytes == 0
+        vae.decode(latents(1), WanDecoderState(kept=(*state.kept, state.kept[0])))
+    assert WanEncoderState().nbytes == 0

@@ -19,7 +19,7 @@ from ..config import ModelConfig
 from ..errors import InputError
 from ..model.talking import TalkingModel
 from ..weights.loading import default_weights
-from .manifest import Item
+from .manifest import BatchItem
 
 SAMPLES = 4096  # numbers of each tensor that tell one set of weights from another
 
@@ -97,7 +97,7 @@ class Digests:
         self._model = model
         self._files: dict[tuple[str, int, int], str] = {}
 
-    def of(self, item: Item) -> str:
+    def of(self, item: BatchItem) -> str:
         """The hash of an item; InputError where a file went away."""
         made_of = {name: self._file(name, path) for name, path in item.files.items()}
         text = json.dumps({"model": self._model, "files": made_of, "options": item.options.to_dict()}, sort_keys=True)

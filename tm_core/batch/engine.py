@@ -1,7 +1,7 @@
 """What an engine is, and the one that works in this process (ComfyUI's node: one model, no other processes).
 
 An engine has places for tasks; a task put into one comes back as an Outcome. Which task, how often, and what is written down is
-the same for all of them (run.py).
+the same for all of them (runner.py).
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .work import MakeStream, Order, Outcome, Poll, Shown, Task, Workshop
+from ..streaming.pipeline import Poll
+from .worker import BatchConfig, BatchWorker, MakeStream, Outcome, Shown, Task
 
 
 class Engine(Protocol):
@@ -34,7 +35,7 @@ class Engine(Protocol):
         """End all workers, tasks or not."""
 
 
-MakeEngine = Callable[[Order, int], Engine]  # the order, and how many items there are to do
+MakeEngine = Callable[[BatchConfig, int], Engine]  # the configuration, and how many items there are to do
 
 
 class _Stopped(BaseException):
@@ -47,11 +48,11 @@ class InlineEngine:
     name, workers = "inline", 1
 
     def __init__(
-        self, order: Order, make_stream: MakeStream, poll: Poll | None = None, shown: Shown | None = None,
+        self, config: BatchConfig, make_stream: MakeStream, poll: Poll | None = None, shown: Shown | None = None,
         stops: tuple[type[BaseException], ...] = (),
     ) -> None:
-        """`poll` is called all the time, `shown` with the newest frame of each chunk; `stops` as for Workshop.make."""
-        self._shop, self._stops = Workshop(order, make_stream), stops
+        """`poll` is called all the time, `shown` with the newest frame of each chunk; `stops` as for BatchWorker.make."""
+        self._worker, self._stops = BatchWorker(config, make_stream), stops
         self._poll, self._shown = _guarded(poll), _guarded(shown)
         self._task: Task | None = None
 
@@ -69,7 +70,7 @@ class InlineEngine:
         if task is None:
             return []
         try:
-            return [self._shop.make(task, self._poll, self._shown, self._stops)]
+            return [self._worker.make(task, self._poll, self._shown, self._stops)]
         except _Stopped as stopped:
             raise (stopped.__cause__ or stopped) from None
 

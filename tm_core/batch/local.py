@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
-from .work import Order, Outcome, Task, Workshop
+from .worker import BatchConfig, BatchWorker, Outcome, Task
 
 WAIT_S = 0.2
 MOST_DEATHS = 3  # of workers that never got as far as a task, one after the other
@@ -32,9 +32,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def places(order: Order, items: int) -> int:
+def places(config: BatchConfig, items: int) -> int:
     """Workers that make sense here: one for each GPU, or for each core; never more than items."""
-    gpus = torch.cuda.device_count() if order.device in ("auto", "cuda") else int(order.device.startswith("cuda"))
+    gpus = torch.cuda.device_count() if config.device in ("auto", "cuda") else int(config.device.startswith("cuda"))
     return max(1, min(gpus or cores(), items))
 
 
@@ -44,7 +44,7 @@ class _Worker:
 
     process: Any
     pipe: connection.Connection
-    order: Order
+    config: BatchConfig
     ready: bool = False
     task: Task | None = None
 
@@ -54,17 +54,17 @@ class LocalEngine:
 
     name = "local"
 
-    def __init__(self, order: Order, items: int, workers: int | None = None) -> None:
+    def __init__(self, config: BatchConfig, items: int, workers: int | None = None) -> None:
         """`workers` None: as many as make sense here. InputError for a number that cannot be."""
         check_workers(workers)
-        self.workers = min(workers or places(order, items), max(1, items))
+        self.workers = min(workers or places(config, items), max(1, items))
         self._spawn = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-        threads = order.threads or max(1, cores() // self.workers)
-        orders = [replace(order, threads=threads, device=_device(order.device, i)) for i in range(self.workers)]
+        threads = config.threads or max(1, cores() // self.workers)
+        configs = [replace(config, threads=threads, device=_device(config.device, i)) for i in range(self.workers)]
         self._deaths = 0
         self._workers: list[_Worker] = []
         try:
-            for one in orders:
+            for one in configs:
                 self._workers.append(self._start(one))
         except BaseException:
             self.close()
@@ -96,13 +96,13 @@ class LocalEngine:
             worker.pipe.close()
         self._workers = []
 
-    def _start(self, order: Order) -> _Worker:
+    def _start(self, config: BatchConfig) -> _Worker:
         ours, theirs = self._spawn.Pipe()
-        process = self._spawn.Process(target=_work, args=(theirs, order), daemon=True, name="tm-batch")
-        with _inherited(order.threads or 1):
+        process = self._spawn.Process(target=_work, args=(theirs, config), daemon=True, name="tm-batch")
+        with _inherited(config.threads or 1):
             process.start()
         theirs.close()  # so that its end is the end of the pipe
-        return _Worker(process=process, pipe=ours, order=order)
+        return _Worker(process=process, pipe=ours, config=config)
 
     def _hear(self, worker: _Worker) -> Iterator[Outcome]:
         """What a worker said, or that it died; a message that was sent before dying counts."""
@@ -131,7 +131,7 @@ class LocalEngine:
         if self._deaths >= MOST_DEATHS:
             raise InputError("--workers", self.workers, f"they die while they load the model ({died(code)})", "use fewer")
         worker.pipe.close()
-        self._workers[self._workers.index(worker)] = self._start(worker.order)
+        self._workers[self._workers.index(worker)] = self._start(worker.config)
         if task is not None:
             yield Outcome(task=task, crashed=True, reason=f"its worker died ({died(code)})")
 
@@ -178,17 +178,17 @@ def _inherited(threads: int) -> Iterator[None]:
 # -- in a worker's process ----------------------------------------------------------------------------------
 
 
-def _work(pipe: connection.Connection, order: Order) -> None:
+def _work(pipe: connection.Connection, config: BatchConfig) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        shop = Workshop(order)
+        worker = BatchWorker(config)
     except InputError as error:  # cannot be pickled: its parts can
         pipe.send((error.field, str(error.value), error.rule, error.remedy))
         return
     pipe.send(None)
     while True:
-        pipe.send(shop.make(pipe.recv()))
+        pipe.send(worker.make(pipe.recv()))
 
 
 def _end_with_parent() -> None:

@@ -19,7 +19,7 @@ from ..errors import InputError, one_line
 from ..inputs import check_file, check_options, decoded
 from ..outputs import Named
 from .places import STAGING, misplaced
-from .rows import Row, Rows
+from .rows import ManifestRow, Rows
 
 NEEDED = ("image", "audio", "out")
 FILES = ("image", "audio", "mask")
@@ -51,7 +51,7 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
+class BatchItem:
     """One video to make; `out` is its name in the output folder, with forward slashes."""
 
     line: int
@@ -92,13 +92,13 @@ class ManifestError(InputError):
 class _Found:
     """What was read so far: items that are whole, and of lines with problems too the files they name."""
 
-    items: list[Item] = field(default_factory=list)
+    items: list[BatchItem] = field(default_factory=list)
     reads: list[tuple[int, Path]] = field(default_factory=list)
     outs: list[tuple[int, str]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
 
-def read_manifest(path: Path, out: Path, also_read: Sequence[Named] = ()) -> list[Item]:
+def read_manifest(path: Path, out: Path, also_read: Sequence[Named] = ()) -> list[BatchItem]:
     """The items of a file for the output folder `out`; ManifestError names every problem, InputError a file that is no manifest.
 
     `also_read`: other files of the run that no video may be written over.
@@ -112,7 +112,7 @@ def read_manifest(path: Path, out: Path, also_read: Sequence[Named] = ()) -> lis
     return parse_manifest(decoded("manifest", path, data), lambda name: folder / name, out, str(path), [("manifest", path), *also_read])
 
 
-def parse_manifest(text: str, locate: Locate, out: Path, name: str = "manifest", also_read: Sequence[Named] = ()) -> list[Item]:
+def parse_manifest(text: str, locate: Locate, out: Path, name: str = "manifest", also_read: Sequence[Named] = ()) -> list[BatchItem]:
     """The items of a text; `locate` turns a path as written into the one to open (InputError: not allowed)."""
     if not text.strip():
         raise InputError("manifest", name, "is empty", REMEDY)
@@ -134,7 +134,7 @@ def parse_manifest(text: str, locate: Locate, out: Path, name: str = "manifest",
 # -- one item --------------------------------------------------------------------------------------------
 
 
-def _item(line: int, row: Row, locate: Locate, found: _Found, problems: list[str]) -> Item | None:
+def _item(line: int, row: ManifestRow, locate: Locate, found: _Found, problems: list[str]) -> BatchItem | None:
     """The item of a row, or None with everything that is wrong with it added to `problems`."""
     missing = [n for n in NEEDED if n not in row]
     if missing:
@@ -147,7 +147,7 @@ def _item(line: int, row: Row, locate: Locate, found: _Found, problems: list[str
     image, audio = files.get("image"), files.get("audio")
     if image is None or audio is None or out is None or options is None or problems:
         return None
-    return Item(line=line, image=image, audio=audio, out=out, mask=files.get("mask"), options=options)
+    return BatchItem(line=line, image=image, audio=audio, out=out, mask=files.get("mask"), options=options)
 
 
 def _text(name: str, value: Any) -> str:
@@ -200,7 +200,7 @@ def _out(value: Any, problems: list[str]) -> str | None:
     return str(name)
 
 
-def _options(row: Row, problems: list[str]) -> Options | None:
+def _options(row: ManifestRow, problems: list[str]) -> Options | None:
     before = len(problems)
     face = row.get("face")
     everybody = isinstance(face, str) and face.casefold() == ALL
@@ -234,7 +234,7 @@ def _whole(name: str, value: Any, problems: list[str]) -> int | None:
     return None
 
 
-def _paste_back(row: Row, problems: list[str]) -> bool | None:
+def _paste_back(row: ManifestRow, problems: list[str]) -> bool | None:
     """Whether the face is put back into its picture, by either of two columns."""
     named = str(row.get("framing", "picture")).casefold()
     if named not in FRAMING:

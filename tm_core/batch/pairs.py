@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .manifest import Item, ManifestError, Options, Problem
+from .manifest import BatchItem, ManifestError, Options, Problem
 from .places import misplaced
 
 # usual ones first: they are what an error suggests. A heic is no less a portrait where it cannot be read: its own error says so
@@ -23,7 +23,7 @@ def pictures_in(folder: Path) -> list[Path]:
     return list(_by_stem(folder, PICTURES, "portraits", "pictures").values())
 
 
-def pair_up(portraits: Sequence[Path], sounds: Path, options: Mapping[str, Any], out: Path) -> list[Item]:
+def pair_up(portraits: Sequence[Path], sounds: Path, options: Mapping[str, Any], out: Path) -> list[BatchItem]:
     """An item for each portrait, named after it; `sounds` is one file for all, or a folder with one of the same name for each.
 
     ManifestError names every portrait without a sound, every sound without a portrait, and every file that a video in `out` would
@@ -41,7 +41,8 @@ def pair_up(portraits: Sequence[Path], sounds: Path, options: Mapping[str, Any],
         raise ManifestError("portraits", problems)
     chosen = Options(**options)
     items = [
-        Item(line=n, image=p, audio=voices[p.stem.casefold()], out=f"{p.stem}.mp4", options=chosen) for n, p in enumerate(portraits, 1)]
+        BatchItem(line=n, image=p, audio=voices[p.stem.casefold()], out=f"{p.stem}.mp4", options=chosen)
+        for n, p in enumerate(portraits, 1)]
     reads = [(item.line, path) for item in items for path in item.files.values()]
     problems = [Problem(line=line, text=text) for line, text in misplaced(reads, [(i.line, i.out) for i in items], out)]
     if problems:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import InputError
 from .local import check_workers
-from .work import Order, Outcome, Task, Workshop
+from .worker import BatchConfig, BatchWorker, Outcome, Task
 
 WAIT_S = 0.2
 START_S = 300.0  # for the first actor to be ready
@@ -22,25 +22,25 @@ MOST_DEATHS = 3
 INSTALL = "pip install 'talking-machines[batch]'"
 
 
-class Maker:
+class RayWorker:
     """What runs as an actor."""
 
-    def __init__(self, order: Order) -> None:
-        self._order = order
-        self._shop: Workshop | None = None
+    def __init__(self, config: BatchConfig) -> None:
+        self._config = config
+        self._worker: BatchWorker | None = None
 
     def load(self) -> tuple[str, ...] | None:
         """Load the model; the parts of an InputError, which cannot be pickled."""
         try:
-            self._shop = Workshop(self._order)
+            self._worker = BatchWorker(self._config)
         except InputError as error:
             return error.field, str(error.value), error.rule, error.remedy
         return None
 
     def make(self, task: Task) -> Outcome:
-        """As Workshop."""
-        assert self._shop is not None
-        outcome = self._shop.make(task)
+        """As BatchWorker."""
+        assert self._worker is not None
+        outcome = self._worker.make(task)
         node = _ray().get_runtime_context().get_node_id()
         return replace(outcome, facts={**outcome.facts, "node": node})
 
@@ -58,7 +58,7 @@ class RayEngine:
 
     name = "ray"
 
-    def __init__(self, order: Order, items: int, workers: int | None = None) -> None:
+    def __init__(self, config: BatchConfig, items: int, workers: int | None = None) -> None:
         """`workers` None: one for each GPU (device auto or cuda) or else for each core of the cluster. InputError without Ray."""
         check_workers(workers)
         self._ray = _ray()
@@ -66,11 +66,11 @@ class RayEngine:
         if self._began:
             self._join()
         cluster = self._ray.cluster_resources()
-        gpus = int(cluster.get("GPU", 0)) if order.device in ("auto", "cuda") else 0
+        gpus = int(cluster.get("GPU", 0)) if config.device in ("auto", "cuda") else 0
         self.workers = min(workers or gpus or int(cluster.get("CPU", 1)) or 1, max(1, items))
-        needs = {"num_gpus": 1} if gpus else {"num_cpus": order.threads or 1}
-        self._order = order if gpus else replace(order, threads=order.threads or 1)
-        self._remote = self._ray.remote(max_restarts=0, scheduling_strategy="SPREAD", **needs)(Maker)
+        needs = {"num_gpus": 1} if gpus else {"num_cpus": config.threads or 1}
+        self._config = config if gpus else replace(config, threads=config.threads or 1)
+        self._remote = self._ray.remote(max_restarts=0, scheduling_strategy="SPREAD", **needs)(RayWorker)
         self._loading: dict[Any, Any] = {}  # reference of `load`: actor
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, Task]] = {}  # reference of `make`: actor, task
@@ -117,7 +117,7 @@ class RayEngine:
             self._ray.shutdown()
 
     def _start(self) -> None:
-        actor = self._remote.remote(self._order)
+        actor = self._remote.remote(self._config)
         self._loading[actor.load.remote()] = actor
 
     def _hear(self, reference: Any) -> list[Outcome]:

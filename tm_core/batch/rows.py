@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-Row = Mapping[str, Any]  # the cells that are not empty, text without spaces round it
+ManifestRow = Mapping[str, Any]  # the cells that are not empty, text without spaces round it
 Pairs = list[tuple[str, Any]]
 DELIMITERS = ",;\t"
 COMMENT = re.compile(r"\s*#(\s|#|$)")
@@ -39,12 +39,12 @@ class Rows:
         self._text = "\n".join(self._lines)
         self.problems: list[tuple[int, str]] = []
 
-    def __iter__(self) -> Iterator[tuple[int, Row]]:
+    def __iter__(self) -> Iterator[tuple[int, ManifestRow]]:
         return self._json() if self._text.lstrip()[:1] in ("{", "[") else self._csv()
 
     # -- CSV
 
-    def _csv(self) -> Iterator[tuple[int, Row]]:
+    def _csv(self) -> Iterator[tuple[int, ManifestRow]]:
         header: list[str] | None = None
         for line, cells in self._cells():
             if header is None:
@@ -91,7 +91,7 @@ class Rows:
 
     # -- JSON
 
-    def _json(self) -> Iterator[tuple[int, Row]]:
+    def _json(self) -> Iterator[tuple[int, ManifestRow]]:
         for line, value in self._values():
             if not isinstance(value, _Object):
                 self.problems.append((line, "is no JSON object; write one object for each item"))
@@ -154,7 +154,7 @@ class Rows:
 
     # -- both
 
-    def _known(self, pairs: Iterator[tuple[str, Any]] | Pairs) -> Row:
+    def _known(self, pairs: Iterator[tuple[str, Any]] | Pairs) -> ManifestRow:
         return {name: cell for name, cell in pairs if name in self._columns and cell not in (None, "")}
 
     def _check_names(self, line: int, names: Sequence[str]) -> None:

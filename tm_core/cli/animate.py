@@ -61,7 +61,7 @@ class _Rate(ProgressColumn):
 
 
 def run_job(job: Job) -> dict[str, Any]:
-    """Make the video; the report. InputError before any work where the inputs cannot be used; what cli.inputs checks is checked."""
+    """Make the video; the report. InputError before any work where the inputs cannot be used (argument_checks comes first)."""
     device = app.parse_device("--device", job.device)
     if job.decode_device is not None:
         app.parse_device("--decode-device", job.decode_device)

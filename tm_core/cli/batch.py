@@ -20,32 +20,33 @@ from .. import app
 from ..batch.digest import weights_digest
 from ..batch.engine import MakeEngine
 from ..batch.local import LocalEngine
-from ..batch.manifest import Item
+from ..batch.manifest import BatchItem
 from ..batch.places import STAGING
 from ..batch.ray_engine import RayEngine
-from ..batch.run import Progress as Told
-from ..batch.run import run_batch
-from ..batch.work import Order
+from ..batch.runner import BatchProgress, run_batch
+from ..batch.worker import BatchConfig
 
 ENGINES: dict[str, Any] = {"local": LocalEngine, "ray": RayEngine}
 
 
 def run_items(
-    items: Sequence[Item], out: Path, *, workers: int | None = None, engine: str = "local", retry_failed: bool = False,
+    items: Sequence[BatchItem], out: Path, *, workers: int | None = None, engine: str = "local", retry_failed: bool = False,
     weights: Path | None = None, device: str = "auto", quiet: bool = False,
 ) -> dict[str, Any]:
     """Make everything that a manifest names; the summary. InputError before any work where something cannot be used."""
     if engine == "local":
         app.parse_device("--device", device)
     out = out.resolve()
-    order = Order(staging=out / STAGING, weights=None if weights is None else weights.resolve(), device=device)
+    config = BatchConfig(staging=out / STAGING, weights=None if weights is None else weights.resolve(), device=device)
     make: MakeEngine = partial(ENGINES[engine], workers=workers)
     with _bar(len(items), quiet) as tell:
-        return run_batch(items, out, make, model=weights_digest(weights), order=order, retry_failed=retry_failed, tell=tell).summary()
+        report = run_batch(
+            items, out, make, model=weights_digest(weights), config=config, retry_failed=retry_failed, on_progress=tell)
+    return report.summary()
 
 
 @contextmanager
-def _bar(total: int, quiet: bool) -> Iterator[Callable[[Told], None]]:
+def _bar(total: int, quiet: bool) -> Iterator[Callable[[BatchProgress], None]]:
     """A callable that is told of every item that ended: a bar on a terminal, elsewhere a line each; failures are always told."""
     console = Console(stderr=True)
     shown = console.is_terminal and not quiet
@@ -56,7 +57,7 @@ def _bar(total: int, quiet: bool) -> Iterator[Callable[[Told], None]]:
     with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
         task = progress.add_task("items", total=total, failed=0)
 
-        def tell(told: Told) -> None:
+        def tell(told: BatchProgress) -> None:
             progress.update(task, completed=told.done + told.failed, failed=told.failed)
             if told.item is None:
                 return

@@ -5,17 +5,16 @@ Heavy modules are imported by the command that needs them, so that help and bad 
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ..errors import InputError
-from . import inputs
-from .data import data
+from . import argument_checks
+from .footage_commands import data
+from .printing import print_json
 
 app = typer.Typer(
     name="talking-machines", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
@@ -25,19 +24,6 @@ app.add_typer(data, name="data")
 
 Device = Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1, ...")]
 Weights = Annotated[Path | None, typer.Option(help="A .safetensors model; the bundled one if left out.")]
-
-
-def print_json(value: Any, *, indent: int | None = None) -> None:
-    """One JSON value on stdout; what is not a number is null, as JSON has no NaN."""
-    typer.echo(json.dumps(_finite(value), indent=indent, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print_version(wanted: bool) -> None:
@@ -85,8 +71,8 @@ def animate(
     if len(image) != 1:
         raise InputError(
             "--image", f"{len(image)} portraits", "one portrait is animated per run", "give one --image, run once for each portrait")
-    chosen = inputs.parse_face(face)
-    inputs.check_animate(
+    chosen = argument_checks.parse_face(face)
+    argument_checks.check_animate(
         image=image[0], audio=audio, mask=mask, weights=weights, out=out, report=report, seed=seed, steps=steps, speaking=speaking,
         queue_depth=queue_depth, face=chosen, track=track)
     from ..streaming.metrics import process_started
@@ -112,7 +98,7 @@ def batch(
     quiet: Annotated[bool, typer.Option("--quiet", help="Say only what failed.")] = False,
 ) -> None:
     """Make every video of MANIFEST; can be stopped or killed at any time, the next run goes on. Exit code 1 if some failed."""
-    items = inputs.batch_items(manifest, out, weights=model, workers=workers, engine=engine)
+    items = argument_checks.batch_items(manifest, out, weights=model, workers=workers, engine=engine)
     from .batch import run_items
 
     summary = run_items(
@@ -131,8 +117,8 @@ def score(
     seconds: Annotated[float | None, typer.Option(help="How much of each video SyncNet judges: 30 if left out, 0 for all.")] = None,
 ) -> None:
     """Measure lip sync of every face, who speaks, drift and quality of a video; prints JSON. Exit code 1 if some of a table failed."""
-    inputs.check_score(video, audio or (), out, seconds)
-    from .score import score_file, score_folder
+    argument_checks.check_score(video, audio or (), out, seconds)
+    from .score_files import score_file, score_folder
 
     found = score_file(video, audio or (), seconds) if out is None else score_folder(video, out, seconds)
     print_json(found, indent=2)
@@ -173,7 +159,7 @@ def bench(
     gb: Annotated[float | None, typer.Option(help="Size of the checkpoint that `bench memory` writes to load it.")] = None,
 ) -> None:
     """Measure the figures that README and docs quote; exit code 1 if one misses its bar."""
-    inputs.check_bench(weights, seconds, out, gb)
+    argument_checks.check_bench(weights, seconds, out, gb)
     from .bench import available, run_bench
 
     if list_all or name is None:
@@ -196,9 +182,9 @@ def train(
     device: Device = "auto",
 ) -> None:
     """Train a model from a recipe; can be stopped and resumed at any time."""
-    inputs.check_train(minutes, footage)
+    argument_checks.check_train(minutes, footage)
     from ..app import parse_device
-    from ..train.run import main as run_training
+    from ..train.training_run import main as run_training
 
     written = run_training(
         recipe, resume=resume, minutes=minutes, footage=footage, device=str(parse_device("--device", device)))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..inputs import check_folder
-from .inputs import check_weights
+from .argument_checks import check_weights
 
 if TYPE_CHECKING:
     from ..weights.inventory import Found, Readiness

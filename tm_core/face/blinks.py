@@ -35,7 +35,7 @@ CLOSURES = (0.45, 0.95, 1.0, 0.75, 0.4, 0.12)
 EVERY_S, EARLIEST_S, STRAY_S = 3.5, 0.8, 1.5  # a blink for each stretch of 3.5 s, up to 1.5 s late: 2 to 5 s lie between two
 LEAST_OPENING = 0.8  # pixels: below it an eye is shut, or too small to be drawn
 
-Floats = NDArray[np.float64]
+Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ def eyes_covered(picture: np.ndarray, landmarks: np.ndarray) -> bool:
     return any(_covered(picture, *(points[list(curve)] for curve in eye)) for eye in eyes)
 
 
-def _covered(picture: np.ndarray, upper: Floats, lower: Floats, crease: Floats, cheek: Floats) -> bool:
+def _covered(picture: np.ndarray, upper: Doubles, lower: Doubles, crease: Doubles, cheek: Doubles) -> bool:
     """One eye; the corners, where the curves meet, are left out."""
     upper, lower, crease = upper[1:-1], lower[1:-1], crease[1:-1]
     offsets = np.stack(np.meshgrid(*[np.arange(-CHEEK_PATCH, CHEEK_PATCH + 1)] * 2), -1).reshape(-1, 1, 2)
@@ -85,19 +85,19 @@ def _covered(picture: np.ndarray, upper: Floats, lower: Floats, crease: Floats, 
     return bool(contrast < LEAST_CONTRAST) or not (_like_skin(lid, cheek_skin) and _like_skin(above, cheek_skin))
 
 
-def _like_skin(colour: Floats, cheek: Floats) -> bool:
+def _like_skin(colour: Doubles, cheek: Doubles) -> bool:
     """Whether a colour (3,) may be that of a lid beside a cheek's: in its shadow or painted, but no cloth, metal or hair."""
     less_red = cheek[0] / max(cheek.sum(), 1.0) - colour[0] / max(colour.sum(), 1.0)
     return bool(BRIGHT[0] <= colour.mean() / max(cheek.mean(), 1.0) <= BRIGHT[1] and less_red <= LESS_RED)
 
 
-def _between(picture: np.ndarray, first: Floats, second: Floats) -> Floats:
+def _between(picture: np.ndarray, first: Doubles, second: Doubles) -> Doubles:
     """Colours (N, 3) between two curves (P, 2)."""
     share = np.linspace(0.1, 0.9, STEPS)[:, None, None]
     return _at(picture, (first * (1 - share) + second * share).reshape(-1, 2))
 
 
-def _at(picture: np.ndarray, places: Floats) -> Floats:
+def _at(picture: np.ndarray, places: Doubles) -> Doubles:
     """Colours (N, 3) of a picture at places (N, 2)."""
     at = places[:, ::-1].T
     return np.stack([map_coordinates(picture[..., c].astype(np.float64), at, order=1, mode="nearest") for c in range(3)], -1)
@@ -114,7 +114,7 @@ def close_lids(frame: np.ndarray, landmarks: np.ndarray, closure: float) -> np.n
     return np.asarray(np.clip(np.rint(out), 0, 255), np.uint8)
 
 
-def _close(image: np.ndarray, upper: Floats, lower: Floats, crease: Floats, closure: float) -> None:
+def _close(image: np.ndarray, upper: Doubles, lower: Doubles, crease: Doubles, closure: float) -> None:
     """One eye, in place; curves (9, 2) from the outer to the inner corner."""
     along, down, span = _axes(upper[0], upper[-1], lower.mean(0))
     if span < 2 or float((lower - upper) @ down @ np.ones(len(upper))) / len(upper) < LEAST_OPENING / 2:
@@ -136,7 +136,7 @@ def _close(image: np.ndarray, upper: Floats, lower: Floats, crease: Floats, clos
     image[y0:y1, x0:x1] += share * (drawn - image[y0:y1, x0:x1])
 
 
-def _axes(outer: Floats, inner: Floats, below: Floats) -> tuple[Floats, Floats, float]:
+def _axes(outer: Doubles, inner: Doubles, below: Doubles) -> tuple[Doubles, Doubles, float]:
     """Unit vectors along the eye and down across it, and its width."""
     span = float(np.hypot(*(inner - outer)))
     along = (inner - outer) / max(span, 1e-6)
@@ -144,7 +144,7 @@ def _axes(outer: Floats, inner: Floats, below: Floats) -> tuple[Floats, Floats, 
     return along, down if (below - outer) @ down > 0 else -down, span
 
 
-def _curve(curve: Floats, along: Floats, down: Floats, s: Floats) -> Floats:
+def _curve(curve: Doubles, along: Doubles, down: Doubles, s: Doubles) -> Doubles:
     """Height of a curve at places along the eye."""
     x = curve @ along
     order = np.argsort(x)

@@ -12,10 +12,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
+import torch
 from scipy.ndimage import gaussian_filter, laplace, map_coordinates
 
 from ..face.mask import face_mask
 from ..face.topology import BROWS_AND_ABOVE, CHIN, FOREHEAD, LEFT_EYE, RIGHT_EYE
+from ..streaming.colour import to_lab
 from .quality import luma, psnr
 
 SAMPLES_PER_S = 5
@@ -24,8 +26,6 @@ BACKGROUND = 1.45  # of the face's oval: hair and ears move with the head
 STILL = (RIGHT_EYE[0], RIGHT_EYE[1], LEFT_EYE[0], LEFT_EYE[1], 168, 6, 197, 195, 5, 4, 1, 234, 454, 127, 356, FOREHEAD)
 RIGID = (*RIGHT_EYE, *LEFT_EYE, 168, 6, 197, 195, 5, 4, 1)  # eyes' corners and the nose: what lays a face onto another
 UPPER_SIDE, UPPER_BLUR = 32, 1.0  # of the likeness's crop, pixels; the blur is a pixel of it
-_TO_XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
-_WHITE = np.array([0.95047, 1.0, 1.08883])
 COLUMNS = ("sharpness", "red", "green", "blue", "contrast", "lightness", "a", "b", "shape", "identity", "background")
 
 
@@ -114,8 +114,8 @@ class DriftMeter:
         spread = float(np.sqrt(weighted((grey - weighted(grey, mask)) ** 2, mask)))
         edges = laplace(grey)
         sharp = float(np.sqrt(weighted((edges - weighted(edges, mask)) ** 2, mask)))
-        values = [sharp, *mean, spread, *lab(mean), self._shape_change(points), self._likeness(rgb, points),
-                  self._background_psnr(rgb, points)]
+        lab = to_lab(torch.from_numpy(mean / 255)).tolist()
+        values = [sharp, *mean, spread, *lab, self._shape_change(points), self._likeness(rgb, points), self._background_psnr(rgb, points)]
         return np.array(values, np.float64)
 
     def _shape_change(self, points: np.ndarray) -> float:
@@ -182,15 +182,6 @@ def region(points: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
 def weighted(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Mean of values (H, W, ...) under a mask (H, W)."""
     return np.asarray(np.tensordot(mask, values, ([0, 1], [0, 1])) / max(float(mask.sum()), 1e-9))
-
-
-def lab(rgb: np.ndarray) -> np.ndarray:
-    """CIE Lab (D65) of colours (..., 3) in 0..255 sRGB."""
-    share = rgb / 255
-    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    t = linear @ _TO_XYZ.T / _WHITE
-    f = np.where(t > (6 / 29) ** 3, np.cbrt(t), t / (3 * (6 / 29) ** 2) + 4 / 29)
-    return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1)
 
 
 def _trend(times: np.ndarray, values: np.ndarray, head: np.ndarray, tail: np.ndarray) -> Trend:

@@ -38,7 +38,7 @@ class Phone(NamedTuple):
     end: float
 
 
-def hear_phones(samples: np.ndarray, recogniser: Recogniser = "pocketsphinx") -> list[Phone]:
+def recognise_phones(samples: np.ndarray, recogniser: Recogniser = "pocketsphinx") -> list[Phone]:
     """Phones of a voice (n,) float32 at 16 kHz; InputError when the recogniser is not installed."""
     hear = {"pocketsphinx": _pocketsphinx, "hama": _hama}[recogniser]
     phones: list[Phone] = []
@@ -52,7 +52,7 @@ def hear_phones(samples: np.ndarray, recogniser: Recogniser = "pocketsphinx") ->
 
 
 def installed(recogniser: Recogniser) -> bool:
-    """Whether `hear_phones` can use this recogniser here."""
+    """Whether `recognise_phones` can use this recogniser here."""
     return find_spec(recogniser) is not None
 
 

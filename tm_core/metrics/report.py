@@ -1,4 +1,4 @@
-"""The score of a video in words: a line for each face, then who speaks when. Non-goals: measuring (score.py)."""
+"""The score of a video in words: a line for each face, then who speaks when. Non-goals: measuring (video_score.py)."""
 
 from __future__ import annotations
 

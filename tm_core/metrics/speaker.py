@@ -1,10 +1,10 @@
 """Who speaks, when, and which sound belongs to whom, from SyncNet's distances and the lips of every face.
 
 As the paper picks its training data: the face whose confidence with the sound is highest speaks. Confidence is Sync-C,
-and where phones were heard the correlation of lip gap and opening (sync.py) is added lag by lag before its peak is
+and where phones were heard the correlation of lip gap and opening (lip_sync.py) is added lag by lag before its peak is
 looked for: two networks' worth of evidence that fail on different faces. Over time the same is asked in windows of two
 seconds at the offset that the whole video has, so that chance has one lag to be lucky at, not 31. Several sounds are
-given to faces so that the sum of confidence is greatest. Non-goals: networks (judging.py), telling voices apart.
+given to faces so that the sum of confidence is greatest. Non-goals: networks (face_distances.py), telling voices apart.
 
 Shapes: N windows, A sounds, L lags, F faces, T ticks (25 a second).
 """
@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from .judging import FaceRows
-from .sync import AUDIBLE, CURVE_RATE, loudness, without_slow
+from .face_distances import FaceDistances
+from .lip_sync import AUDIBLE, CURVE_RATE, loudness, without_slow
 from .syncnet import FPS, FRAMES, REACH
 
 LEAST_WINDOWS = FPS  # of a face: less than a second is chance
@@ -65,7 +65,7 @@ class Speakers:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class FaceEvidence:
     """A face for the comparison with one sound: ticks (N,), distances (N, L), lips (T,) and opening (T',) or None."""
 
     at: np.ndarray
@@ -73,13 +73,13 @@ class Seen:
     lips: np.ndarray
     opening: np.ndarray | None
 
-    def part(self, inside: np.ndarray) -> Seen:
+    def part(self, inside: np.ndarray) -> FaceEvidence:
         """Some of the windows, `inside` (N,) bool."""
-        return Seen(at=self.at[inside], rows=self.rows[inside], lips=self.lips, opening=self.opening)
+        return FaceEvidence(at=self.at[inside], rows=self.rows[inside], lips=self.lips, opening=self.opening)
 
 
 def speakers(
-    faces: Sequence[FaceRows], sounds: Sequence[np.ndarray], fps: float, openings: Sequence[np.ndarray | None] | None = None,
+    faces: Sequence[FaceDistances], sounds: Sequence[np.ndarray], fps: float, openings: Sequence[np.ndarray | None] | None = None,
 ) -> Speakers:
     """All of it for the faces of a video and its sounds (n,) at 16 kHz; `openings` (T,) of each sound, 25 a second, or None."""
     curves = [None if o is None else without_slow(o, FPS) for o in openings or [None] * len(sounds)]
@@ -94,14 +94,14 @@ def speakers(
     return Speakers(scores=scores, sound_of=sound_of, speaker=max(best)[1], segments=sorted(segments, key=lambda s: s.start_s))
 
 
-def _seen(face: FaceRows, sound: int, fps: float, opening: np.ndarray | None) -> Seen | None:
+def _seen(face: FaceDistances, sound: int, fps: float, opening: np.ndarray | None) -> FaceEvidence | None:
     """What there is to compare; None below a second."""
     if len(face.at) < LEAST_WINDOWS or np.isnan(face.distances[:, sound]).all():
         return None
-    return Seen(at=np.array(face.at), rows=face.distances[:, sound], lips=face.lips(fps), opening=opening)
+    return FaceEvidence(at=np.array(face.at), rows=face.distances[:, sound], lips=face.lips(fps), opening=opening)
 
 
-def score_of_face(seen: Seen) -> FaceScore | None:
+def score_of_face(seen: FaceEvidence) -> FaceScore | None:
     """Scores of a face and a sound; None where the sound ends before there is enough to compare."""
     curve = curve_of(seen.rows)
     if np.isnan(curve).all():
@@ -122,7 +122,7 @@ def curve_of(rows: np.ndarray) -> np.ndarray:
         return np.where(enough, np.nanmean(rows, 0), np.nan)
 
 
-def lip_curve(seen: Seen) -> np.ndarray | None:
+def lip_curve(seen: FaceEvidence) -> np.ndarray | None:
     """Correlation (L,) by lag of lips and opening over the windows' middles; zero where too few have an opening."""
     if seen.opening is None:
         return None
@@ -155,7 +155,7 @@ def assigned(scores: Sequence[Sequence[FaceScore | None]]) -> list[int | None]:
     return of
 
 
-def confidence_at(seen: Seen, offset: int) -> float:
+def confidence_at(seen: FaceEvidence, offset: int) -> float:
     """Evidence at a known offset, give or take a frame, above its median lag."""
     curve, lips = curve_of(seen.rows), lip_curve(seen)
     evidence = -curve if lips is None else lips - curve
@@ -163,17 +163,17 @@ def confidence_at(seen: Seen, offset: int) -> float:
     return float("nan") if np.isnan(near).all() else float(np.nanmean(near) - np.nanmedian(evidence))
 
 
-Mine = list[tuple[int, Seen, FaceScore]]
+_Candidates = list[tuple[int, FaceEvidence, FaceScore]]
 
 
 def _mine(
-    seen: Sequence[Sequence[Seen | None]], scores: Sequence[Sequence[FaceScore | None]], sound_of: Sequence[int | None], sound: int,
-) -> Mine:
+    seen: Sequence[Sequence[FaceEvidence | None]], scores: Sequence[Sequence[FaceScore | None]], sound_of: Sequence[int | None], sound: int,
+) -> _Candidates:
     """The faces that are compared on one sound."""
     return [(i, s, score) for i, a in enumerate(sound_of) if a == sound and (s := seen[i][a]) and (score := scores[i][a])]
 
 
-def _segments(mine: Mine, samples: np.ndarray) -> list[Segment]:
+def _segments(mine: _Candidates, samples: np.ndarray) -> list[Segment]:
     """Stretches of one sound, by who speaks."""
     if not mine:
         return []
@@ -191,7 +191,7 @@ def _audible_steps(samples: np.ndarray, seconds: float) -> list[float]:
     return [i * STEP_S for i in range(count) if loud[i * size : (i + 1) * size].mean() > 0.25]
 
 
-def _speaker_at(mine: Mine, offset: int, at_s: float) -> tuple[int | None, float]:
+def _speaker_at(mine: _Candidates, offset: int, at_s: float) -> tuple[int | None, float]:
     """The face that speaks round a moment, and its confidence."""
     low, high, found = (at_s - WINDOW_S / 2) * FPS, (at_s + WINDOW_S / 2) * FPS, []
     for i, seen, _ in mine:
@@ -221,7 +221,7 @@ def _segment(part: Sequence[tuple[float, int | None, float]]) -> Segment:
         confidence=round(float(np.mean([p[2] for p in part])), 3))
 
 
-def as_json(faces: Sequence[FaceRows], found: Speakers, fps: float) -> list[dict[str, Any]]:
+def as_json(faces: Sequence[FaceDistances], found: Speakers, fps: float) -> list[dict[str, Any]]:
     """One entry a face: where and when it is seen, its score with its own sound and with all of them, when it speaks."""
     out = []
     for i, face in enumerate(faces):

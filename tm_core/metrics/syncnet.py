@@ -71,12 +71,12 @@ class SyncNet(nn.Module):
         self.netcnnaud, self.netfcaud = _audio_layers(), _joined()
         self.netcnnlip, self.netfclip = _lip_layers(), _joined()
 
-    def hear(self, mfcc: Tensor) -> Tensor:
+    def embed_audio(self, mfcc: Tensor) -> Tensor:
         """(N, 1024) of MFCC windows (N, 1, 13, 20)."""
         out: Tensor = self.netfcaud(self.netcnnaud(mfcc).flatten(1))
         return out
 
-    def see(self, faces: Tensor) -> Tensor:
+    def embed_faces(self, faces: Tensor) -> Tensor:
         """(N, 1024) of face windows (N, 3, 5, 224, 224), BGR 0..255."""
         out: Tensor = self.netfclip(flat(self.netcnnlip, faces.flatten(1, 2).contiguous(memory_format=torch.channels_last)).flatten(1))
         return out
@@ -199,8 +199,8 @@ def embeddings(net: SyncNet, crops: Tensor, samples: np.ndarray, fps: float) -> 
     for start in range(0, count, BATCH):
         stop = min(start + BATCH, count)
         windows = crops[start : stop + FRAMES - 1].float().unfold(0, FRAMES, 1).permute(0, 1, 4, 2, 3)
-        seen.append(net.see(windows))
-        heard.append(net.hear(torch.stack([rows[4 * i : 4 * i + ROWS].T for i in range(start, stop)])[:, None]))
+        seen.append(net.embed_faces(windows))
+        heard.append(net.embed_audio(torch.stack([rows[4 * i : 4 * i + ROWS].T for i in range(start, stop)])[:, None]))
     return torch.cat(seen), torch.cat(heard)
 
 

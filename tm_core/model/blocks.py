@@ -55,7 +55,7 @@ class Given(NamedTuple):
 
 
 class TokenShare(Protocol):
-    """One rank's l of a sequence's L tokens, under sequence parallelism (train/parallel.py)."""
+    """One rank's l of a sequence's L tokens, under sequence parallelism (distributed/ulysses.py)."""
 
     def own(self, x: Tensor) -> Tensor:
         """(A, L, ...) -> this rank's (A, l, ...)."""

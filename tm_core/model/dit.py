@@ -53,7 +53,7 @@ class Conditions:
 
 
 class SequenceGroup(Protocol):
-    """Ranks that share the tokens of every whole sequence (train/parallel.py)."""
+    """Ranks that share the tokens of every whole sequence (distributed/ulysses.py)."""
 
     def share(self, latents: int, tokens: int, heads: int) -> TokenShare:
         """This rank's share of a sequence of `latents` latents of `tokens` tokens."""
@@ -76,7 +76,6 @@ class TalkingDiT(nn.Module):
         self.blocks = nn.ModuleList([Block(cfg, ops, make) for _ in range(cfg.num_layers)])
         self.head = Head(cfg, ops, make)
         self.img_emb = ImageProjection(cfg, ops, make) if cfg.image_dim is not None else None
-        self.sequence: SequenceGroup | None = None  # where this process stands, no part of the model: training sets it
         self.cast_to: torch.dtype | None = None  # type and place that layers compute in, where a host stores weights otherwise
         self.run_on: torch.device | None = None
 
@@ -134,11 +133,11 @@ class TalkingDiT(nn.Module):
             return None
         return tokens[:, None] if tokens.dim() == 4 else tokens
 
-    def _regions(self, heard: Tensor | None, mask: Tensor | None) -> Tensor | None:
+    def _regions(self, heard: Tensor | None, mask: Tensor | None, sequence: SequenceGroup | None) -> Tensor | None:
         """The regions (B, S, 3) of two voices heard together; None where every voice is weighed by its mask."""
         if self.cfg.voices == "apart" or heard is None or mask is None or heard.shape[1] != TOGETHER:
             return None
-        if self.sequence is not None:
+        if sequence is not None:
             raise InputError(
                 "voices", self.cfg.voices, "needs all tokens of a sequence in one process", "use no sequence parallelism, or voices apart")
         return regions_of(mask[:, :, 0])
@@ -168,7 +167,7 @@ class TalkingDiT(nn.Module):
     def network(
         self, x: Tensor, sigma: Tensor, *, reference: Tensor, text: Tensor, image: Tensor | None = None,
         audio: Tensor | None = None, audio_valid: Tensor | None = None, face_mask: Tensor | None = None,
-        positions: Sequence[int | float] | Tensor | None = None, chunk_latents: int | None = None,
+        positions: Sequence[int | float] | Tensor | None = None, chunk_latents: int | None = None, sequence: SequenceGroup | None = None,
     ) -> Tensor:
         """The raw output (B, C, F, h, w), which `prediction` gives its meaning; arguments as for `forward`."""
         tokens, grid = self._embed(x, sigma, reference)
@@ -178,9 +177,9 @@ class TalkingDiT(nn.Module):
         words, picture = self._read(text, image)
         valid = audio_valid[:, None] if audio_valid is not None and audio_valid.dim() == 3 else audio_valid
         heard, mask = self._heard(audio), spread_mask(face_mask, grid[0])
-        given = Given(words, picture, heard, mask, valid, None if chunk_latents else self._regions(heard, mask))
+        given = Given(words, picture, heard, mask, valid, None if chunk_latents else self._regions(heard, mask, sequence))
         chunks = count_chunks(grid[0], chunk_latents) if chunk_latents else None
-        share = self.sequence.share(grid[0], grid[1] * grid[2], self.cfg.num_heads) if self.sequence is not None else None
+        share = None if sequence is None else sequence.share(grid[0], grid[1] * grid[2], self.cfg.num_heads)
         if share is not None:
             tokens, table, given = share.own(tokens), share.own(table), share.own_given(given)
         for block in self._blocks:
@@ -200,6 +199,7 @@ class TalkingDiT(nn.Module):
         bool, False for padding; face_mask (B, S), (B, P, S) or (B, P, F, S); positions: temporal RoPE index of each
         latent; chunk_latents: None for full attention, else latents per chunk under the sparse causal mask. Two voices with
         masks are heard as `voices` of the configuration says, under full attention: latent 0 is the portrait then.
+        sequence: the ranks that this one shares the sequence's tokens with; all of them have to call.
         """
         if self.cfg.prediction == "velocity":
             return self.network(x, sigma, reference=reference, **kwargs).float()

@@ -6,7 +6,6 @@ Times are seconds on the monotonic clock, measured where the frames leave the pi
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import threading
@@ -17,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 Clock = Callable[[], float]
 KEPT_INTERVALS = 16  # denoising steps remembered to compare a decode with; a decode spans one or two
@@ -57,8 +58,7 @@ def percentile(values: array[float], share: float) -> float:
     """The value below which `share` (0..1) of `values` lie, nearest rank; 0 if there are none."""
     if not values:
         return 0.0
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+    return float(np.quantile(values, share, method="inverted_cdf"))
 
 
 class StreamMetrics:

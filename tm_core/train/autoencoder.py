@@ -22,9 +22,9 @@ from ..config import ModelConfig
 from ..vae.tiny import Decoded, TinyVAE
 from . import landmarks as lm
 from .checkpoint import Average, load_checkpoint, save_checkpoint
-from .clips import loss_weight
-from .data import Inputs, tracks
+from .dataset import Inputs, tracks
 from .generator import Heads, cat_heads, draw, new_person, pixel_grid
+from .sequences import loss_weight
 from .visemes import SHAPES
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ RATE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clips:
+class RenderedClips:
     """B clips of T frames, how they were drawn, and the portraits they start from."""
 
     frames: Tensor  # (B, T, 3, H, W)
@@ -47,7 +47,7 @@ class Clips:
     portraits: Tensor  # (B, 3, H, W)
 
 
-def random_clips(heads: Heads, inputs: Inputs, seed: int, cfg: ModelConfig, frames: int, motion: float) -> Clips:
+def random_clips(heads: Heads, inputs: Inputs, seed: int, cfg: ModelConfig, frames: int, motion: float) -> RenderedClips:
     """One clip of each head speaking a random stretch of speech."""
     rng = torch.Generator().manual_seed(seed)
     total, lead = len(inputs.speech.weights), 200
@@ -65,17 +65,17 @@ def random_clips(heads: Heads, inputs: Inputs, seed: int, cfg: ModelConfig, fram
     portraits = draw(heads, torch.zeros_like(pose[:, 0]), cfg.height).frames
     split = (batch, frames)
     frame_axis = [t.unflatten(0, split) for t in (drawn.frames, flow, drawn.mouth)]
-    return Clips(frames=frame_axis[0], flow=frame_axis[1], mouth=frame_axis[2], portraits=portraits)
+    return RenderedClips(frames=frame_axis[0], flow=frame_axis[1], mouth=frame_axis[2], portraits=portraits)
 
 
-class ClipBank:
+class RenderedClipBuffer:
     """The newest `size` clips, as small as they can be held, and random crops of them."""
 
     def __init__(self, size: int) -> None:
         self.size, self.added = size, 0
         self.parts: list[list[Tensor]] = []
 
-    def add(self, clips: Clips, heads: Heads) -> None:
+    def add(self, clips: RenderedClips, heads: Heads) -> None:
         """Take clips in, the oldest out; mouths and eyes are where crops go."""
         spots = torch.stack([heads.points[:, list(g), :2].mean(1) for g in ((*lm.UPPER, *lm.LOWER), lm.LID[:7], lm.LID[7:])], 1)
         for i in range(len(clips.portraits)):
@@ -87,7 +87,7 @@ class ClipBank:
                 self.parts[self.added % self.size] = part
             self.added += 1
 
-    def crops(self, batch: int, side: int, rng: torch.Generator) -> Clips:
+    def crops(self, batch: int, side: int, rng: torch.Generator) -> RenderedClips:
         """Crops of CROP pixels a side on the latent grid: mostly mouths, some eyes, some anywhere."""
         found: list[list[Tensor]] = []
         for pick in torch.randint(len(self.parts), (batch,), generator=rng).tolist():
@@ -98,27 +98,27 @@ class ClipBank:
             x, y = (min(max(c, 0), side - CROP) for c in place)
             found.append([t[..., y : y + CROP, x : x + CROP] for t in (frames, flow, mouth, portrait)])
         frames, flow, mouth, portrait = (torch.stack(t).float() for t in zip(*found, strict=True))
-        return Clips(frames=frames / 255, flow=flow / 64, mouth=mouth / 255, portraits=portrait / 255)
+        return RenderedClips(frames=frames / 255, flow=flow / 64, mouth=mouth / 255, portraits=portrait / 255)
 
 
-class Probe(nn.Module):
+class LinearProbe(nn.Module):
     """Reads each cell's motion and mouth off a latent in one linear step, so that latents are simple; not kept."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.read = nn.Conv2d(channels, 4 * 3, 1)
 
-    def forward(self, moved: Tensor, truth: Clips) -> Tensor:
+    def forward(self, moved: Tensor, truth: RenderedClips) -> Tensor:
         """L1 between what is read off moved (B, C, F, h, w) (less the portrait's latent) and the truth."""
-        told = self.read(moved.transpose(1, 2).flatten(0, 1)).float()
+        predicted = self.read(moved.transpose(1, 2).flatten(0, 1)).float()
         fields = torch.cat([truth.flow * 64, truth.mouth * 8], 2)
         fields = torch.cat([fields[:, :1].expand(-1, 3, -1, -1, -1), fields], 1)
         cells = F.avg_pool2d(fields.flatten(0, 1), 8)
-        error: Tensor = (told - cells.unflatten(0, (-1, 4)).flatten(1, 2)).abs().mean()
+        error: Tensor = (predicted - cells.unflatten(0, (-1, 4)).flatten(1, 2)).abs().mean()
         return error
 
 
-def picture_loss(made: Decoded, truth: Clips) -> Tensor:
+def picture_loss(made: Decoded, truth: RenderedClips) -> Tensor:
     """L1 on pixels and their differences, and on the warp and the painted mouth, which the generator knows.
 
     The warp is not judged where the mouth is painted.
@@ -136,16 +136,16 @@ def _motion(step: int) -> float:
 class _Trained(nn.Module):
     def __init__(self, vae: TinyVAE) -> None:
         super().__init__()
-        self.vae, self.probe = vae, Probe(vae.cfg.latent_channels)
+        self.vae, self.probe = vae, LinearProbe(vae.cfg.latent_channels)
 
-    def loss(self, truth: Clips) -> Tensor:
+    def loss(self, truth: RenderedClips) -> Tensor:
         vae = self.vae
         raw = vae.encode_clip(truth.frames)
         moved = raw - vae.still(vae.frame(truth.portraits))[:, :, None]
         noise = LATENT_NOISE * moved.detach().float().std() * torch.randn_like(raw)
         made = vae.decode_clip(raw + noise, truth.portraits)
-        told: Tensor = self.probe(moved + noise, truth)
-        return picture_loss(made, truth) + 0.1 * told + 1e-4 * (raw.float() ** 2).mean()
+        predicted: Tensor = self.probe(moved + noise, truth)
+        return picture_loss(made, truth) + 0.1 * predicted + 1e-4 * (raw.float() ** 2).mean()
 
 
 def _averaged(checkpoint: Path, model: _Trained, average: Average) -> TinyVAE:
@@ -180,7 +180,7 @@ def train_autoencoder(
         info = load_checkpoint(out, model, average, optimiser)
     rng = torch.Generator().manual_seed(seed + info["step"])
     crowd = cat_heads([new_person(inputs.faces, rng) for _ in range(people)])
-    bank, began, saved, before = ClipBank(bank_size), time.monotonic(), time.monotonic(), info["minutes"]
+    bank, began, saved, before = RenderedClipBuffer(bank_size), time.monotonic(), time.monotonic(), info["minutes"]
     total, count = torch.zeros((), device=device), 0
 
     def draw_some(number: int, motion: float) -> None:

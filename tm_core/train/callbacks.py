@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..vae.tiny import TinyVAE
-from .checkpoint import save_run
-from .clips import Batch
 from .denoiser import Denoiser, noised, sample, weighted_error
+from .run_checkpoint import save_run
+from .sequences import Batch
 from .trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -32,9 +32,9 @@ class Curve:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
-    def after_step(self, trainer: Trainer, told: dict[str, Tensor]) -> None:
+    def after_step(self, trainer: Trainer, metrics: dict[str, Tensor]) -> None:
         """See Callback."""
-        for name, value in told.items():
+        for name, value in metrics.items():
             self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
             self._counts[name] = self._counts.get(name, 0) + 1
         if trainer.step % self.every == 0:
@@ -62,7 +62,7 @@ class Checkpoints:
         self.path, self.curve, self.every_s = path, curve, 60 * every_minutes
         self._saved = time.monotonic()
 
-    def after_step(self, trainer: Trainer, told: dict[str, Tensor]) -> None:
+    def after_step(self, trainer: Trainer, metrics: dict[str, Tensor]) -> None:
         """See Callback."""
         spent = torch.tensor(time.monotonic() - self._saved, device=trainer.world.device)
         if trainer.world.mean(spent) > self.every_s:  # all processes or none
@@ -85,7 +85,7 @@ class ValidationVideo:
         self.folder, self.vae, self.batch, self.portrait = folder, vae, batch.part(slice(0, 1)), portrait
         self.sigmas, self.chunk, self.fps, self.every = sigmas, chunk, fps, every
 
-    def after_step(self, trainer: Trainer, told: dict[str, Tensor]) -> None:
+    def after_step(self, trainer: Trainer, metrics: dict[str, Tensor]) -> None:
         """See Callback."""
         if trainer.step % self.every == 0 and isinstance(trainer.product, Denoiser):
             latents = self._sample(trainer.product)  # all processes: a sharded model runs on all of them
@@ -128,7 +128,7 @@ def examine(model: nn.Module, batch: Batch, *, chunk: int | None) -> dict[str, f
     return {"held_right": round(right.item(), 4), "held_wrong": round(wrong.item(), 4), "held_half_noise": round(near.item(), 4)}
 
 
-def teller(name: str) -> Callable[[dict[str, Any]], None]:
+def log_points(name: str) -> Callable[[dict[str, Any]], None]:
     """Reports points of a curve to the log."""
     return lambda point: log.info("%s %s", name, json.dumps(point))
 

@@ -7,18 +7,22 @@ from torch import Tensor, nn
 
 from ..config import ModelConfig
 from ..model.audio_projector import AudioProjector
-from ..model.dit import TalkingDiT
-from .clips import Batch
+from ..model.dit import SequenceGroup, TalkingDiT
+from .sequences import Batch
 
 AUDIO_LAYERS = (".k_proj.", ".v_proj.", ".audio_cross_attn.", ".norm_x.")  # of both kinds
 
 
 class Denoiser(nn.Module):
-    """A student, a teacher or a critic; the projector's trunk stays as it was pre-trained."""
+    """A student, a teacher or a critic; the projector's trunk stays as it was pre-trained.
 
-    def __init__(self, cfg: ModelConfig, projector: AudioProjector | None) -> None:
+    `sequence`: ranks that share the tokens of every sequence with this one (World.sequence).
+    """
+
+    def __init__(self, cfg: ModelConfig, projector: AudioProjector | None, sequence: SequenceGroup | None = None) -> None:
         super().__init__()
         self.cfg = cfg
+        self._sequence = sequence
         self.dit = TalkingDiT(cfg.dit)
         self.projector = projector
 
@@ -47,7 +51,7 @@ class Denoiser(nn.Module):
         made: Tensor = self.dit.forward_x0(
             x, sigma, reference=batch.reference, text=text, image=batch.image, audio=self.tokens(batch, silent=silent),
             face_mask=batch.face_mask if self.projector is not None else None,
-            positions=list(range(x.shape[2])), chunk_latents=chunk)
+            positions=list(range(x.shape[2])), chunk_latents=chunk, sequence=self._sequence)
         return made
 
 

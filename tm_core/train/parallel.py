@@ -1,4 +1,4 @@
-"""Many processes as one: sharded or replicated weights, activation checkpointing, Ulysses sequence parallelism.
+"""Many processes train as one: sharded or replicated weights, activation checkpointing, shares of sequences.
 
 `torchrun` starts the processes; without it there is one, and everything here does nothing. The layouts are those
 the paper trained with (section 4.2: HSDP, checkpointing, Ulysses in 2D with it).
@@ -8,36 +8,33 @@ the mean over all ranks. Ranks of a sequence group compute the same loss from a 
 collectives are differentiated exactly, so their mean is the whole sequence's gradient, as the mean over ranks of
 different samples is the batch's.
 
-Non-goals: what is computed (methods/), files (checkpoint.py), streams: a sharded model runs whole sequences only.
-Shapes: A, B leading axes, L tokens of a sequence, l = L / n of a rank, n ranks of a sequence group, H heads, E head width.
+Non-goals: what is computed (methods/), files (checkpoint.py), the exchange of a sequence's tokens (distributed/), streams: a
+sharded model runs whole sequences only.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
+from ..distributed.process_group import join_processes, leave_processes, rank_and_size, sequence_group
+from ..distributed.ulysses import UlyssesGroup
 from ..errors import InputError
-from ..model.blocks import Block, Given
-from ..model.dit import TalkingDiT
+from ..model.blocks import Block
 
 log = logging.getLogger(__name__)
 
-_meetings = itertools.count()  # of this process; all processes meet equally often
 ENTRANCES = ("network", "forward_x0")  # other methods than `forward` by which a whole sequence enters a model
 
 
@@ -60,107 +57,12 @@ class ParallelConfig:
             raise InputError("shard_size", self.shard_size, f"must divide the {size} process(es)", "start as many with torchrun")
 
 
-# -- sequence parallelism -------------------------------------------------------------------------------
-
-
-class _Exchange(torch.autograd.Function):
-    """All-to-all: part j of rank i becomes part i of rank j; its own inverse and its own adjoint."""
-
-    @staticmethod
-    def forward(ctx: Any, parts: Tensor, group: dist.ProcessGroup) -> Tensor:
-        """parts (n, ...), the same shape on all ranks."""
-        ctx.group, parts = group, parts.contiguous()
-        out = torch.empty_like(parts)
-        dist.all_to_all_single(out, parts, group=group)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        """See the class."""
-        return exchange(grads[0], ctx.group), None
-
-
-def exchange(parts: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """(n, ...): part i goes to rank i of the group; what comes back came from rank i. Differentiable."""
-    out: Tensor = _Exchange.apply(parts, group)  # type: ignore[no-untyped-call]
-    return out
-
-
-@dataclass(frozen=True, kw_only=True)
-class UlyssesShare:
-    """One rank's tokens of a sequence: whole latents where they divide, else a stripe of every latent.
-
-    Either way L tokens are `runs` runs of n equal parts, and a rank has one part of every run. See TokenShare.
-    """
-
-    group: dist.ProcessGroup
-    rank: int
-    degree: int
-    runs: int  # 1: by latents; F: by stripes
-
-    def own(self, x: Tensor, dim: int = 1) -> Tensor:
-        """(A, L, ...) -> (A, l, ...)."""
-        part: Tensor = x.unflatten(dim, (self.runs, self.degree, -1)).select(dim + 1, self.rank)
-        return part.flatten(dim, dim + 1)
-
-    def whole(self, x: Tensor) -> Tensor:
-        """(A, l, ...) -> (A, L, ...): every rank gets every part, so each part's gradient is the sum of theirs."""
-        return self._joined(exchange(x.expand(self.degree, *x.shape), self.group), 1)
-
-    def own_given(self, given: Given) -> Given:
-        """Sound (B, P, F, N, D) and mask (B, P, F, S) of the own tokens; text and image are for all."""
-        audio, mask, valid = given.audio, given.mask, given.valid
-        if self.runs == 1:
-            audio, valid = (None if t is None else t.chunk(self.degree, 2)[self.rank] for t in (audio, valid))
-        if mask is not None:
-            latents = mask.shape[2] // self.degree if self.runs == 1 else mask.shape[2]
-            mask = self.own(mask.flatten(2), 2).unflatten(2, (latents, -1))
-        return given._replace(audio=audio, mask=mask, valid=valid)
-
-    def to_heads(self, *parts: Tensor) -> tuple[Tensor, ...]:
-        """Each (B, l, H, E) -> (B, L, H / n, E), in one exchange."""
-        split = torch.stack(parts).unflatten(3, (self.degree, -1)).movedim(3, 0)
-        return self._joined(exchange(split, self.group), 2).unbind()
-
-    def to_tokens(self, x: Tensor) -> Tensor:
-        """(B, L, D / n) -> (B, l, D)."""
-        split = x.unflatten(1, (self.runs, self.degree, -1)).movedim(2, 0).flatten(2, 3)
-        return exchange(split, self.group).movedim(0, 2).flatten(2)
-
-    def _joined(self, parts: Tensor, dim: int) -> Tensor:
-        """(n, ..., l, ...) -> (..., L, ...), l being axis `dim` of a part."""
-        runs: Tensor = parts.unflatten(dim + 1, (self.runs, -1))
-        return runs.movedim(0, dim + 1).flatten(dim, dim + 2)
-
-
-@dataclass(frozen=True, kw_only=True)
-class UlyssesGroup:
-    """The ranks that share sequences with this one; a TalkingDiT's `sequence`."""
-
-    group: dist.ProcessGroup
-    rank: int
-    degree: int
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> UlyssesGroup:
-        return self
-
-    def share(self, latents: int, tokens: int, heads: int) -> UlyssesShare:
-        """See UlyssesShare; InputError where heads or tokens do not divide."""
-        n = self.degree
-        if heads % n:
-            raise InputError("sequence", n, f"must divide the {heads} attention heads", "choose another degree")
-        if latents % n and tokens % n:
-            rule = f"must divide the {latents} latents or the {tokens} tokens of a latent"
-            raise InputError("sequence", n, rule, "choose another degree or another picture size")
-        return UlyssesShare(group=self.group, rank=self.rank, degree=n, runs=latents if latents % n else 1)
-
-
-# -- the processes --------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """What a process knows about the others. Ranks of a sequence group are neighbours and see the same samples."""
+    """What a process knows about the others. Ranks of a sequence group are neighbours and see the same samples.
+
+    `sequence` goes to the models as an argument (Denoiser): wrapping a module does not tell it of the others.
+    """
 
     cfg: ParallelConfig
     device: torch.device
@@ -172,14 +74,15 @@ class World:
     @staticmethod
     def open(cfg: ParallelConfig, device: str) -> World:
         """The processes that torchrun started (gloo on a CPU, nccl on CUDA), or one alone."""
-        rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        rank, size = rank_and_size()
         cfg.check(size)
         if size == 1:
             if cfg.shard != "none":
                 log.warning("shard %s: one process has nobody to share weights with", cfg.shard)
             return World(cfg=cfg, device=torch.device(device))
-        place = _join(device)
-        return World(cfg=cfg, device=place, rank=rank, size=size, mesh=_mesh(cfg, place, size), sequence=_ulysses(cfg, place, size))
+        place = join_processes(device)
+        group = sequence_group(cfg.sequence, place, size)
+        return World(cfg=cfg, device=place, rank=rank, size=size, mesh=_mesh(cfg, place, size), sequence=group)
 
     @property
     def is_main(self) -> bool:
@@ -205,9 +108,6 @@ class World:
             module.requires_grad_(False)
         if self.size > 1:
             self._agree(module)
-        for part in module.modules():
-            if isinstance(part, TalkingDiT):
-                part.sequence = self.sequence
         blocks = [part for part in module.modules() if isinstance(part, Block)]
         if trainable and self.cfg.checkpoint_activations:
             for block in blocks:  # the method, not a wrapping module: names of weights stay
@@ -309,24 +209,7 @@ class World:
     def close(self) -> None:
         """Leave the others; the process may open a world again."""
         if self.size > 1:
-            dist.destroy_process_group()
-
-
-def _join(device: str) -> torch.device:
-    """Meet the other processes; the device of this one."""
-    kind = torch.device(device).type
-    if kind not in ("cpu", "cuda"):
-        raise InputError("device", device, "one process only", "start torchrun with cuda or cpu")
-    place = torch.device("cpu")
-    if kind == "cuda":
-        place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(place)
-    store, rank, size = next(rendezvous("env://"))
-    # torchrun's store still holds the keys of a world closed before
-    own = dist.PrefixStore(f"tm_world{next(_meetings)}", store)  # type: ignore[attr-defined]
-    backend = "nccl" if kind == "cuda" else "gloo"
-    dist.init_process_group(backend, store=own, rank=rank, world_size=size, device_id=place if kind == "cuda" else None)
-    return place
+            leave_processes()
 
 
 def _mesh(cfg: ParallelConfig, device: torch.device, size: int) -> DeviceMesh | None:
@@ -335,13 +218,6 @@ def _mesh(cfg: ParallelConfig, device: torch.device, size: int) -> DeviceMesh | 
     if cfg.shard_size is None:
         return init_device_mesh(device.type, (size,), mesh_dim_names=("shard",))
     return init_device_mesh(device.type, (size // cfg.shard_size, cfg.shard_size), mesh_dim_names=("copy", "shard"))
-
-
-def _ulysses(cfg: ParallelConfig, device: torch.device, size: int) -> UlyssesGroup | None:
-    if cfg.sequence == 1:
-        return None
-    mesh = init_device_mesh(device.type, (size // cfg.sequence, cfg.sequence), mesh_dim_names=("data", "sequence"))
-    return UlyssesGroup(group=mesh.get_group("sequence"), rank=mesh.get_local_rank("sequence"), degree=cfg.sequence)
 
 
 def _shard(module: nn.Module, blocks: Iterable[Block], mesh: DeviceMesh) -> None:

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import Average
-from .clips import Batch
-from .methods.base import Draw, Method
+from .methods.method import Draw, Method
 from .parallel import ParallelConfig, World
+from .sequences import Batch
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Data(Protocol):
 class Callback(Protocol):
     """Told after every step; `end` comes once, also after an interrupt."""
 
-    def after_step(self, trainer: Trainer, told: dict[str, Tensor]) -> None:
+    def after_step(self, trainer: Trainer, metrics: dict[str, Tensor]) -> None:
         """Metrics of the step are scalars on the device: read them rarely."""
 
     def end(self, trainer: Trainer) -> None:
@@ -94,10 +94,10 @@ class Trainer:
         last = min(self.cfg.steps, math.inf if most_steps is None else self.step + most_steps)
         try:
             while self.step < last and (minutes is None or self._minutes_since(began) < minutes):
-                told = self.one_step()
+                metrics = self.one_step()
                 self.minutes = before + (time.monotonic() - began) / 60
                 for callback in self.callbacks:
-                    callback.after_step(self, told)
+                    callback.after_step(self, metrics)
         finally:
             for callback in self.callbacks:
                 callback.end(self)
@@ -108,12 +108,12 @@ class Trainer:
 
     def one_step(self) -> dict[str, Tensor]:
         """All updates of one step; their metrics."""
-        told: dict[str, Tensor] = {}
+        metrics: dict[str, Tensor] = {}
         for turn, role in enumerate(self.method.updates(self.step)):
-            told |= self._update(role, turn)
+            metrics |= self._update(role, turn)
         self.average.update(self.product)
         self.step += 1
-        return told
+        return metrics
 
     def _update(self, role: str, turn: int) -> dict[str, Tensor]:
         rng = torch.Generator().manual_seed((self.cfg.seed * 1_000_003 + self.step) * 16 + turn)
@@ -123,7 +123,7 @@ class Trainer:
         part = batch.part(mine).map(lambda t: t.to(device))
         module, optim = self.method.roles[role], self._config(role)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.cfg.autocast):
-            loss, told = self.method.loss(role, part, draw, self.step)
+            loss, metrics = self.method.loss(role, part, draw, self.step)
         self.optimisers[role].zero_grad(set_to_none=True)
         loss.backward()
         self.world.reduce_gradients(module)
@@ -131,7 +131,7 @@ class Trainer:
         for group in self.optimisers[role].param_groups:
             group["lr"] = optim.rate_at(self.step)
         self.optimisers[role].step()
-        return told
+        return metrics
 
     def _config(self, role: str) -> OptimConfig:
         first = role == self.method.trained[0]

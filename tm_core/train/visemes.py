@@ -1,4 +1,4 @@
-"""Phone times to mouth-shape weights, and the small random motions of a living head.
+"""PhoneInterval times to mouth-shape weights, and the small random motions of a living head.
 
 The rules of the training data's teacher: coarse coarticulation by smoothing, closures that really close,
 lips at rest in silence. A network taught by it learns no more than that.
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-Phone = tuple[str, float, float]  # ARPAbet without stress, start and end in seconds
+PhoneInterval = tuple[str, float, float]  # ARPAbet without stress, start and end in seconds
 
 RATE = 200  # weights are built at this rate, then read at the frame rate
 SHAPES = ("AA", "EH", "EE", "OO", "FV", "MBP")
@@ -51,7 +51,7 @@ def _loudness(waveform: Floats, sample_rate: int, n: int) -> Floats:
     return np.asarray(gaussian_filter1d(np.sqrt((padded**2).mean(1)), RATE * 0.06), np.float32)
 
 
-def mouth_weights(phones: Sequence[Phone], waveform: Floats, frames: int, fps: float, sample_rate: int = 16000) -> Floats:
+def mouth_weights(phones: Sequence[PhoneInterval], waveform: Floats, frames: int, fps: float, sample_rate: int = 16000) -> Floats:
     """Weights (frames, 6) of SHAPES in 0..1 at the middle of each frame; silence (by loudness) is rest."""
     n = int(frames / fps * RATE) + RATE
     raw = np.zeros((n, len(SHAPES)), np.float32)
@@ -68,7 +68,7 @@ def mouth_weights(phones: Sequence[Phone], waveform: Floats, frames: int, fps: f
     return np.stack([np.interp(when, np.arange(n), column) for column in both.T], 1).astype(np.float32)
 
 
-def phone_labels(phones: Sequence[Phone], frames: int, fps: float) -> NDArray[np.int64]:
+def phone_labels(phones: Sequence[PhoneInterval], frames: int, fps: float) -> NDArray[np.int64]:
     """Index into PHONES (frames,) of the phone at the middle of each frame; unknown and none are SIL."""
     labels = np.zeros(frames, np.int64)
     for name, start, end in phones:

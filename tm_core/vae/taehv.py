@@ -31,11 +31,11 @@ DECODER_STAGES = ((3, 256, 128, 1), (9, 128, 64, 2), (15, 64, 64, 2))
 TIME = 0  # axis
 
 
-class TinyDecoderState(StreamState):
+class TaehvDecoderState(StreamState):
     """What the decoder's blocks saw last."""
 
 
-class TinyEncoderState(StreamState):
+class TaehvEncoderState(StreamState):
     """What the encoder's blocks saw last."""
 
 
@@ -90,11 +90,11 @@ class TAEHV(nn.Module):
         self.encoder = _encoder(operations, make)
         self.decoder = _decoder(operations, make)
 
-    def open_decoder(self, reference: Tensor | None) -> TinyDecoderState:
+    def open_decoder(self, reference: Tensor | None) -> TaehvDecoderState:
         """State before the first latent; the picture is not needed, latents hold all of it."""
-        return TinyDecoderState()
+        return TaehvDecoderState()
 
-    def decode(self, latents: Tensor, state: TinyDecoderState) -> tuple[Tensor, TinyDecoderState]:
+    def decode(self, latents: Tensor, state: TaehvDecoderState) -> tuple[Tensor, TaehvDecoderState]:
         """Frames (T, 3, H, W) in 0..1, float32, of the next latents (1, 16, F, h, w), and the state after them.
 
         The stream's first latent is one frame, every other four. InputError for latents of another shape.
@@ -105,20 +105,20 @@ class TAEHV(nn.Module):
             hidden = FRAMES - 1 if past.first else 0
             parts.append(self._frames(latent[0].transpose(0, 1).to(self._dtype), past)[hidden:].float().clamp(0, 1))
             past.step()
-        return torch.cat(parts), TinyDecoderState(kept=past.kept)
+        return torch.cat(parts), TaehvDecoderState(kept=past.kept)
 
-    def open_encoder(self) -> TinyEncoderState:
+    def open_encoder(self) -> TaehvEncoderState:
         """State before the first frame."""
-        return TinyEncoderState()
+        return TaehvEncoderState()
 
-    def encode(self, frames: Tensor, state: TinyEncoderState) -> tuple[Tensor, TinyEncoderState]:
+    def encode(self, frames: Tensor, state: TaehvEncoderState) -> tuple[Tensor, TaehvEncoderState]:
         """Latents (1, 16, F, h, w) of 1 + 4k frames (T, 3, H, W) in 0..1 first, 4k later; InputError otherwise."""
         past, parts = Past(state, time=TIME), list[Tensor]()
         for group in frame_groups(frames, first=past.first):
             four = group.to(self._dtype).expand(FRAMES, -1, -1, -1)
             parts.append(self._latent(four, past))
             past.step()
-        return torch.cat(parts).transpose(0, 1)[None], TinyEncoderState(kept=past.kept)
+        return torch.cat(parts).transpose(0, 1)[None], TaehvEncoderState(kept=past.kept)
 
     def encode_image(self, rgb: Tensor) -> Tensor:
         """Latent (16, h, w) of a still picture (3, H, W) in 0..1."""

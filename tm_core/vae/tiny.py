@@ -35,7 +35,7 @@ class Decoded(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderState:
+class TinyDecoderState:
     """The portrait, its features and the latent decoded last (none before the first)."""
 
     reference: Tensor  # (1, 3, H, W)
@@ -45,7 +45,7 @@ class DecoderState:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderState:
+class TinyEncoderState:
     """Coarsest features of the frame encoded last (none before the first)."""
 
     last: Tensor | None = None  # (1, D, h, w)
@@ -184,11 +184,11 @@ class TinyVAE(nn.Module):
         """Latent (C, h, w) of a still picture (3, H, W) in 0..1."""
         return self.encode(rgb[None], self.open_encoder())[0][0, :, 0]
 
-    def open_encoder(self) -> EncoderState:
+    def open_encoder(self) -> TinyEncoderState:
         """State before the first frame."""
-        return EncoderState()
+        return TinyEncoderState()
 
-    def encode(self, frames: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
+    def encode(self, frames: Tensor, state: TinyEncoderState) -> tuple[Tensor, TinyEncoderState]:
         """Latents (1, C, F, h, w) of 1 + 4k frames (T, 3, H, W) first, 4k later; ValueError otherwise."""
         coarse = self.frame(frames.to(self.shift.dtype))[2]
         before = state.last
@@ -198,17 +198,17 @@ class TinyVAE(nn.Module):
             raise ValueError(f"frames: got {len(frames)}; give 1 + 4k frames first, then multiples of 4")
         groups = coarse.unflatten(0, (-1, 4))
         raw = self.encode_groups(groups, torch.cat([before, groups[:-1, -1]]))
-        return self.normalise(raw.transpose(0, 1)[None]), EncoderState(last=coarse[-1:])
+        return self.normalise(raw.transpose(0, 1)[None]), TinyEncoderState(last=coarse[-1:])
 
-    def open_decoder(self, reference: Tensor | None) -> DecoderState:
+    def open_decoder(self, reference: Tensor | None) -> TinyDecoderState:
         """State before the first latent; `reference` (3, H, W) in 0..1 is the portrait the stream shows."""
         if reference is None:
             raise InputError("reference", "none", "the tiny autoencoder redraws the portrait it is given", "connect the portrait")
         picture = reference[None].to(self.shift)
         features = self.frame(picture)
-        return DecoderState(reference=picture, features=features, still=self.still(features))
+        return TinyDecoderState(reference=picture, features=features, still=self.still(features))
 
-    def decode(self, latents: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+    def decode(self, latents: Tensor, state: TinyDecoderState) -> tuple[Tensor, TinyDecoderState]:
         """Frames (T, 3, H, W) in 0..1 of the next latents (1, C, F, h, w), and the state after them."""
         raw = self.denormalise(latents.to(self.shift))[0].transpose(0, 1)
         first = raw[:1] if state.last is None else state.last

@@ -34,11 +34,11 @@ STD = (2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
 TIME = 2  # axis
 
 
-class DecoderState(StreamState):
+class WanDecoderState(StreamState):
     """What the decoder's layers saw last."""
 
 
-class EncoderState(StreamState):
+class WanEncoderState(StreamState):
     """What the encoder's layers saw last."""
 
 
@@ -205,11 +205,11 @@ class WanVAE(nn.Module):
         self.conv2 = operations.Conv3d(LATENT_CHANNELS, LATENT_CHANNELS, 1, **make)
         self.decoder = _Decoder(dim, operations, make)
 
-    def open_decoder(self, reference: Tensor | None) -> DecoderState:
+    def open_decoder(self, reference: Tensor | None) -> WanDecoderState:
         """State before the first latent; the picture is not needed, latents hold all of it."""
-        return DecoderState()
+        return WanDecoderState()
 
-    def decode(self, latents: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+    def decode(self, latents: Tensor, state: WanDecoderState) -> tuple[Tensor, WanDecoderState]:
         """Frames (T, 3, H, W) in 0..1, float32, of the next normalised latents (1, 16, F, h, w), and the state after them.
 
         The stream's first latent is one frame, every other four. InputError for latents of another shape.
@@ -220,13 +220,13 @@ class WanVAE(nn.Module):
             pixels = self.decoder(self.conv2(denormalise(latent).to(self._dtype)), past)
             past.step()
             parts.append(_frames(pixels).float().mul(0.5).add(0.5).clamp(0, 1))
-        return torch.cat(parts), DecoderState(kept=past.kept)
+        return torch.cat(parts), WanDecoderState(kept=past.kept)
 
-    def open_encoder(self) -> EncoderState:
+    def open_encoder(self) -> WanEncoderState:
         """State before the first frame."""
-        return EncoderState()
+        return WanEncoderState()
 
-    def encode(self, frames: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
+    def encode(self, frames: Tensor, state: WanEncoderState) -> tuple[Tensor, WanEncoderState]:
         """Normalised latents (1, 16, F, h, w) of 1 + 4k frames (T, 3, H, W) in 0..1 first, 4k later; InputError otherwise.
 
         The mean of the distribution Wan's encoder gives, not a sample of it; in the type of the weights.
@@ -237,7 +237,7 @@ class WanVAE(nn.Module):
             moments = self.conv1(self.encoder(pixels, past))
             past.step()
             parts.append(normalise(moments[:, :LATENT_CHANNELS]))
-        return torch.cat(parts, TIME), EncoderState(kept=past.kept)
+        return torch.cat(parts, TIME), WanEncoderState(kept=past.kept)
 
     def encode_image(self, rgb: Tensor) -> Tensor:
         """Latent (16, h, w) of a still picture (3, H, W) in 0..1."""

@@ -16,8 +16,8 @@ pytest.importorskip("rapidocr", reason="rapidocr: not installed; pip install 'ta
 from tm_core import app
 from tm_core.media.audio_io import Waveform, read_audio
 from tm_core.media.video_io import VideoWriter
-from tm_core.train.footage import FootageConfig, Report, prepare
-from tm_core.train.footage.ledger import Ledger, Record
+from tm_core.train.footage import FootageConfig, FootageReport, prepare
+from tm_core.train.footage.footage_ledger import FootageLedger, FootageRecord
 from tm_core.weights.loading import load_model
 
 SIDE, FRAMES, SAMPLES = 256, 125, 640  # of a picture; of a video; a frame
@@ -109,10 +109,10 @@ class Prepared:
     """A finished run."""
 
     out: Path
-    report: Report
-    records: list[Record]
+    report: FootageReport
+    records: list[FootageRecord]
 
-    def of(self, source: str) -> tuple[list[Record], Record]:
+    def of(self, source: str) -> tuple[list[FootageRecord], FootageRecord]:
         """Clip records and the source's own."""
         mine = [r for r in self.records if r["source"] == source]
         return mine[:-1], mine[-1]
@@ -129,4 +129,4 @@ def prepared(footage: Path, lips: FootageConfig, tmp_path_factory: pytest.TempPa
     """The whole folder, prepared in this process."""
     out = tmp_path_factory.mktemp("out") / "footage"
     report = prepare(footage, out, lips)
-    return Prepared(out=out, report=report, records=list(Ledger(out / "ledger.jsonl")))
+    return Prepared(out=out, report=report, records=list(FootageLedger(out / "ledger.jsonl")))

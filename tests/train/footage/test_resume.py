@@ -15,7 +15,7 @@ import pytest
 
 from tm_core.errors import InputError
 from tm_core.train.footage import FootageConfig, prepare
-from tm_core.train.footage.ledger import Ledger, Stamp, clip_record, source_record
+from tm_core.train.footage.footage_ledger import FootageLedger, Stamp, clip_record, source_record
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +64,8 @@ def test_a_killed_run_ends_as_if_it_had_not_been(few: Path, lips: FootageConfig,
 def test_two_workers_come_to_the_same_verdicts(few: Path, lips: FootageConfig, tmp_path: Path, prepared: Any) -> None:
     run = start(few, tmp_path, "--workers", "2")
     assert run.wait(120) == 0, run.communicate()[0]
-    reasons = {r["source"]: [] for r in Ledger(tmp_path / "ledger.jsonl")}
-    for r in Ledger(tmp_path / "ledger.jsonl"):
+    reasons = {r["source"]: [] for r in FootageLedger(tmp_path / "ledger.jsonl")}
+    for r in FootageLedger(tmp_path / "ledger.jsonl"):
         reasons[r["source"]].append(r["reason"])
     assert reasons == {"0.mp4": [None, None], "1.mp4": ["broken"], "2.mp4": [None, None, "short", None]}
 
@@ -116,14 +116,14 @@ def test_clips_are_no_sources(footage: Path, lips: FootageConfig, tmp_path: Path
 
 def test_a_ledger_forgets_what_was_not_finished(tmp_path: Path) -> None:
     stamp = Stamp(size=1, mtime_ns=2, settings="s")
-    ledger = Ledger(tmp_path / "l.jsonl")
+    ledger = FootageLedger(tmp_path / "l.jsonl")
     ledger.add("b", [clip_record("b", "b-000", 0, 4, reason=None, measures={}), source_record("b", stamp, "done")])
     ledger.add("a", [source_record("a", stamp, "failed")])
     with open(ledger.path, "a") as file:
         file.write('{"kind": "clip", "source": "c"}\n{"kind": "sour')
-    again = Ledger(ledger.path)
+    again = FootageLedger(ledger.path)
     assert again.finished("b", stamp) and not again.finished("a", stamp) and not again.finished("c", stamp)
     assert not again.finished("b", Stamp(size=1, mtime_ns=3, settings="s"))
     again.compact()
-    assert [r["source"] for r in Ledger(ledger.path)] == ["a", "b", "b"]
+    assert [r["source"] for r in FootageLedger(ledger.path)] == ["a", "b", "b"]
     assert ledger.path.read_text().endswith("\n")

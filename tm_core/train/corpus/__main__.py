@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ...errors import InputError
 from .check import report
-from .faces import make_faces
 from .speech import make_speech
+from .stills import make_faces
 
 log = logging.getLogger(__name__)
 

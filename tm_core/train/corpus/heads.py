@@ -47,7 +47,7 @@ SHAPES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class HeadParameters:
     """One person: model parameters, then what the shader is told."""
 
     phenotype: dict[str, float]
@@ -57,7 +57,7 @@ class Look:
     turn: tuple[float, float]  # yaw and pitch of the camera in radians
 
 
-def look(number: int) -> Look:
+def head_parameters(number: int) -> HeadParameters:
     """The person of a number."""
     rng = np.random.default_rng([7, number])
     female, origin = number % 2 == 0, number // 2 % 3  # african, asian, caucasian
@@ -75,7 +75,7 @@ def look(number: int) -> Look:
     angle, height = rng.uniform(-1.1, 1.1), rng.uniform(0.1, 0.8)
     warm = rng.uniform(-0.08, 0.08)
     base = rng.uniform(0.08, 0.85, 3)
-    return Look(
+    return HeadParameters(
         phenotype={
             "gender": 0.05 if female else 0.95, "age": age, "muscle": float(rng.uniform(0.35, 0.65)),
             "weight": float(rng.uniform(0.3, 0.7)), "height": 0.5,
@@ -191,7 +191,7 @@ void main() {
 """
 
 
-class Studio:
+class HeadRenderer:
     """The anny model and a renderer."""
 
     def __init__(self) -> None:
@@ -217,7 +217,7 @@ class Studio:
             out = self.model(phenotype_kwargs=one, local_changes_kwargs=local)
         return np.asarray(out["vertices"][0].numpy(), np.float32)
 
-    def draw(self, person: Look) -> np.ndarray:
+    def draw(self, person: HeadParameters) -> np.ndarray:
         """(SIDE, SIDE, 3) uint8."""
         places = self.vertices(person.phenotype, person.shape)
         head = _head(places)
@@ -246,7 +246,7 @@ class Studio:
         buffer = self.context.buffer(rows.tobytes())
         return self.context.vertex_array(self.program, [(buffer, "3f 3f 3f 2f 1f", "place", "normal", "ref", "uv", "part")])
 
-    def _set(self, person: Look, camera: np.ndarray, eye: np.ndarray) -> None:
+    def _set(self, person: HeadParameters, camera: np.ndarray, eye: np.ndarray) -> None:
         centre = (self.average[14598:14670].min(0) + self.average[14598:14670].max(0)) / 2
         values: dict[str, tuple[float, ...]] = {**person.uniforms, "eye": tuple(eye), "pupils": tuple(abs(centre))}
         for name, value in values.items():
@@ -299,7 +299,7 @@ def _normals(places: np.ndarray, corners: np.ndarray) -> np.ndarray:
     return np.asarray(out / (np.linalg.norm(out, axis=1, keepdims=True) + 1e-12), np.float32)
 
 
-def _composed(drawn: np.ndarray, person: Look) -> np.ndarray:
+def _composed(drawn: np.ndarray, person: HeadParameters) -> np.ndarray:
     """Over a background of two colours, shrunk to SIDE."""
     ramp = np.linspace(0, 1, DRAWN)[:, None, None] ** 0.8
     back = np.array(person.uniforms["high"]) * (1 - ramp) + np.array(person.uniforms["low"]) * ramp
@@ -310,12 +310,12 @@ def _composed(drawn: np.ndarray, person: Look) -> np.ndarray:
 
 def main(folder: Path, count: int) -> None:
     """Draw every head that is not there yet."""
-    studio, image = Studio(), importlib.import_module("PIL.Image")
+    renderer, image = HeadRenderer(), importlib.import_module("PIL.Image")
     for number in range(count):
         target = folder / f"anny_{number:02d}.png"
         if not target.is_file():
-            part = target.with_suffix(".part")
-            image.fromarray(studio.draw(look(number))).save(part, "PNG")
+            part = target.with_suffix(".part")  # this runs in another environment, without tm_core
+            image.fromarray(renderer.draw(head_parameters(number))).save(part, "PNG")
             part.replace(target)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -28,7 +27,8 @@ import numpy as np
 from scipy.signal import resample_poly
 
 from ...errors import InputError
-from ..visemes import Phone
+from ...outputs import Staged, write_text
+from ..visemes import PhoneInterval
 from .download import TTS_DATA, TTS_PACKAGES, environment
 from .texts import sentences
 
@@ -61,12 +61,12 @@ WORDS = {
 
 
 @dataclass(kw_only=True)
-class Utterance:
+class CorpusUtterance:
     """Samples (n,) float32 at 16 kHz and what is said in them when."""
 
     samples: np.ndarray = field(repr=False)
     text: str
-    phones: list[Phone]
+    phones: list[PhoneInterval]
     real: bool
     language: str
     trusted: bool
@@ -93,7 +93,7 @@ def spoken_words(text: str) -> str:
 
 
 class Aligner:
-    """Phone times by pocketsphinx, from a transcript or, without one, by ear."""
+    """PhoneInterval times by pocketsphinx, from a transcript or, without one, by ear."""
 
     def __init__(self) -> None:
         from pocketsphinx import Decoder, get_model_path
@@ -102,9 +102,9 @@ class Aligner:
         self._words = Decoder(loglevel="FATAL")
         for word, phones in WORDS.items():
             self._words.add_word(word, phones, True)
-        self._ear = Decoder(hmm=home, allphone=home + "-phone.lm.bin", lw=2.0, beam=1e-20, pbeam=1e-20, loglevel="FATAL")
+        self._recogniser = Decoder(hmm=home, allphone=home + "-phone.lm.bin", lw=2.0, beam=1e-20, pbeam=1e-20, loglevel="FATAL")
 
-    def align(self, samples: np.ndarray, text: str) -> list[Phone]:
+    def align(self, samples: np.ndarray, text: str) -> list[PhoneInterval]:
         """Phones of a transcript; RuntimeError or ValueError where it does not fit or has an unknown word."""
         words = spoken_words(text).split()
         if not words or any(self._words.lookup_word(w) is None for w in words):
@@ -120,23 +120,23 @@ class Aligner:
         phones = [(p.name, p.start / 100, (p.start + p.duration) / 100) for w in self._words.get_alignment() for p in w]
         return [p for p in phones if p[0] != "SIL"]
 
-    def listen(self, samples: np.ndarray) -> list[Phone]:
+    def recognise(self, samples: np.ndarray) -> list[PhoneInterval]:
         """Phones heard."""
-        self._ear.start_utt()
-        self._ear.process_raw(_bytes(samples), full_utt=True)
-        self._ear.end_utt()
-        heard = [(s.word, s.start_frame / 100, (s.end_frame + 1) / 100) for s in self._ear.seg()]
+        self._recogniser.start_utt()
+        self._recogniser.process_raw(_bytes(samples), full_utt=True)
+        self._recogniser.end_utt()
+        heard = [(s.word, s.start_frame / 100, (s.end_frame + 1) / 100) for s in self._recogniser.seg()]
         return [p for p in heard if p[0].isalpha() and p[0] != "SIL"]
 
-    def best(self, samples: np.ndarray, text: str) -> tuple[list[Phone], bool]:
+    def best(self, samples: np.ndarray, text: str) -> tuple[list[PhoneInterval], bool]:
         """Phones, aligned if possible and else heard, and whether they are from the transcript."""
         try:
             return self.align(samples, text), True
         except (RuntimeError, ValueError):
-            return self.listen(samples), False
+            return self.recognise(samples), False
 
 
-def join(parts: list[Utterance], rng: np.random.Generator, seconds: float) -> Iterator[Utterance]:
+def join(parts: list[CorpusUtterance], rng: np.random.Generator, seconds: float) -> Iterator[CorpusUtterance]:
     """Short utterances end to end with pauses between, each result about `seconds` long.
 
     Pauses are 0.3 to 1 s, every third one short; a third of the results is digitally silent between, the others
@@ -147,9 +147,9 @@ def join(parts: list[Utterance], rng: np.random.Generator, seconds: float) -> It
             yield _joined(group, rng)
 
 
-def _grouped(parts: list[Utterance], seconds: float) -> list[list[Utterance]]:
+def _grouped(parts: list[CorpusUtterance], seconds: float) -> list[list[CorpusUtterance]]:
     """Neighbours until there are `seconds` of them; a short rest joins the last group."""
-    groups: list[list[Utterance]] = []
+    groups: list[list[CorpusUtterance]] = []
     for part in parts:
         if not groups or _seconds(groups[-1]) >= seconds:
             groups.append([])
@@ -160,13 +160,13 @@ def _grouped(parts: list[Utterance], seconds: float) -> list[list[Utterance]]:
     return groups
 
 
-def _seconds(group: list[Utterance]) -> float:
+def _seconds(group: list[CorpusUtterance]) -> float:
     return sum(len(p.samples) for p in group) / RATE
 
 
-def _joined(group: list[Utterance], rng: np.random.Generator) -> Utterance:
+def _joined(group: list[CorpusUtterance], rng: np.random.Generator) -> CorpusUtterance:
     samples: list[np.ndarray] = []
-    phones: list[Phone] = []
+    phones: list[PhoneInterval] = []
     at = 0
     for p in group:
         pause = int(rng.uniform(0.3, 1.0) * (0.35 if rng.random() < 1 / 3 else 1.0) * RATE)
@@ -177,8 +177,9 @@ def _joined(group: list[Utterance], rng: np.random.Generator) -> Utterance:
     whole, first = np.concatenate(samples), group[0]
     if rng.random() < 2 / 3:
         whole = whole + rng.standard_normal(len(whole)).astype(np.float32) * np.float32(10 ** rng.uniform(-4, -2.9))
-    return Utterance(samples=whole, text=" ".join(p.text for p in group).strip(), phones=phones, real=first.real, language=first.language,
-                     trusted=first.trusted, licence=first.licence)
+    return CorpusUtterance(
+        samples=whole, text=" ".join(p.text for p in group).strip(), phones=phones, real=first.real, language=first.language,
+        trusted=first.trusted, licence=first.licence)
 
 
 def _faded(samples: np.ndarray) -> np.ndarray:
@@ -187,7 +188,7 @@ def _faded(samples: np.ndarray) -> np.ndarray:
     return np.asarray(samples * np.minimum(ramp, ramp[::-1]), np.float32)
 
 
-def prompts(language: str, aligner: Aligner, limit_s: float) -> list[Utterance]:
+def prompts(language: str, aligner: Aligner, limit_s: float) -> list[CorpusUtterance]:
     """Asterisk's recorded prompts of a language; English ones aligned to their transcripts."""
     transcript = _transcripts() if language == "en" else {}
     licence = ASTERISK_LICENCE.get(language, CC_BY_SA)
@@ -201,8 +202,8 @@ def prompts(language: str, aligner: Aligner, limit_s: float) -> list[Utterance]:
             continue
         phones, trusted = aligner.best(samples, text)
         if phones:
-            found.append(Utterance(samples=samples, text=text, phones=phones, real=True, language=language, trusted=trusted,
-                                   licence=licence))
+            found.append(CorpusUtterance(
+                samples=samples, text=text, phones=phones, real=True, language=language, trusted=trusted, licence=licence))
             total += len(samples) / RATE
     return found
 
@@ -213,19 +214,19 @@ def _transcripts() -> dict[str, str]:
     return {name.strip(): text.strip() for name, text in pairs}
 
 
-def librivox(aligner: Aligner) -> list[Utterance]:
+def librivox(aligner: Aligner) -> list[CorpusUtterance]:
     """The five public-domain LibriVox clips of pocketsphinx-testdata, aligned to their transcripts."""
     lines = re.findall(r"<s> (.*?) </s> \((.*?)\)", (LIBRIVOX / "transcription").read_text())
     found = []
     for text, name in lines:
         samples = _decode(LIBRIVOX / f"{name}.wav")
         phones, trusted = aligner.best(samples, text)
-        found.append(Utterance(samples=samples, text=text, phones=phones, real=True, language="en", trusted=trusted,
-                               licence="public domain (LibriVox)"))
+        found.append(CorpusUtterance(
+            samples=samples, text=text, phones=phones, real=True, language="en", trusted=trusted, licence="public domain (LibriVox)"))
     return found
 
 
-def flite(voice: str, texts: list[str]) -> list[Utterance]:
+def flite(voice: str, texts: list[str]) -> list[CorpusUtterance]:
     """flite's voices print their own phone times."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
@@ -233,8 +234,9 @@ def flite(voice: str, texts: list[str]) -> list[Utterance]:
         for text in texts:
             command = ["flite", "-voice", voice, "-psdur", "-t", text, "-o", str(wav)]
             made = subprocess.run(command, capture_output=True, text=True, check=True)
-            found.append(Utterance(samples=_wav(wav), text=text, phones=flite_phones(made.stdout), real=False, language="en", trusted=True,
-                                   licence="flite voice (BSD-like)"))
+            found.append(CorpusUtterance(
+                samples=_wav(wav), text=text, phones=flite_phones(made.stdout), real=False, language="en", trusted=True,
+                licence="flite voice (BSD-like)"))
     return found
 
 
@@ -245,7 +247,7 @@ def _wav(path: Path) -> np.ndarray:
         return np.frombuffer(f.readframes(f.getnframes()), np.int16).astype(np.float32) / 32768
 
 
-def flite_phones(printed: str) -> list[Phone]:
+def flite_phones(printed: str) -> list[PhoneInterval]:
     """Phones from flite's `name:end_s ...`, pauses left out."""
     phones, start = [], 0.0
     for name, end in (item.rsplit(":", 1) for item in printed.split()):
@@ -255,7 +257,7 @@ def flite_phones(printed: str) -> list[Phone]:
     return phones
 
 
-def neural(voice: str, texts: list[str], python: Path, rng: np.random.Generator) -> list[Utterance]:
+def neural(voice: str, texts: list[str], python: Path, rng: np.random.Generator) -> list[CorpusUtterance]:
     """hibari or Kokoro, spoken by tts.py in the environment of `python`; each sentence at its own pace."""
     with tempfile.TemporaryDirectory() as folder:
         job, out = Path(folder) / "job.json", Path(folder) / "out.npz"
@@ -268,24 +270,22 @@ def neural(voice: str, texts: list[str], python: Path, rng: np.random.Generator)
             starts = [int(i) for i in z["starts"]]
     ends = [*starts[1:], len(samples)]
     return [
-        Utterance(samples=resample_poly(samples[a:b], 2, 3).astype(np.float32), text=t, phones=[(n, s, e) for n, s, e in p], real=False,
-                  language="en", trusted=True, licence=NEURAL_LICENCE)
+        CorpusUtterance(
+            samples=resample_poly(samples[a:b], 2, 3).astype(np.float32), text=t, phones=[(n, s, e) for n, s, e in p], real=False,
+            language="en", trusted=True, licence=NEURAL_LICENCE)
         for a, b, t, p in zip(starts, ends, texts, phones, strict=True)
     ]
 
 
-def save_voice(name: str, utterances: list[Utterance], out: Path) -> None:
+def save_voice(name: str, utterances: list[CorpusUtterance], out: Path) -> None:
     """Write NAME.npz, then NAME.json: a voice whose list is there is complete."""
     starts = np.cumsum([0, *[len(u.samples) for u in utterances]])[:-1]
     split = "held" if name in HELD_VOICES else "train"
     entries = [{**{k: v for k, v in asdict(u).items() if k != "samples"}, "split": split} for u in utterances]
     samples = np.concatenate([u.samples for u in utterances])
-    part = out / f"{name}.part"
-    with part.open("wb") as f:
+    with Staged(out / f"{name}.npz", "speech") as part, part.open("wb") as f:
         np.savez(f, samples=(np.clip(samples, -1, 1) * 32767).astype(np.int16), starts=starts)
-    os.replace(part, out / f"{name}.npz")
-    part.write_text(json.dumps(entries))
-    os.replace(part, out / f"{name}.json")
+    write_text(out / f"{name}.json", json.dumps(entries), "speech")
     trusted = sum(u.trusted for u in utterances)
     log.info("speech: %s: %d utterances, %.1f min, %d trusted, %s", name, len(utterances), len(samples) / RATE / 60, trusted, split)
 
@@ -303,7 +303,7 @@ def make_speech(out: Path, cache: Path, *, seed: int = 0, with_neural: bool = Tr
             log.warning("speech: %s left out: %s", name, e)
 
 
-def _voices(cache: Path, with_neural: bool) -> Iterator[tuple[str, Callable[[np.random.Generator], list[Utterance]]]]:
+def _voices(cache: Path, with_neural: bool) -> Iterator[tuple[str, Callable[[np.random.Generator], list[CorpusUtterance]]]]:
     """(name, maker) of every voice this machine can make, in a fixed order."""
     for i, (voice, count) in enumerate(FLITE.items()):
         if shutil.which("flite"):
@@ -323,19 +323,19 @@ def _voices(cache: Path, with_neural: bool) -> Iterator[tuple[str, Callable[[np.
             log.warning("speech: asterisk_%s left out: install Debian's asterisk-core-sounds-%s-g722", language, language)
 
 
-def _flite(voice: str, texts: list[str], rng: np.random.Generator) -> list[Utterance]:
+def _flite(voice: str, texts: list[str], rng: np.random.Generator) -> list[CorpusUtterance]:
     return list(join(flite(voice, texts), rng, 7))
 
 
-def _prompts(language: str, limit_s: float, rng: np.random.Generator) -> list[Utterance]:
+def _prompts(language: str, limit_s: float, rng: np.random.Generator) -> list[CorpusUtterance]:
     return list(join(prompts(language, Aligner(), limit_s), rng, 8))
 
 
-def _librivox(rng: np.random.Generator) -> list[Utterance]:
+def _librivox(rng: np.random.Generator) -> list[CorpusUtterance]:
     clips = librivox(Aligner())  # only 25 s, so in four orders, for enough utterances of 8 s and more
     return [u for i in range(4) for u in join(clips[i:] + clips[:i], rng, 7.5)]
 
 
-def _neural(voice: str, texts: list[str], cache: Path, rng: np.random.Generator) -> list[Utterance]:
+def _neural(voice: str, texts: list[str], cache: Path, rng: np.random.Generator) -> list[CorpusUtterance]:
     python = environment("tts", TTS_PACKAGES, cache, TTS_DATA)
     return list(join(neural(voice, texts, python, rng), rng, 6))

@@ -72,7 +72,7 @@ def _merged(phones: Phones) -> Phones:
     return out
 
 
-class Voices:
+class NeuralVoices:
     """hibari's one voice and Kokoro's five, with the durations brought out of the graphs."""
 
     def __init__(self) -> None:
@@ -134,7 +134,7 @@ class Voices:
 
 def main(job: Path, out: Path) -> None:
     """Speak every line of a job."""
-    voices = Voices()
+    voices = NeuralVoices()
     spoken = [voices.say(line["voice"], line["text"], line["speed"]) for line in json.loads(job.read_text())]
     starts = np.cumsum([0, *[len(s) for s, _ in spoken]])[:-1]
     samples = np.concatenate([s for s, _ in spoken])

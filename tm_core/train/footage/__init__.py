@@ -5,8 +5,8 @@ cached as latents, log-mel rows and masks; a ledger says what was dropped and wh
 `as_training_clip` gives one the fields that training draws batches from. Non-goals: downloading, several speakers.
 """
 
-from .clips import FootageClip, TrainingClip, as_training_clip, load_footage
-from .config import REASONS, FootageConfig
-from .prepare import Report, prepare
+from .clip_files import FootageClip, as_training_clip, load_footage
+from .preparation import FootageReport, prepare
+from .thresholds import REASONS, FootageConfig
 
-__all__ = ["REASONS", "FootageClip", "FootageConfig", "Report", "TrainingClip", "as_training_clip", "load_footage", "prepare"]
+__all__ = ["REASONS", "FootageClip", "FootageConfig", "FootageReport", "as_training_clip", "load_footage", "prepare"]

@@ -1,6 +1,6 @@
 """What training needs of a kept clip, computed once: latents, log-mel rows, masks, flags.
 
-The fields are those of generated clips (train/clips.py), so that both can stand in one batch. Shapes: T frames = 1 + 4k,
+The fields are those of generated clips (train/sequences.py), so that both can stand in one batch. Shapes: T frames = 1 + 4k,
 F latents, C channels, h x w latent grid, S tokens, R rows of M mel bands, H x W pixels.
 """
 
@@ -17,10 +17,10 @@ from ...audio.silence import speaking_latents
 from ...config import ModelConfig
 from ...face.mask import face_mask, token_mask
 from ...face.topology import CHIN, FOREHEAD, INNER_LIPS
-from ...metrics.sync import lip_gap
+from ...metrics.lip_sync import lip_gap
 from ...timeline import Timeline
 from ...vae.tiny import TinyVAE
-from ..data import FLOOR, STEP
+from ..dataset import FLOOR, STEP
 from .motion import RIGID
 
 BEFORE, AFTER = 11, 8  # frames of sound kept before the first and after the last: the audio windows of their latents
@@ -101,7 +101,7 @@ def face_tokens(landmarks: np.ndarray, model: ModelConfig) -> np.ndarray:
 
 
 def loss_weight(landmarks: np.ndarray, model: ModelConfig) -> np.ndarray:
-    """(h, w) float32: 1, more on the eyes, most on the mouth and jaw, as in train/clips.py."""
+    """(h, w) float32: 1, more on the eyes, most on the mouth and jaw, as in train/sequences.py."""
     height, width = model.latent_hw
     y, x = np.meshgrid((np.arange(height) + 0.5) * 8 - 0.5, (np.arange(width) + 0.5) * 8 - 0.5, indexing="ij")
     grid = np.stack([x, y], -1)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...metrics.sync import lip_gap
-from .config import FootageConfig
+from ...metrics.lip_sync import lip_gap
+from .thresholds import FootageConfig
 
 RIGID = (33, 263, 133, 362, 168, 6, 197, 195)  # corners of the eyes and the nose's bridge: speech does not move them
 
 
-def judge_motion(points: np.ndarray, fps: float, cfg: FootageConfig) -> tuple[str | None, dict[str, float]]:
+def check_motion(points: np.ndarray, fps: float, cfg: FootageConfig) -> tuple[str | None, dict[str, float]]:
     """Reason to drop, or None, and the measures, of landmarks (T, 468, 3) without gaps."""
     flat = points[..., :2].astype(np.float64)
     extent = float(np.median((flat.max(1) - flat.min(1)).max(1)))

@@ -14,9 +14,9 @@ import numpy as np
 
 from ...errors import InputError
 from ...face.networks import Box, area, overlap, shared_area
-from .config import FootageConfig
-from .faces import FaceTrack
-from .scenes import INSTALL
+from .face_track import FaceTrack
+from .scene_cuts import INSTALL
+from .thresholds import FootageConfig
 
 LONGEST = 736  # pixels of the longer side the detector works at
 SURE = 0.5  # least score of a box, the detector's own default
@@ -47,15 +47,15 @@ class TextFinder:
         return [(*map(float, c.min(0)), *map(float, c.max(0))) for c in corners]  # type: ignore[misc]
 
 
-def judge_text(track: FaceTrack, crop: Box, finder: TextFinder | None, cfg: FootageConfig) -> tuple[str | None, dict[str, float]]:
+def check_text(track: FaceTrack, crop: Box, finder: TextFinder | None, cfg: FootageConfig) -> tuple[str | None, dict[str, float]]:
     """Reason to drop, or None, and how many looks show lasting text."""
     if finder is None or cfg.text_where == "off":
         return None, {}
     boxes = []
-    for look in track.looks:
-        scale = track.picture_wh[0] / look.rgb.shape[1]
-        face = _face_box(track.landmarks[min(look.frame, len(track.landmarks) - 1)])
-        found = [(b[0] * scale, b[1] * scale, b[2] * scale, b[3] * scale) for b in finder(look.rgb)]
+    for sampled in track.sampled:
+        scale = track.picture_wh[0] / sampled.rgb.shape[1]
+        face = _face_box(track.landmarks[min(sampled.frame, len(track.landmarks) - 1)])
+        found = [(b[0] * scale, b[1] * scale, b[2] * scale, b[3] * scale) for b in finder(sampled.rgb)]
         boxes.append([b for b in found if _counts(b, face, track.picture_wh[1], crop if cfg.text_where == "crop" else None, cfg)])
     lasting = sum(any(overlap(a, b) > SAME for a in one for b in two) for one, two in pairwise(boxes))
     return ("text" if lasting else None), {"text_looks": float(lasting)}

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..clips import Batch
 from ..denoiser import Denoiser, guided, noised, sample, weighted_error
-from .base import Draw, Method, Metrics
+from ..sequences import Batch
+from .method import Draw, Method, Metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +65,11 @@ class DistributionMatching(Method):
             return self._critic_loss(batch, x, sigma, draw, chunk)
         made = self.student(batch, x, sigma, chunk=chunk)
         matching = self._matching_loss(batch, made, draw)
-        loss, told = self.cfg.matching * matching, {"matching": matching.detach()}
+        loss, metrics = self.cfg.matching * matching, {"matching": matching.detach()}
         if not own:
             regression = weighted_error(made, batch.x0, batch.weight)
-            loss, told = loss + self.cfg.regression * regression, told | {"regression": regression.detach()}
-        return loss, told
+            loss, metrics = loss + self.cfg.regression * regression, metrics | {"regression": regression.detach()}
+        return loss, metrics
 
     def _sequences(self, batch: Batch, draw: Draw, step: int, chunk: int) -> tuple[Batch, bool]:
         """The batch, or the same with latents the student makes of it; the second says which."""

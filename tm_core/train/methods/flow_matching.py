@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..clips import Batch
 from ..denoiser import Denoiser, noised, weighted_error
-from .base import Draw, Method, Metrics
+from ..sequences import Batch
+from .method import Draw, Method, Metrics
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ...weights.files import save_tensors
-from ..clips import Batch
 from ..denoiser import Denoiser, noised, sample, weighted_error
-from .base import Draw, Method, Metrics
+from ..sequences import Batch
+from .method import Draw, Method, Metrics
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,13 @@ and on whole crops the lip stream learnt nothing in 6000 windows. Half of the cl
 pictures the score will see. Training identities and voices only. Non-goals: footage (train/footage has a check by SyncNet).
 """
 
-from .clips import LENGTH, STRETCH, WINDOWS, Source, TalkClip
-from .joining import Joining, examine, maps_of
-from .listening import Hearing, speech_batch
-from .looking import PATCH, Looking, patch_batch, patches_of
-from .stages import export, join, listen, look, take_over
+from .audio_stage import AudioPretraining, speech_batch
+from .joint_stage import JointTraining, examine, maps_of
+from .lip_stage import PATCH, LipPretraining, patch_batch, patches_of
+from .speech_clips import LENGTH, STRETCH, WINDOWS, SpeechClips, TalkClip
+from .stages import export, take_over, train_audio_stream, train_joint, train_lip_stream
 
 __all__ = [
-    "LENGTH", "PATCH", "STRETCH", "WINDOWS", "Hearing", "Joining", "Looking", "Source", "TalkClip", "examine", "export", "join",
-    "listen", "look", "maps_of", "patch_batch", "patches_of", "speech_batch", "take_over",
+    "LENGTH", "PATCH", "STRETCH", "WINDOWS", "AudioPretraining", "JointTraining", "LipPretraining", "SpeechClips", "TalkClip", "examine",
+    "export", "maps_of", "patch_batch", "patches_of", "speech_batch", "take_over", "train_audio_stream", "train_joint", "train_lip_stream",
 ]

@@ -19,10 +19,10 @@ from ...metrics.syncnet import BUNDLED, FRAMES, SyncNet
 from ...outputs import write_text
 from ...weights.files import save_tensors
 from ..checkpoint import Average, load_checkpoint, read_info, save_checkpoint
-from .clips import STRETCH, Source
-from .joining import Joining, examine, maps_of
-from .listening import Hearing, explained, hearing_loss, speech_batch
-from .looking import Looking, patch_batch, patches_of
+from .audio_stage import AudioPretraining, audio_loss, explained, speech_batch
+from .joint_stage import JointTraining, examine, maps_of
+from .lip_stage import LipPretraining, patch_batch, patches_of
+from .speech_clips import STRETCH, SpeechClips
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,8 @@ class Stage:
     rate: float
     decay: float = 0.01
 
-    def run(self, step: Callable[[int, float], Tensor], judge: Callable[[], dict[str, Any]], *, minutes: float,
-            most_steps: int | None = None, report_every: int = 50, judge_every: int = 200) -> dict[str, Any]:
+    def run(self, step: Callable[[int, float], Tensor], evaluate: Callable[[], dict[str, Any]], *, minutes: float,
+            most_steps: int | None = None, report_every: int = 50, evaluate_every: int = 200) -> dict[str, Any]:
         """Train for `minutes` or `most_steps` on step(number, share of the time), on from `out`; ends with the average."""
         average = Average(self.module, 0.995)
         optimiser = torch.optim.AdamW([p for p in self.module.parameters() if p.requires_grad], lr=self.rate, weight_decay=self.decay)
@@ -63,10 +63,10 @@ class Stage:
             info["minutes"] = round(before + (time.monotonic() - began) / 60, 2)
             if info["step"] % report_every == 0:
                 point = {"step": info["step"], "minutes": info["minutes"], "loss": round(loss.item(), 3)}
-                if info["step"] % judge_every == 0:
+                if info["step"] % evaluate_every == 0:
                     self.module.eval()
                     with torch.no_grad():
-                        point |= judge()
+                        point |= evaluate()
                     self.module.train()
                 info["curve"].append(point)
                 log.info("%s %s", self.name, json.dumps(point))
@@ -85,44 +85,49 @@ def load_average(module: nn.Module, weights: dict[str, Tensor]) -> None:
     module.eval()
 
 
-def _spread(source: Source) -> Tensor:
+def _spread(source: SpeechClips) -> Tensor:
     """(5 S,) standard deviation of each mouth shape in this speech."""
     one = np.concatenate([u.mouth for u in source.speech]).std(0)
     return torch.from_numpy(np.tile(one, FRAMES).astype(np.float32)).clamp(min=LEAST_SPREAD)
 
 
-def listen(net: SyncNet, source: Source, held: Source, out: Path, *, minutes: float, size: int = 12, exam: int = 24,
-           most_steps: int | None = None) -> dict[str, Any]:
+def train_audio_stream(
+    net: SyncNet, source: SpeechClips, held: SpeechClips, out: Path, *, minutes: float, size: int = 12, exam: int = 24,
+    most_steps: int | None = None,
+) -> dict[str, Any]:
     """Train the sound stream of `net`."""
-    model, spread = Hearing(net).train(), _spread(source)
-    judged = speech_batch(held, exam, STRETCH, np.random.default_rng(1))
+    model, spread = AudioPretraining(net).train(), _spread(source)
+    held_out = speech_batch(held, exam, STRETCH, np.random.default_rng(1))
 
     def step(number: int, share: float) -> Tensor:
         rows, mouths, phones = speech_batch(source, size, STRETCH, np.random.default_rng(number))
         with torch.autocast("cpu", torch.bfloat16):
-            told = model(rows, cut=share > EARNEST)
-        return hearing_loss(told, mouths, phones, spread)
+            predicted = model(rows, cut=share > EARNEST)
+        return audio_loss(predicted, mouths, phones, spread)
 
-    def judge() -> dict[str, Any]:
-        told = model(judged[0], cut=True)
-        return {"held_loss": round(float(hearing_loss(told, *judged[1:], spread)), 3), "held_explained": explained(told, judged[1])}
+    def evaluate() -> dict[str, Any]:
+        predicted = model(held_out[0], cut=True)
+        loss = audio_loss(predicted, *held_out[1:], spread)
+        return {"held_loss": round(float(loss), 3), "held_explained": explained(predicted, held_out[1])}
 
-    return Stage(name="listen", module=model, out=out, rate=1.5e-3).run(step, judge, minutes=minutes, most_steps=most_steps)
+    return Stage(name="listen", module=model, out=out, rate=1.5e-3).run(step, evaluate, minutes=minutes, most_steps=most_steps)
 
 
-def look(net: SyncNet, source: Source, held: Source, out: Path, *, minutes: float, size: int = 32, clips: int = 60, most_clips: int = 500,
-         exam: int = 8, most_steps: int | None = None, renew_every: int = 3) -> dict[str, Any]:
+def train_lip_stream(
+    net: SyncNet, source: SpeechClips, held: SpeechClips, out: Path, *, minutes: float, size: int = 32, clips: int = 60,
+    most_clips: int = 500, exam: int = 8, most_steps: int | None = None, renew_every: int = 3,
+) -> dict[str, Any]:
     """Train the convolutions of the lip stream of `net`; a new clip comes every `renew_every` steps, later in an old one's place."""
-    model, spread = Looking(net).train(), _spread(source)
+    model, spread = LipPretraining(net).train(), _spread(source)
     begun = read_info(out)["step"] if out.is_file() else 0
 
-    def patches(of: Source, seed: int) -> tuple[Tensor, Tensor]:
+    def patches(of: SpeechClips, seed: int) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             clip = of.clip(seed, other_voice=True)
             return patches_of(clip, np.random.default_rng(seed)), clip.mouth
 
     bank = [patches(source, 1000 + begun * 7 + i) for i in range(clips)]
-    judged = [patch_batch([patches(held, 5 + i)] * 24, 24, np.random.default_rng(i)) for i in range(exam)]
+    held_out = [patch_batch([patches(held, 5 + i)] * 24, 24, np.random.default_rng(i)) for i in range(exam)]
 
     def step(number: int, _: float) -> Tensor:
         if number % renew_every == 0:
@@ -131,20 +136,22 @@ def look(net: SyncNet, source: Source, held: Source, out: Path, *, minutes: floa
                 bank.pop(0)
         faces, mouths = patch_batch(bank, size, np.random.default_rng(number))
         with torch.autocast("cpu", torch.bfloat16):
-            told = model(faces)
-        return cast(Tensor, (((told.float() - mouths) / spread) ** 2).mean())
+            predicted = model(faces)
+        return cast(Tensor, (((predicted.float() - mouths) / spread) ** 2).mean())
 
-    def judge() -> dict[str, Any]:
-        told = torch.stack([model(faces) for faces, _ in judged])
-        return {"held_explained": explained(told, torch.stack([m for _, m in judged]))}
+    def evaluate() -> dict[str, Any]:
+        predicted = torch.stack([model(faces) for faces, _ in held_out])
+        return {"held_explained": explained(predicted, torch.stack([m for _, m in held_out]))}
 
-    return Stage(name="look", module=model, out=out, rate=1.5e-3).run(step, judge, minutes=minutes, most_steps=most_steps)
+    return Stage(name="look", module=model, out=out, rate=1.5e-3).run(step, evaluate, minutes=minutes, most_steps=most_steps)
 
 
-def join(net: SyncNet, source: Source, held: Source, out: Path, *, minutes: float, size: int = 6, clips: int = 40, most_clips: int = 700,
-         exam: int = 12, most_steps: int | None = None, renew_every: int = 2) -> dict[str, Any]:
-    """Train what follows the convolutions of `net`, which `listen` and `look` have trained."""
-    model, spread = Joining(net).train(), _spread(source)
+def train_joint(
+    net: SyncNet, source: SpeechClips, held: SpeechClips, out: Path, *, minutes: float, size: int = 6, clips: int = 40,
+    most_clips: int = 700, exam: int = 12, most_steps: int | None = None, renew_every: int = 2,
+) -> dict[str, Any]:
+    """Train what follows the convolutions of `net`, which the stages `listen` and `look` have trained."""
+    model, spread = JointTraining(net).train(), _spread(source)
     begun = read_info(out)["step"] if out.is_file() else 0
 
     def maps(seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -152,7 +159,7 @@ def join(net: SyncNet, source: Source, held: Source, out: Path, *, minutes: floa
             return maps_of(net, source.clip(seed, other_voice=True), np.random.default_rng(seed))
 
     bank = [maps(2_000_000 + begun * 7 + i) for i in range(clips)]
-    judged = [held.clip(5 + i) for i in range(exam)]
+    held_out = [held.clip(5 + i) for i in range(exam)]
 
     def step(number: int, _: float) -> Tensor:
         if number % renew_every == 0:
@@ -165,7 +172,7 @@ def join(net: SyncNet, source: Source, held: Source, out: Path, *, minutes: floa
             return model.loss(seen, heard, mouths, spread)[0]
 
     return Stage(name="join", module=model, out=out, rate=1e-3, decay=0.05).run(
-        step, lambda: examine(net, judged), minutes=minutes, most_steps=most_steps)
+        step, lambda: examine(net, held_out), minutes=minutes, most_steps=most_steps)
 
 
 def export(net: SyncNet, folder: Path, info: dict[str, object]) -> None:

@@ -1,0 +1,1 @@
+"""Several processes work on one sequence: for training, and for streams."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from tm_core.config import VAEConfig
 from tm_core.errors import InputError
 from tm_core.media.image_io import open_image
-from tm_core.streaming.pipeline import to_uint8
+from tm_core.streaming.workers import to_uint8
 from tm_core.vae.tiny import TinyVAE
 from tm_core.weights.loading import load_model
 

@@ -50,7 +50,7 @@ from .streaming.compressed import CompressedSampler
 from .streaming.handles import DecoderInput, FrameStage, FrameStream, LatentStream, StreamMeta
 from .streaming.memory import cache_size
 from .streaming.sampler import ChunkedSampler, LatentChunk, Scene, Speaker
-from .streaming.workers import WorkerConfig
+from .streaming.workers import WorkerConfig, free_threads
 from .timeline import Timeline
 from .vae.base import StreamingVAE, device_of, dtype_of
 from .weights.families import FAMILIES
@@ -471,8 +471,9 @@ def share_cpu(denoise: torch.device, decode: torch.device) -> tuple[int | None, 
     """
     if denoise.type != "cpu" or decode.type != "cpu":
         return None, None
-    half = max(1, torch.get_num_threads() // 2)
-    return half, max(1, torch.get_num_threads() - half)
+    threads = free_threads()
+    half = max(1, threads // 2)
+    return half, max(1, threads - half)
 
 
 def parse_device(field: str, name: str) -> torch.device:

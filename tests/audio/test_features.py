@@ -8,7 +8,7 @@ import librosa
 import numpy as np
 import pytest
 
-from tm_core.audio.features import POWER_FLOOR, SILENCE, StreamingLogMel, log_mel
+from tm_core.audio.features import POWER_FLOOR, SILENCE, STORED, StreamingLogMel, log_mel, mel_filters
 from tm_core.config import AudioConfig
 from tm_core.media import read_audio
 
@@ -29,6 +29,16 @@ def test_equals_one_librosa_call(speech: np.ndarray) -> None:
         y=padded, sr=CFG.sample_rate, n_fft=CFG.n_fft, hop_length=CFG.hop, n_mels=CFG.n_mels, center=False)
     whole = np.log(np.maximum(power, POWER_FLOOR)).T[: len(rows)]
     assert np.abs(rows - whole).max() <= 1e-4
+
+
+def test_the_stored_filters_are_librosas_bit_for_bit() -> None:
+    assert [path.name for path in STORED.iterdir()] == [f"mel_{CFG.sample_rate}_{CFG.n_fft}_{CFG.n_mels}.npy"]
+    assert np.array_equal(mel_filters(CFG), librosa.filters.mel(sr=CFG.sample_rate, n_fft=CFG.n_fft, n_mels=CFG.n_mels))
+
+
+def test_filters_of_other_sizes_are_computed() -> None:
+    other = AudioConfig(n_fft=512, n_mels=64)
+    assert np.array_equal(mel_filters(other), librosa.filters.mel(sr=16000, n_fft=512, n_mels=64))
 
 
 @pytest.mark.parametrize("push", [1, 7, 160, 997, 16000, 10**9], ids=lambda n: f"push{n}")

@@ -1,8 +1,9 @@
-"""Log-mel features by librosa, the same numbers whether the sound comes whole or in pieces.
+"""Log-mel features, the same numbers whether the sound comes whole or in pieces.
 
 Row r is the power spectrum centred on sample (r + 0.5) hop, on librosa's mel filters, as a natural
 logarithm with a floor. Nothing looks at the whole sound (no loudness normalisation), and rows are computed
-in blocks of one fixed size, so a stream's rows equal the file's bit for bit. Non-goals: windows (windows.py).
+in blocks of one fixed size, so a stream's rows equal the file's bit for bit. Our own model's filters are
+stored, since librosa takes a second to load what it computes them with. Non-goals: windows (windows.py).
 
 Shapes: R rows, M mel bands.
 """
@@ -10,8 +11,8 @@ Shapes: R rows, M mel bands.
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 
-import librosa
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,13 +20,20 @@ from ..config import AudioConfig
 
 Floats = NDArray[np.float32]
 
+STORED = Path(__file__).parents[1] / "assets" / "audio"  # mel_RATE_FFT_BANDS.npy
 BLOCK = 64  # rows computed at a time: one shape, so one order of additions
 POWER_FLOOR = np.float32(1e-5)
 SILENCE_LEVEL = float(np.log(POWER_FLOOR))
 
 
 @lru_cache(maxsize=4)
-def _filters(cfg: AudioConfig) -> Floats:
+def mel_filters(cfg: AudioConfig) -> Floats:
+    """Weights (M, n_fft / 2 + 1) of the mel bands, librosa's bit for bit."""
+    stored = STORED / f"mel_{cfg.sample_rate}_{cfg.n_fft}_{cfg.n_mels}.npy"
+    if stored.is_file():
+        return np.asarray(np.load(stored, allow_pickle=False), np.float32)
+    import librosa
+
     return np.asarray(librosa.filters.mel(sr=cfg.sample_rate, n_fft=cfg.n_fft, n_mels=cfg.n_mels), np.float32)
 
 
@@ -47,7 +55,7 @@ def _block(samples: Floats, cfg: AudioConfig) -> Floats:
     pieces = np.lib.stride_tricks.sliding_window_view(samples, cfg.n_fft)[:: cfg.hop]
     # librosa.stft's own arithmetic, without the seconds that its compiler takes to load
     power = np.abs(np.fft.rfft(pieces * _hann(cfg.n_fft)).astype(np.complex64)).T ** 2
-    rows: Floats = np.log(np.maximum(_filters(cfg) @ power, POWER_FLOOR)).T.astype(np.float32)
+    rows: Floats = np.log(np.maximum(mel_filters(cfg) @ power, POWER_FLOOR)).T.astype(np.float32)
     return rows
 
 

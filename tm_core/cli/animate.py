@@ -24,6 +24,7 @@ from ..media.video_io import VideoWriter, written_size
 from ..outputs import write_text
 from ..streaming.compose import Frames
 from ..streaming.metrics import StreamMetrics
+from ..streaming.workers import few_threads
 from ..weights.loading import TalkingModel, load_model
 
 LINE_EVERY_S = 10.0
@@ -61,7 +62,12 @@ class _Rate(ProgressColumn):
 
 
 def run_job(job: Job) -> dict[str, Any]:
-    """Make the video; the report. InputError before any work where the inputs cannot be used (argument_checks comes first)."""
+    """Make the video; the report. InputError before any work where the inputs cannot be used; argument_checks comes first."""
+    with few_threads():  # the workers have as many as there are
+        return _run(job)
+
+
+def _run(job: Job) -> dict[str, Any]:
     device = app.parse_device("--device", job.device)
     if job.decode_device is not None:
         app.parse_device("--decode-device", job.decode_device)

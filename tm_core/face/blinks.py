@@ -16,8 +16,8 @@ from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
 
+from .filters import sample_bilinear
 from .mesh import FaceMesh
 
 # outer corner to inner corner, of the eye on the left of the picture and of the one on the right
@@ -99,8 +99,7 @@ def _between(picture: np.ndarray, first: Doubles, second: Doubles) -> Doubles:
 
 def _at(picture: np.ndarray, places: Doubles) -> Doubles:
     """Colours (N, 3) of a picture at places (N, 2)."""
-    at = places[:, ::-1].T
-    return np.stack([map_coordinates(picture[..., c].astype(np.float64), at, order=1, mode="nearest") for c in range(3)], -1)
+    return sample_bilinear(picture, places[:, 0], places[:, 1])
 
 
 def close_lids(frame: np.ndarray, landmarks: np.ndarray, closure: float) -> np.ndarray:
@@ -132,7 +131,7 @@ def _close(image: np.ndarray, upper: Doubles, lower: Doubles, crease: Doubles, c
     moved = np.where(inside, source - t, 0.0)[..., None] * down
     at = np.stack(np.meshgrid(np.arange(x0, x1), np.arange(y0, y1)), -1) + moved
     share = np.where(inside, np.clip(lid - t + 0.5, 0, 1), 0.0)[..., None]
-    drawn = np.stack([map_coordinates(image[..., c], [at[..., 1], at[..., 0]], order=1, mode="nearest") for c in range(3)], -1)
+    drawn = np.asarray(sample_bilinear(image, at[..., 0], at[..., 1]), image.dtype)
     image[y0:y1, x0:x1] += share * (drawn - image[y0:y1, x0:x1])
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 from PIL import Image, ImageDraw
-from scipy.ndimage import uniform_filter
 
+from .filters import box_blur
 from .networks import Box
 from .portrait import Portrait, resample
 from .topology import CHIN, FOREHEAD, OUTER_LIPS, OVAL
@@ -87,7 +87,7 @@ def _filled(polygon: np.ndarray, size: tuple[int, int], feather: float) -> np.nd
     mask = np.asarray(large, np.float32).reshape(down, SUPERSAMPLING, across, SUPERSAMPLING).mean((1, 3)) / 255
     width = 2 * round(across * feather / 2) + 1
     if width > 1:  # two box filters: a soft ramp of exactly this reach
-        mask = uniform_filter(uniform_filter(mask, width, mode="nearest"), width, mode="nearest")
+        mask = box_blur(box_blur(mask, width), width)
     return np.asarray(np.clip(mask, 0, 1), np.float32)
 
 

@@ -15,8 +15,6 @@ from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw
-from scipy.ndimage import binary_propagation, distance_transform_edt
-from scipy.spatial import ConvexHull, QhullError
 
 from ..errors import InputError
 from .crops import Squares
@@ -135,6 +133,8 @@ def _of_landmarks(
 def _outline(points: np.ndarray) -> np.ndarray:
     """(P, 2): where the face ends, an opening jaw included; the hull of landmarks that are not the mesh's."""
     if len(points) not in MESHES:
+        from scipy.spatial import ConvexHull, QhullError  # dear to import, as the two below
+
         try:
             return np.asarray(points[ConvexHull(points).vertices])
         except QhullError as error:
@@ -177,6 +177,8 @@ def _head(
     """The face and what of the person is connected with it in a head's reach."""
     if rgb is None:
         raise InputError(f"face {index}", "no picture", "a head is found in the picture", "connect the picture, or choose the region face")
+    from scipy.ndimage import binary_propagation
+
     grid = np.stack(np.meshgrid(np.arange(size[0]), np.arange(size[1])), -1).astype(np.float64)
     near = _reach(grid, frame)
     view = Squares(centre=frame.centre - 0.3 * frame.side * frame.axes()[0, 1], side=frame.side * HEAD_VIEW, angle=frame.angle)
@@ -213,6 +215,8 @@ def _edged(area: _Area, choices: MaskChoices) -> np.ndarray:
     """(H, W) float32: the region grown and feathered; a soft mask that shall stay as it is stays to the bit."""
     if not choices.grow and not choices.feather:
         return area.inside.astype(np.float32) if area.soft is None else area.soft
+    from scipy.ndimage import distance_transform_edt
+
     reach = int(np.ceil(abs(choices.grow) + choices.feather)) + 2
     rows, columns = (_span(np.asarray(area.inside.any(axis)), reach) for axis in (1, 0))
     out = np.zeros(area.inside.shape, np.float32)

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from scipy.ndimage import map_coordinates
 
 from .crops import Squares, sample_squares
 from .networks import ASSETS, check_picture
@@ -40,6 +39,8 @@ class PersonSegmenter:
 
     def in_square(self, rgb: np.ndarray, square: Squares, points_xy: np.ndarray) -> np.ndarray:
         """(...) float32: how much person is at pixels (..., 2) of a picture, as one turned square shows it; 0 outside the square."""
+        from scipy.ndimage import map_coordinates  # dear to import, and most portraits need no head
+
         mask = self.network_mask(sample_squares(rgb[None], square, SIZE))[0]
         # the inverse of Squares.to_picture
         inside = (points_xy - square.centre[0]) @ square.axes()[0].T * (SIZE / square.side[0]) + SIZE / 2

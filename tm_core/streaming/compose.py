@@ -17,7 +17,6 @@ from typing import Protocol
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import uniform_filter
 
 from ..errors import InputError
 from ..model.talking import WeightNeeds, load_weights
@@ -202,6 +201,8 @@ class _Place:
         """(H', W', 1) in 0..1: 1 where a frame looks like the still, smooth, so that no edge of it shows."""
         assert self._still is not None
         change = np.abs(frame.astype(np.int16) - self._still).max(2).astype(np.float32)
+        from scipy.ndimage import uniform_filter  # dear to import
+
         alike = np.clip(ALIKE[1] - uniform_filter(change, SMOOTH), 0, ALIKE[1] - ALIKE[0]) / (ALIKE[1] - ALIKE[0])
         return self._resized(alike, Image.Resampling.BILINEAR)[..., None]
 

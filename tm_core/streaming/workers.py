@@ -70,6 +70,22 @@ def limit_threads(count: int) -> None:
         _in_new_thread(lambda: torch.set_num_threads(before))
 
 
+@contextmanager
+def few_threads(count: int = 1) -> Iterator[None]:
+    """The calling thread computes with `count` threads of the CPU for a while: more of them wait for one another on busy cores."""
+    before = torch.get_num_threads()
+    limit_threads(count)
+    try:
+        yield
+    finally:
+        limit_threads(before)
+
+
+def free_threads() -> int:
+    """Threads of the CPU that a thread born now computes with, whatever the calling one was limited to."""
+    return _in_new_thread(torch.get_num_threads)
+
+
 def _in_new_thread(work: Callable[[], T]) -> T:
     made: list[T] = []
     thread = threading.Thread(target=lambda: made.append(work()), name="tm-threads")

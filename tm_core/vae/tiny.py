@@ -35,12 +35,32 @@ class Decoded(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """A 3x3 convolution of which part of the output is known: the bias and, of channels of the portrait, their share.
+
+    `doubles`: the other channels are doubled in size first; both together are one transposed convolution.
+    """
+
+    weight: Tensor
+    share: Tensor  # (1, D, h, w)
+    doubles: bool = False
+
+    def __call__(self, moving: Tensor) -> Tensor:
+        if self.doubles:
+            return F.conv_transpose2d(moving, self.weight, stride=2, padding=1) + self.share
+        return F.conv2d(moving, self.weight, padding=1) + self.share
+
+
+@dataclass(frozen=True, kw_only=True)
 class TinyDecoderState:
-    """The portrait, its features and the latent decoded last (none before the first)."""
+    """The portrait, the layers that read its features, prepared for it, and the latent decoded last (none before the first)."""
 
     reference: Tensor  # (1, 3, H, W)
-    features: Features
     still: Tensor  # (1, C, h, w) raw latent of the portrait
+    from_latent: _Prepared
+    up2: _Prepared
+    up1: _Prepared
+    heads: _Prepared  # flow and paint
     last: Tensor | None = None  # (1, C, h, w)
 
 
@@ -142,19 +162,18 @@ class TinyVAE(nn.Module):
     def decode_groups(self, raw: Tensor, before: Tensor, still: Tensor, features: Features, reference: Tensor) -> Decoded:
         """N groups of four frames: raw latents, those before and the portrait's (N, C, h, w), portrait (N, 3, H, W)."""
         half, quarter, eighth = features
-        x = self.from_latent(torch.cat([raw - still, before - still, eighth], 1))
-        for block in self.spread_mix:
-            x = block(x)
-        x = self.spread(F.silu(x)).unflatten(1, (4, -1)).flatten(0, 1)
+        x = self._spread(self.from_latent(torch.cat([raw - still, before - still, eighth], 1)))
         x = self.mix2(self.up2(torch.cat([_double(x), _each(quarter)], 1)))
         x = self.mix1(self.up1(torch.cat([_double(x), _each(half)], 1)))
         x = F.silu(x)
-        paint = F.pixel_shuffle(self.to_paint(x).float(), 2)
-        flow = F.interpolate(self.to_flow(x).float(), scale_factor=2, mode="bilinear", align_corners=False) / 8
-        share = torch.sigmoid(paint[:, 3:])
-        warped = _warp(_each(reference).float(), flow)
-        frames = warped * (1 - share) + torch.sigmoid(paint[:, :3]) * share
-        return Decoded(*(t.unflatten(0, (-1, 4)) for t in (frames, flow, share)))
+        return _drawn(self.to_flow(x), self.to_paint(x), _each(reference))
+
+    def _spread(self, x: Tensor) -> Tensor:
+        """Features (4N, D, h, w) of each frame, from those of N groups."""
+        for block in self.spread_mix:
+            x = block(x)
+        spread: Tensor = self.spread(F.silu(x)).unflatten(1, (4, -1)).flatten(0, 1)
+        return spread
 
     def decode_clip(self, raw: Tensor, reference: Tensor) -> Decoded:
         """1 + 4k frames of raw latents (B, C, F, h, w) and portraits (B, 3, H, W)."""
@@ -206,18 +225,51 @@ class TinyVAE(nn.Module):
             raise InputError("reference", "none", "the tiny autoencoder redraws the portrait it is given", "connect the portrait")
         picture = reference[None].to(self.shift)
         features = self.frame(picture)
-        return TinyDecoderState(reference=picture, features=features, still=self.still(features))
+        half, quarter, eighth = features
+        return TinyDecoderState(
+            reference=picture, still=self.still(features), from_latent=_prepared(self.from_latent, eighth),
+            up2=_prepared(self.up2, quarter, doubles=True), up1=_prepared(self.up1, half, doubles=True),
+            heads=_side_by_side(self.to_flow, self.to_paint, like=picture))
 
     def decode(self, latents: Tensor, state: TinyDecoderState) -> tuple[Tensor, TinyDecoderState]:
         """Frames (T, 3, H, W) in 0..1 of the next latents (1, C, F, h, w), and the state after them."""
         raw = self.denormalise(latents.to(self.shift))[0].transpose(0, 1)
         first = raw[:1] if state.last is None else state.last
-        count = len(raw)
-        half, quarter, eighth, still, picture = (
-            t.expand(count, -1, -1, -1) for t in (*state.features, state.still, state.reference)
-        )
-        frames = self.decode_groups(raw, torch.cat([first, raw[:-1]]), still, (half, quarter, eighth), picture).frames.flatten(0, 1)
+        x = self._spread(state.from_latent(torch.cat([raw, torch.cat([first, raw[:-1]])], 1) - state.still.repeat(1, 2, 1, 1)))
+        x = self.mix1(state.up1(self.mix2(state.up2(x))))
+        flow, paint = state.heads(F.silu(x)).split([2, 16], 1)
+        frames = _drawn(flow, paint, state.reference.expand(len(x), -1, -1, -1)).frames.flatten(0, 1)
         return frames[3:] if state.last is None else frames, replace(state, last=raw[-1:])
+
+
+def _drawn(flow: Tensor, paint: Tensor, reference: Tensor) -> Decoded:
+    """Groups of four frames of the heads' flow (4N, 2, H/2, W/2) and paint (4N, 16, H/2, W/2) and the portrait (4N, 3, H, W)."""
+    flow = F.interpolate(flow.float(), scale_factor=2, mode="bilinear", align_corners=False) / 8
+    paint = F.pixel_shuffle(paint.float(), 2)
+    share = torch.sigmoid(paint[:, 3:])
+    frames = torch.lerp(_warp(reference.float(), flow), torch.sigmoid(paint[:, :3]), share)
+    return Decoded(*(t.unflatten(0, (-1, 4)) for t in (frames, flow, share)))
+
+
+def _side_by_side(*layers: Any, like: Tensor) -> _Prepared:
+    """3x3 convolutions of the same input as one, their outputs one after the other."""
+    weight, bias = (torch.cat([getattr(layer, name).to(like) for layer in layers]) for name in ("weight", "bias"))
+    return _Prepared(weight=weight, share=bias.view(1, -1, 1, 1))
+
+
+def _prepared(layer: Any, features: Tensor, *, doubles: bool = False) -> _Prepared:
+    """A layer whose last input channels are the portrait's features (1, D, h, w)."""
+    weight, bias = layer.weight.to(features), layer.bias.to(features)  # a host may keep them elsewhere
+    moving, own = weight.split([weight.shape[1] - features.shape[1], features.shape[1]], 1)
+    return _Prepared(
+        weight=_doubling(moving) if doubles else moving.contiguous(), share=F.conv2d(features, own, bias, padding=1), doubles=doubles)
+
+
+def _doubling(weight: Tensor) -> Tensor:
+    """Weights (I, O, 4, 4) of a transposed convolution that doubles the size, then does as those (O, I, 3, 3)."""
+    taps = weight.float().flip(-1, -2).flatten(0, 1)[:, None]
+    sums = F.conv_transpose2d(taps, taps.new_ones(1, 1, 2, 2))[:, 0]
+    return sums.unflatten(0, weight.shape[:2]).transpose(0, 1).contiguous().to(weight.dtype)
 
 
 def _double(x: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""Milliseconds of a call on a device, and how two results differ."""
+"""What parts measure with: milliseconds of a call on a device, megabytes that tensors hold, how two results differ."""
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Callable
@@ -43,3 +44,13 @@ def difference(ours: Tensor, exact: Tensor) -> float:
     """|ours - exact| / |exact|; what is not a number stays so."""
     ours, exact = ours.detach().double().cpu(), exact.detach().double().cpu()
     return float((ours - exact).norm() / exact.norm())
+
+
+def allocated_mb(device: str) -> float:
+    """Memory of the tensors there are: as CUDA's allocator counts it, or of all that the garbage collector knows."""
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+        return torch.cuda.memory_allocated() / 1e6
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in gc.get_objects() if issubclass(type(t), Tensor)}
+    return sum(storages.values()) / 1e6

@@ -10,7 +10,7 @@ import torch
 from benchmarks._gpu.blocks import backend_of
 from benchmarks._gpu.large import SMALL_VAES, VAES, chunk_times, warm_decodes
 from benchmarks._gpu.record import Recorder
-from tm_core.streaming.pipeline import to_uint8
+from tm_core.streaming.workers import to_uint8
 
 CHUNKS = 6
 LAYOUTS = {"contiguous": None, "channels last": {"Wan VAE": torch.channels_last_3d, "TAEHV": torch.channels_last}}

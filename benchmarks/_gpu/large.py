@@ -36,8 +36,8 @@ from tm_core.model.open_projectors import GroupedProjector, GroupedProjectorConf
 from tm_core.model.talking import TalkingModel
 from tm_core.streaming.handles import DecoderInput, FrameStream, LatentStream
 from tm_core.streaming.memory import IMAGE_TOKENS, cache_size
-from tm_core.streaming.pipeline import WorkerConfig, to_uint8
 from tm_core.streaming.sampler import ChunkedSampler, Scene, Speaker
+from tm_core.streaming.workers import WorkerConfig, to_uint8
 from tm_core.vae.taehv import TAEHV
 from tm_core.vae.wan import WanVAE
 
@@ -262,7 +262,7 @@ def frame_stream(model: TalkingModel, vae: Any, scene: Scene, device: str, chunk
     portrait = torch.zeros(3, config.height, config.width, device=device, dtype=decoder_type(device))
     source = Source(sampler=ChunkedSampler(model, SAMPLING), scene=scene)
     decoder = DecoderInput(vae=vae, reference=portrait)
-    latents = LatentStream(source, meta_of(config, SAMPLING, chunks), decoder)
+    latents = LatentStream(source, meta_of(config, SAMPLING, chunks), decoder, device=home)
     return FrameStream(latents, decoder, denoise_on=WorkerConfig(device=home), decode_on=WorkerConfig(device=home))
 
 

@@ -66,7 +66,7 @@ def _run_part(part: Part, seconds: float, told: Recorder, log: IO[bytes], python
     command += ["--weights", str(told.weights)] if told.weights else []
     began = time.monotonic()
     child = subprocess.Popen(
-        command, cwd=ROOT, env=_environment(scratch), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+        command, cwd=ROOT, env=_environment(scratch, told.device), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
         start_new_session=True)
     try:
         ended = _words(child.wait(seconds))
@@ -82,11 +82,16 @@ def _run_part(part: Part, seconds: float, told: Recorder, log: IO[bytes], python
     told.row(TOOK, time.monotonic() - began, "s", f"<= {part.limit_s:g}", child.returncode == 0)
 
 
-def _environment(scratch: Path) -> dict[str, str]:
-    """The child's: it finds the project, writes what it says at once, and keeps compiled kernels for the next part."""
+def _environment(scratch: Path, device: str) -> dict[str, str]:
+    """The child's: it finds the project, writes what it says at once, and keeps compiled kernels for the next part.
+
+    A rehearsal on the CPU has one thread: a second one spins while it waits for a core that something else uses.
+    """
     path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
     caches = {"TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"), "TRITON_CACHE_DIR": str(scratch / "triton")}
-    return {**os.environ, **caches, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "TMPDIR": str(scratch), "HF_HUB_OFFLINE": "1"}
+    own = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "TMPDIR": str(scratch), "HF_HUB_OFFLINE": "1"}
+    threads = {"OMP_NUM_THREADS": "1"} if device == "cpu" else {}
+    return {**os.environ, **threads, **caches, **own}
 
 
 def _words(code: int) -> str:

@@ -16,8 +16,9 @@ from tm_core.config import ModelConfig, SamplerConfig
 from tm_core.model.talking import TalkingModel
 from tm_core.streaming.cancel import CancelToken
 from tm_core.streaming.handles import DecoderInput, FrameStream, LatentStream, StreamMeta
-from tm_core.streaming.pipeline import FrameChunk, WorkerConfig
+from tm_core.streaming.pipeline import FrameChunk
 from tm_core.streaming.sampler import ChunkedSampler, LatentChunk, Scene, Speaker
+from tm_core.streaming.workers import WorkerConfig
 from tm_core.timeline import Timeline
 from tm_core.train.clips import face_tokens
 from tm_core.train.data import FLOOR, STEP
@@ -84,7 +85,8 @@ def open_stream(model: TalkingModel, sample: Sample, chunks: int, *, chunk_laten
     speaker = Speaker(windows=sample.windows, mask=sample.mask, speaking=lambda latents: torch.ones(len(latents), dtype=torch.bool))
     with torch.inference_mode():
         scene = Scene(reference=vae.encode_image(portrait), speakers=(speaker,), frames=meta.num_frames)
-    return LatentStream(Source(sampler=ChunkedSampler(model, cfg), scene=scene, seed=seed), meta, DecoderInput(vae=vae, reference=portrait))
+    source = Source(sampler=ChunkedSampler(model, cfg), scene=scene, seed=seed)
+    return LatentStream(source, meta, DecoderInput(vae=vae, reference=portrait), device=model.dit.compute_device)
 
 
 def frames_of(

@@ -46,7 +46,7 @@ def values(told: Recorder) -> dict[str, Row]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_whole_path_runs_at_reduced_size(kind: AudioKind, told: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(large, "WARM", 3)
-    monkeypatch.setattr(large, "WAYS", {precision: ways[:1] for precision, ways in large.WAYS.items()})  # compiling has its own test
+    monkeypatch.setattr(large, "WAYS", [(p, ways[:1]) for p, ways in large.WAYS])  # compiling has its own test
     case = large.small_case(kind)
     large.measure(told, case, chunks=2, vaes=large.SMALL_VAES)
     found, name = values(told), case.config.name
@@ -73,7 +73,7 @@ def test_one_precision_that_fails_leaves_the_others(told: Recorder, monkeypatch:
 
     plain = {"bf16": torch.nn, "fp8 by rows": large.operations(Lacking), "fp8 cast to bf16": large.operations(Wrong)}
     monkeypatch.setattr(large, "PRECISIONS", plain)
-    monkeypatch.setattr(large, "WAYS", {precision: (large.Way(name=precision),) for precision in plain})
+    monkeypatch.setattr(large, "WAYS", [(precision, (large.Way(name=precision),)) for precision in plain])
     large.measure(told, large.small_case("own_q_kv_proj"), chunks=1, vaes={})
     found, name = values(told), "14B + InfiniteTalk"
     assert found[f"{name}, bf16: every latent is a number"]["ok"] is True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -45,10 +46,10 @@ def values(told: Recorder) -> dict[str, Row]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_whole_path_runs_at_reduced_size(kind: AudioKind, told: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large, "WARM", 3)
+    monkeypatch.setattr(large, "WARM", 2)
     monkeypatch.setattr(large, "WAYS", [(p, ways[:1]) for p, ways in large.WAYS])  # compiling has its own test
     case = large.small_case(kind)
-    large.measure(told, case, chunks=2, vaes=large.SMALL_VAES)
+    large.measure(told, case, chunks=1, vaes=large.SMALL_VAES)
     found, name = values(told), case.config.name
     for precision in large.PRECISIONS:
         row = found[f"{name}, {precision}: denoising 3 latents, 2 steps, 32 x 32"]
@@ -91,6 +92,7 @@ def test_one_backend_that_fails_leaves_the_others(told: Recorder, monkeypatch: p
         assert found[f"attention, {name}: from float32"]["ok"] is True
 
 
+@pytest.mark.slow
 def test_compiled_blocks_make_the_same_chunks() -> None:
     """Through a graph of each block, whole: a break would raise."""
     case = large.small_case("own_q_kv_proj")
@@ -157,12 +159,12 @@ def test_a_large_corpus_becomes_a_small_pack(tmp_path: Path, monkeypatch: pytest
     many = small | {"images": small["images"].repeat(12, 1, 1, 1)}
     many |= {name: small[name].repeat(12, *(1,) * (small[name].dim() - 1)) for name in ("points", "mirrored")}
     many["pictures"] = torch.arange(48).repeat_interleave(2)
-    meta = packing.json.loads(metadata[META])
+    meta = json.loads(metadata[META])
     meta |= {name: meta[name] * 12 for name in ("faces", "face_splits")}
     inputs_file = tmp_path / "inputs.safetensors"
-    save_file({k: v.contiguous() for k, v in many.items() if k != GOLDEN}, inputs_file, {META: packing.json.dumps(meta)})
+    save_file({k: v.contiguous() for k, v in many.items() if k != GOLDEN}, inputs_file, {META: json.dumps(meta)})
     packed = write(tmp_path / "pack.safetensors", inputs_file)
-    assert packed.stat().st_size < 2**20 < many["images"].nbytes
+    assert packed.stat().st_size < many["images"].nbytes / 4
     monkeypatch.setattr(packing, "pack_path", lambda: packed)
     inputs = load_inputs(packing.unpack(tmp_path / "work"), "train")
     assert len(inputs.identities) == 72 and (inputs.faces.images[0] - small["images"][0] / 255).abs().mean() < 0.02

@@ -235,19 +235,6 @@ def test_noise_levels_must_fall_from_one(model: TalkingModel, sigmas: tuple[floa
         ChunkedSampler(model, SamplerConfig(sigmas=sigmas))
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_the_same_stream_on_a_gpu(model: TalkingModel) -> None:
-    """Noise is drawn on the CPU, so a stream does not depend on where it is computed."""
-    there = random_model(CONFIG)
-    for ours, theirs in ((there.dit, model.dit), (there.projector, model.projector)):
-        assert ours is not None and theirs is not None
-        ours.load_state_dict(theirs.state_dict())
-        ours.to("cuda")
-    (a, _), (b, _) = (stream(s, s.open(scene(features()), 1), 3) for s in (ChunkedSampler(m, CONFIG.sampler) for m in (model, there)))
-    assert b.is_cuda and (a - b.cpu()).abs().mean() < 0.01 * a.abs().mean()
-
-
 def test_articulation_scales_what_departs_from_the_portrait(model: TalkingModel) -> None:
     plain, wide = (ChunkedSampler(model, replace(CONFIG.sampler, articulation=a)) for a in (1.0, 2.0))
     subject = scene(features())

@@ -269,7 +269,8 @@ def _doubling(weight: Tensor) -> Tensor:
     """Weights (I, O, 4, 4) of a transposed convolution that doubles the size, then does as those (O, I, 3, 3)."""
     taps = weight.float().flip(-1, -2).flatten(0, 1)[:, None]
     sums = F.conv_transpose2d(taps, taps.new_ones(1, 1, 2, 2))[:, 0]
-    return sums.unflatten(0, weight.shape[:2]).transpose(0, 1).contiguous().to(weight.dtype)
+    folded: Tensor = sums.unflatten(0, weight.shape[:2]).transpose(0, 1).contiguous().to(weight.dtype)
+    return folded
 
 
 def _double(x: Tensor) -> Tensor:

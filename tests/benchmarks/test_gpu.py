@@ -29,7 +29,7 @@ from tm_core.errors import InputError
 from tm_core.model.talking import TalkingModel
 from tm_core.streaming.memory import cache_size
 from tm_core.streaming.sampler import ChunkedSampler
-from tm_core.train.data import load_inputs
+from tm_core.train.dataset import load_inputs
 
 KINDS: list[AudioKind] = ["own_q_kv_proj", "shared_q_kv"]
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from tm_core import app
+from tm_core import talk
 from tm_core.errors import InputError
 from tm_core.media.audio_io import Waveform, read_audio
 from tm_core.media.image_io import open_image
-from tm_core.streaming.handles import FrameStream
+from tm_core.streaming.handles import DecodedStream
 from tm_core.weights.loading import TalkingModel, load_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,7 +71,7 @@ def write_wav(path: Path, waveform: Waveform) -> Path:
 
 def load(weights: Path | None, device: str) -> TalkingModel:
     """The model to measure."""
-    return load_model(weights, device=app.parse_device("--device", device), dtype=torch.float32)
+    return load_model(weights, device=talk.parse_device("--device", device), dtype=torch.float32)
 
 
 def variant(model: TalkingModel, **sampler: Any) -> TalkingModel:
@@ -93,8 +93,8 @@ class Reporter:
             say(f"  {video_s:.0f} of {self.total_s:.0f} s")
 
 
-def stream_of(model: TalkingModel, waveform: Waveform, portrait: Path | None = None, seed: int = 0) -> FrameStream:
+def stream_of(model: TalkingModel, waveform: Waveform, portrait: Path | None = None, seed: int = 0) -> DecodedStream:
     """The stream of a portrait (the bundled one) and a sound."""
-    subject = app.prepare_subject(open_image(portrait or demo_portrait()), model.config)
-    speech = app.select_speaking(app.encode_audio(waveform, model.config))
-    return app.decode_stream(app.sample_stream(model, app.build_scene(model, subject, speech), seed=seed))
+    subject = talk.prepare_portrait(open_image(portrait or demo_portrait()), model.config)
+    speech = talk.select_speaking(talk.encode_audio(waveform, model.config))
+    return talk.decode_stream(talk.sample_stream(model, talk.build_scene(model, subject, speech), seed=seed))

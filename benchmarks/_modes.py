@@ -15,17 +15,18 @@ from torch import Tensor
 
 from benchmarks._common import demo_portrait, speech_of
 from benchmarks.parity import SEED, built_scene, stream, whole_sequence
-from tm_core import app
+from tm_core import talk
 from tm_core.config import ClipConfig
 from tm_core.media.image_io import open_image
 from tm_core.model.conditioning import make_reference
 from tm_core.model.talking import TalkingModel
 from tm_core.streaming.cancel import CancelToken
-from tm_core.streaming.clips import ClipSampler, ClipState
-from tm_core.streaming.handles import DecoderInput, FrameStream, LatentStream
+from tm_core.streaming.clip_sampler import ClipSampler, ClipState
+from tm_core.streaming.handles import DecodedStream, DecoderInput, LatentStream
 from tm_core.streaming.pipeline import WorkerConfig, to_uint8
 from tm_core.streaming.sampler import LatentChunk, Scene, chunk_noise
 from tm_core.timeline import Timeline
+from tm_core.vae.base import device_of
 
 CLIP = ClipConfig(latents=4, motion_latents=2)  # 13 frames, 5 of them the clip's before
 WHOLE = 5  # chunks or clips that are compared
@@ -45,10 +46,10 @@ class ClipSource:
         return self.sampler.step(state, cancel)
 
 
-def built(model: TalkingModel, seconds: float) -> app.BuiltScene:
+def built(model: TalkingModel, seconds: float) -> talk.BuiltScene:
     """The bundled portrait and speech, that long; with the picture a clip is decoded over."""
-    subject = app.prepare_subject(open_image(demo_portrait()), model.config)
-    scene = app.build_scene(model, subject, app.select_speaking(app.encode_audio(speech_of(seconds), model.config)))
+    subject = talk.prepare_portrait(open_image(demo_portrait()), model.config)
+    scene = talk.build_scene(model, subject, talk.select_speaking(talk.encode_audio(speech_of(seconds), model.config)))
     return replace(scene, scene=replace(scene.scene, picture=scene.image))
 
 
@@ -57,21 +58,21 @@ def clip_sampler(model: TalkingModel) -> ClipSampler:
     return ClipSampler(model, replace(model.config.sampler, clip=CLIP))
 
 
-def chunk_frames(model: TalkingModel, seconds: float) -> FrameStream:
+def chunk_frames(model: TalkingModel, seconds: float) -> DecodedStream:
     """A stream under the sparse causal mask."""
-    return app.decode_stream(app.sample_stream(model, built(model, seconds), seed=SEED))
+    return talk.decode_stream(talk.sample_stream(model, built(model, seconds), seed=SEED))
 
 
-def clip_frames(model: TalkingModel, seconds: float) -> FrameStream:
+def clip_frames(model: TalkingModel, seconds: float) -> DecodedStream:
     """A stream of clips under full attention."""
     scene, sampler = built(model, seconds), clip_sampler(model)
     timeline = Timeline(
         fps=scene.meta.timeline.fps, chunk_latents=CLIP.latents - CLIP.motion_latents, first_latents=CLIP.latents)
     decoder = DecoderInput(vae=model.vae, reference=scene.image, motion_frames=sampler.motion_frames)
     latents = LatentStream(ClipSource(sampler=sampler, scene=scene.scene), replace(scene.meta, timeline=timeline), decoder)
-    home = app.device_of(model.vae)
-    threads = app.share_cpu(home, home)
-    return FrameStream(
+    home = device_of(model.vae)
+    threads = talk.share_cpu(home, home)
+    return DecodedStream(
         latents, decoder, denoise_on=WorkerConfig(device=home, threads=threads[0]), decode_on=WorkerConfig(device=home, threads=threads[1]))
 
 
@@ -125,7 +126,7 @@ def _sampled(
     """One clip: the leading latents stand clean in front of noise at every step."""
     cfg = model.config.dit
     assert model.projector is not None
-    audio = model.projector.listen(windows, speaking, torch.empty(0)).tokens[None]
+    audio = model.projector.project(windows, speaking, torch.empty(0)).tokens[None]
     given: dict[str, Any] = {
         "reference": make_reference(scene.reference[None], list(range(CLIP.latents))), "text": torch.zeros(1, cfg.text_len, cfg.text_dim),
         "audio": audio, "face_mask": scene.speakers[0].mask[None]}

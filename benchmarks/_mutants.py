@@ -167,11 +167,11 @@ def weight_files(folder: Path) -> Iterator[Path]:
 
 def try_picture(path: Path, number: int) -> object:
     """Opened, and its face looked for."""
-    from tm_core.app import prepare_subject
     from tm_core.config import tiny
     from tm_core.media.image_io import open_image
+    from tm_core.talk import prepare_portrait
 
-    return prepare_subject(open_image(path), tiny())
+    return prepare_portrait(open_image(path), tiny())
 
 
 def try_mask(path: Path, number: int) -> object:
@@ -210,9 +210,9 @@ def try_manifest(path: Path, number: int) -> object:
 
 def try_timeline(path: Path, number: int) -> object:
     """Read as a file, and as what is typed."""
-    from tm_core.audio.schedule import parse_schedule, read_schedule
+    from tm_core.audio.turns import parse_turns, read_schedule
 
-    return read_schedule(path), parse_schedule(path.read_bytes().decode("utf-8", "replace"))
+    return read_schedule(path), parse_turns(path.read_bytes().decode("utf-8", "replace"))
 
 
 def try_weights(path: Path, number: int) -> object:

@@ -12,10 +12,10 @@ import torch
 
 from benchmarks._common import ROOT
 from benchmarks._corpus import Face, Sound
-from tm_core import app
+from tm_core import talk
 from tm_core.audio.features import log_mel
 from tm_core.config import AudioConfig
-from tm_core.face.portrait import prepare_portrait
+from tm_core.face.portrait import crop_portrait
 from tm_core.media.audio_io import Waveform
 from tm_core.media.image_io import open_image
 from tm_core.metrics.lip_sync import lip_gap
@@ -46,7 +46,7 @@ def corpus_folder() -> Path:
 
 def look_at(frames: np.ndarray) -> Seen:
     """A video with its landmarks."""
-    return Seen(frames=frames, landmarks=app.face_mesh().landmarks_batch(frames))
+    return Seen(frames=frames, landmarks=talk.face_mesh().landmarks_batch(frames))
 
 
 def waveform(sound: Sound) -> Waveform:
@@ -65,7 +65,7 @@ def true_clip(face: Face, sound: Sound, frames: int, fps: float, side: int, seed
 
 def still_clip(face: Face, frames: int, side: int) -> np.ndarray:
     """The portrait itself (T, H, W, 3) uint8, `frames` times."""
-    crop = prepare_portrait(open_image(face.path), side, app.face_mesh()).image
+    crop = crop_portrait(open_image(face.path), side, talk.face_mesh()).image
     return np.repeat(crop[None], frames, 0)
 
 
@@ -76,7 +76,7 @@ def rest_gap(face: Face, side: int) -> float:
 
 @lru_cache(maxsize=16)
 def _head(face: Face) -> Heads:
-    portrait = prepare_portrait(open_image(face.path), TEXTURE, app.face_mesh())
+    portrait = crop_portrait(open_image(face.path), TEXTURE, talk.face_mesh())
     texture = torch.from_numpy(portrait.image.copy()).permute(2, 0, 1).float() / 255
     return fit_head(texture, torch.from_numpy(normalised(portrait.landmarks, TEXTURE)), torch.from_numpy(mouth_shapes()))
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks._common import Result, demo_portrait, load, result, say
-from tm_core import app
+from tm_core import talk
 from tm_core.media.image_io import open_image
 from tm_core.vae.tiny import TinyVAE
 
@@ -26,7 +26,7 @@ TURNS, WARM = 15, 3
 def run(*, weights: Path | None = None, device: str = "auto") -> list[Result]:
     """Ratio of the times and the largest difference of a pixel."""
     model = load(weights, device)
-    portrait = app.prepare_subject(open_image(demo_portrait()), model.config).image
+    portrait = talk.prepare_portrait(open_image(demo_portrait()), model.config).image
     chunk = model.config.sampler.chunk_latents
     with torch.inference_mode():
         return rows(model.vae, portrait, chunk, TURNS)

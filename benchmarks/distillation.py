@@ -22,7 +22,7 @@ from benchmarks._corpus import Face, Sound, held_faces, held_sounds
 from benchmarks._judges import FRECHET_NAME, clip_features, distance, mean_sync, sync_of
 from benchmarks._sheet import markdown_table, number
 from benchmarks._truth import Seen, corpus_folder, look_at, true_clip, waveform
-from tm_core import app
+from tm_core import talk
 from tm_core.cli.bench import commit, machine
 from tm_core.config import CacheMode, ModelConfig
 from tm_core.errors import InputError
@@ -39,7 +39,7 @@ from tm_core.train.methods.regression import TeacherSampling, teacher_sample
 from tm_core.train.recipes import ABLATION_STEPS, RECIPES
 from tm_core.train.sequences import Batch
 from tm_core.train.training_run import TrainingRun, work_folder
-from tm_core.vae.base import StreamingVAE
+from tm_core.vae.base import StreamingVAE, device_of
 
 LATENTS, FRAMES, WINDOWS = 21, 81, 20
 ABLATIONS = {  # recipe after the dot: what it is called; as short as one another
@@ -93,7 +93,7 @@ def run(
     *, device: str = "auto", seconds: float | None = None, out: Path | None = None,
 ) -> list[Result]:
     """All contenders; InputError without corpora or checkpoints."""
-    training = TrainingRun(folder=work_folder(), device=str(app.parse_device("--device", device)))
+    training = TrainingRun(folder=work_folder(), device=str(talk.parse_device("--device", device)))
     cfg = RECIPES["tiny_student"]().model
     found = checkpoints(training, cfg)
     model = whole(found["tiny_student"], training.vae(cfg).eval(), cfg)
@@ -184,9 +184,9 @@ def windows(model: TalkingModel, count: int) -> list[Window]:
 @torch.inference_mode()
 def window(model: TalkingModel, face: Face, sound: Sound, seed: int) -> Window:
     """One portrait and 81 frames of sound."""
-    cfg, device = model.config, app.device_of(model.vae)
-    subject = app.prepare_subject(open_image(face.path), cfg)
-    built = app.build_scene(model, subject, app.select_speaking(app.encode_audio(waveform(sound), cfg)))
+    cfg, device = model.config, device_of(model.vae)
+    subject = talk.prepare_portrait(open_image(face.path), cfg)
+    built = talk.build_scene(model, subject, talk.select_speaking(talk.encode_audio(waveform(sound), cfg)))
     speaker, reference = built.scene.speakers[0], built.scene.reference[None]
     shape, rng = (1, reference.shape[1], LATENTS, *reference.shape[2:]), torch.Generator().manual_seed(seed)
     batch = Batch(

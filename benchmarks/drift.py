@@ -26,7 +26,7 @@ from tm_core.media.audio_io import Waveform
 from tm_core.metrics.drift import DriftMeter, DriftScore, Trend
 from tm_core.metrics.lip_sync import opening_curve, sync_score
 from tm_core.metrics.phones import recognise_phones
-from tm_core.streaming.handles import FrameStream
+from tm_core.streaming.handles import DecodedStream
 from tm_core.streaming.metrics import current_rss_mb
 from tm_core.weights.loading import TalkingModel
 
@@ -74,7 +74,7 @@ class Watch:
 
     plan: Plan
     sound: Sound  # of the measured parts
-    stream: FrameStream
+    stream: DecodedStream
     meter: DriftMeter
     name: str
     minutes: list[Minute] = field(default_factory=list)

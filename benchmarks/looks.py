@@ -25,7 +25,7 @@ from benchmarks._common import ROOT, Result, demo_portrait, load, result, say
 from benchmarks._corpus import RATE, Face, Sound, held_faces, held_sounds
 from benchmarks._sheet import row_sheet
 from benchmarks._truth import Seen, corpus_folder, look_at, waveform
-from tm_core import app
+from tm_core import talk
 from tm_core.errors import InputError
 from tm_core.media.image_io import open_image
 from tm_core.metrics.drift import UpperFace
@@ -125,15 +125,15 @@ def _identities(model: TalkingModel, sound: Sound, at: dict[str, float], path: P
 
 def speak(model: TalkingModel, picture: np.ndarray, sound: Sound, seed: int) -> np.ndarray:
     """Frames (T, H, W, 3) uint8 of a picture (H, W, 3) saying a sound; InputError where no face is found."""
-    subject = app.prepare_subject(picture, model.config, face_index=largest_face(picture))
-    speech = app.select_speaking(app.encode_audio(waveform(sound), model.config))
-    stream = app.decode_stream(app.sample_stream(model, app.build_scene(model, subject, speech), seed=seed))
+    subject = talk.prepare_portrait(picture, model.config, face_index=largest_face(picture))
+    speech = talk.select_speaking(talk.encode_audio(waveform(sound), model.config))
+    stream = talk.decode_stream(talk.sample_stream(model, talk.build_scene(model, subject, speech), seed=seed))
     return np.concatenate([chunk.frames for chunk in stream])
 
 
 def largest_face(picture: np.ndarray) -> int | None:
     """Index of the largest face; None leaves the complaint to whoever needs one."""
-    faces = app.face_mesh().faces(picture)
+    faces = talk.face_mesh().faces(picture)
     return max(range(len(faces)), key=lambda i: faces[i].extent) if faces else None
 
 
@@ -226,7 +226,7 @@ def tilted() -> np.ndarray:
 def small() -> np.ndarray:
     """The bundled portrait with a face of about 40 pixels."""
     picture = open_image(demo_portrait())
-    extent = max(f.extent for f in app.face_mesh().faces(picture))
+    extent = max(f.extent for f in talk.face_mesh().faces(picture))
     side = round(picture.shape[0] * 40 / extent)
     return np.asarray(Image.fromarray(picture).resize((round(picture.shape[1] * 40 / extent), side), Image.Resampling.LANCZOS))
 

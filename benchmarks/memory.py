@@ -21,12 +21,12 @@ from benchmarks import _loading, _modes
 from benchmarks._common import ROOT, Reporter, Result, load, result, say, speech_of, stream_of, write_wav
 from parity.golden import BAR
 from parity.host import find_host
-from tm_core.config import CacheMode, DiTConfig, Guidance, SamplerConfig, tiny, wan_i2v_14b
+from tm_core.config import CacheMode, DiTConfig, Guidance, ModelConfig, SamplerConfig, tiny, wan_i2v_14b
 from tm_core.errors import InputError
 from tm_core.media.video_io import VideoWriter
 from tm_core.model.dit import TalkingDiT
 from tm_core.model.talking import TalkingModel
-from tm_core.streaming.memory import GIB, cache_size, check_fits
+from tm_core.streaming.cache_size import GIB, cache_size, check_fits
 from tm_core.streaming.metrics import current_rss_mb
 from tm_core.streaming.sampler import ChunkedSampler, Scene
 from tm_core.vae.tiny import TinyVAE
@@ -85,11 +85,10 @@ import json, sys, time
 from pathlib import Path
 from benchmarks._common import demo_portrait, load
 from benchmarks._loading import status
-from tm_core import app
 model, video_s, first = load(None, "cpu"), float(sys.argv[2]), []
 for attempt in range(3):
     started = time.monotonic()
-    chunks = app.animate(demo_portrait(), Path(sys.argv[1]), model=model).chunks()
+    chunks = talk.animate(demo_portrait(), Path(sys.argv[1]), model=model).chunks()
     next(chunks)
     first.append(time.monotonic() - started)
     if attempt < 2:
@@ -167,9 +166,15 @@ def cache_rows() -> list[Result]:
         predicted, allocated = small_cache(sampler)
         rows.append(result(
             f"{name}: allocated at reduced size", allocated, "bytes", f"exactly {predicted} as predicted", allocated == predicted))
-        sizes = {f"{w} x {h}": cache_size(dit, sampler, w, h, torch.bfloat16).total / GB for w, h in ((512, 512), (832, 480))}
+        sizes = {
+            f"{w} x {h}": cache_size(dit, sampler, sized(w, h).latent_hw, torch.bfloat16).total / GB for w, h in ((512, 512), (832, 480))}
         rows += [result(f"{name}: 14B at {size}, predicted", value, "GB") for size, value in sizes.items()]
     return [*rows, *(refusal(width, height, free) for width, height, free in ((512, 512, 8.0), (832, 480, 3.0)))]
+
+
+def sized(width: int, height: int) -> ModelConfig:
+    """Wan's 14B model at this size."""
+    return replace(wan_i2v_14b(), width=width, height=height)
 
 
 def small_cache(sampler: SamplerConfig) -> tuple[int, int]:
@@ -180,14 +185,14 @@ def small_cache(sampler: SamplerConfig) -> tuple[int, int]:
     scene = Scene(reference=torch.zeros(16, 6, 8), speakers=(), frames=1, image=torch.zeros(1, 257, 16))
     state = ChunkedSampler(model, sampler).open(scene, 0)
     context = [t for c in state.conditions.values() for block in c.context for t in block if t is not None]
-    return cache_size(cfg, sampler, 64, 48, torch.bfloat16).total, state.cache_bytes + sum(t.nbytes for t in context)
+    return cache_size(cfg, sampler, config.latent_hw, torch.bfloat16).total, state.cache_bytes + sum(t.nbytes for t in context)
 
 
 def refusal(width: int, height: int, free_gib: float) -> Result:
     """What a run of the 14B model is told that does not fit."""
     sampler, said = SamplerConfig(sigmas=(1.0, 0.75)), ""
     try:
-        check_fits(wan_i2v_14b().dit, sampler, width, height, torch.bfloat16, round(free_gib * GIB))
+        check_fits(sized(width, height), sampler, torch.bfloat16, round(free_gib * GIB))
     except InputError as error:
         said = str(error)
     return result(f"14B at {width} x {height} with {free_gib:g} GiB free", said, "", "refused, with what fits", "; use " in said)

@@ -19,7 +19,7 @@ from benchmarks._common import Result, demo_portrait, load, result, say, speech_
 from parity import open_models, speech, two_speakers
 from parity.golden import BAR
 from parity.host import Installation, compare_with_host, find_host
-from tm_core import app
+from tm_core import talk
 from tm_core.audio.features import StreamingLogMel
 from tm_core.audio.windows import rows_needed, windows
 from tm_core.config import ModelConfig
@@ -96,14 +96,14 @@ def recorded_results() -> list[Result]:
 # -- chunked equals whole -----------------------------------------------------------------------------------
 
 
-def built_scene(model: TalkingModel, cut_s: float | None = None) -> app.BuiltScene:
+def built_scene(model: TalkingModel, cut_s: float | None = None) -> talk.BuiltScene:
     """The bundled portrait and speech; after `cut_s` the speech is another."""
     waveform = speech_of(4 * 3 * (CHUNKS + 1) / model.config.fps)
     if cut_s is not None:
         start = round(cut_s * waveform.sample_rate)
         waveform.samples[start:] = np.random.default_rng(0).normal(size=len(waveform.samples) - start) * 0.1
-    subject = app.prepare_subject(open_image(demo_portrait()), model.config)
-    return app.build_scene(model, subject, app.select_speaking(app.encode_audio(waveform, model.config), "speaking"))
+    subject = talk.prepare_portrait(open_image(demo_portrait()), model.config)
+    return talk.build_scene(model, subject, talk.select_speaking(talk.encode_audio(waveform, model.config), "speaking"))
 
 
 def stream(model: TalkingModel, scene: Scene, chunks: int) -> Iterator[Tensor]:
@@ -140,7 +140,7 @@ def sampler_results(model: TalkingModel) -> list[Result]:
     streamed = torch.cat(list(stream(model, built.scene, CHUNKS)), 2)
     whole = whole_sequence(model, built.scene, CHUNKS)
     kept, config = CHUNKS - 2, model.config
-    timeline = app.timeline_of(config)
+    timeline = talk.timeline_of(config)
     known = rows_needed(range(kept * timeline.chunk_latents), timeline, config.audio)
     # a row is a spectrum of n_fft samples around its own hop: its right half reaches past it
     cut_s = known / config.audio.feature_rate + config.audio.n_fft / 2 / config.audio.sample_rate
@@ -175,7 +175,7 @@ def audio_results(config: ModelConfig) -> list[Result]:
         rows.append(incoming.push(samples[at : at + size]))
         at, size = at + size, size % 3001 + 37
     rows.append(incoming.finish())
-    timeline, voice = app.timeline_of(config), app.encode_audio(speech_of(7.77), config)
+    timeline, voice = talk.timeline_of(config), talk.encode_audio(speech_of(7.77), config)
     pieces = np.concatenate([
         windows(np.concatenate(rows), timeline.latents_of_chunk(t), timeline, config.audio)
         for t in range(timeline.num_chunks(voice.num_frames))

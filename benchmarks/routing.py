@@ -19,12 +19,13 @@ from PIL import Image
 from benchmarks._common import Result, load, result, say
 from benchmarks._corpus import Face, Sound, held_faces, held_sounds
 from benchmarks._truth import Seen, corpus_folder, look_at, waveform
-from tm_core import app, scenes
+from tm_core import talk
+from tm_core.compose.mix import write_mix
 from tm_core.media.audio_io import Waveform
 from tm_core.media.image_io import open_image
-from tm_core.media.mix import write_mix
 from tm_core.media.video_io import VideoWriter
 from tm_core.metrics.lip_sync import opening_curve, sync_score
+from tm_core.streaming.handles import DecodedStream
 from tm_core.weights.loading import TalkingModel
 
 COUNTS, SECONDS, CELL, GAP = (2, 3, 4), 4.0, 320, 20
@@ -37,7 +38,7 @@ class Group:
     """A picture of several faces, and each face cut from it."""
 
     picture: np.ndarray
-    subjects: tuple[app.Subject, ...]
+    subjects: tuple[talk.Portrait, ...]
 
 
 def run(
@@ -64,8 +65,8 @@ def compose(model: TalkingModel, faces: Sequence[Face]) -> Group:
         cell = np.asarray(Image.fromarray(_square(open_image(face.path))).resize((CELL, CELL), Image.Resampling.LANCZOS))
         left = GAP + i * (CELL + GAP)
         picture[GAP : GAP + CELL, left : left + CELL] = cell
-        subject = app.prepare_subject(cell, model.config)
-        x0, y0, x1, y1 = subject.portrait.box
+        subject = talk.prepare_portrait(cell, model.config)
+        x0, y0, x1, y1 = subject.crop.box
         moved = replace(subject.portrait, box=(x0 + left, y0 + GAP, x1 + left, y1 + GAP))
         subjects.append(replace(subject, portrait=moved))
     return Group(picture=picture, subjects=tuple(subjects))
@@ -77,20 +78,20 @@ def _square(picture: np.ndarray) -> np.ndarray:
     return picture[top : top + side, left : left + side]
 
 
-def cast_of(model: TalkingModel, group: Group, speeches: Sequence[tuple[Waveform, np.ndarray | None]]) -> list[scenes.Character]:
+def cast_of(model: TalkingModel, group: Group, speeches: Sequence[tuple[Waveform, np.ndarray | None]]) -> list[talk.Character]:
     """Characters with these sounds; flags (F,) say when they speak, None: always."""
     cast = []
     for i, (subject, (sound, flags)) in enumerate(zip(group.subjects, speeches, strict=True)):
-        speech = app.select_speaking(app.encode_audio(sound, model.config), "speaking")
+        speech = talk.select_speaking(talk.encode_audio(sound, model.config), "speaking")
         speech = speech if flags is None else replace(speech, flags=flags)
-        cast.append(scenes.Character(subject=subject, speech=speech, name=f"face {i}"))
+        cast.append(talk.Character(portrait=subject, speaker=speech, name=f"face {i}"))
     return cast
 
 
-def rendered(model: TalkingModel, group: Group, cast: Sequence[scenes.Character], name: str, out: Path | None) -> np.ndarray:
+def rendered(model: TalkingModel, group: Group, cast: Sequence[talk.Character], name: str, out: Path | None) -> np.ndarray:
     """All frames of a scene (T, H, W, 3)."""
     sound = cast[0].speech.voice.waveform
-    frames = np.concatenate([c.frames for c in scenes.scene_stream(model, group.picture, cast, sound).chunks()])
+    frames = np.concatenate([c.frames for c in talk.scene_stream(model, group.picture, cast, sound).chunks()])
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         mixed = write_mix([c.track for c in cast], len(frames) / model.config.fps, out / f"{name}.wav")
@@ -99,9 +100,9 @@ def rendered(model: TalkingModel, group: Group, cast: Sequence[scenes.Character]
     return frames
 
 
-def look_at_face(frames: np.ndarray, subject: app.Subject) -> Seen:
+def look_at_face(frames: np.ndarray, subject: talk.Portrait) -> Seen:
     """One face of a scene, cropped where it was pasted."""
-    x0, y0, x1, y1 = (round(v) for v in subject.portrait.box)
+    x0, y0, x1, y1 = (round(v) for v in subject.crop.box)
     return look_at(np.ascontiguousarray(frames[:, max(0, y0) : y1, max(0, x0) : x1]))
 
 
@@ -112,7 +113,7 @@ def turns(model: TalkingModel, group: Group, sounds: Sequence[Sound], length: fl
     """One speaks after the other, all hear the whole conversation."""
     count, whole = len(sounds), round(length * 16000)
     joined = np.concatenate([s.samples[:whole] for s in sounds])
-    timeline = app.timeline_of(model.config)
+    timeline = talk.timeline_of(model.config)
     frames = count * round(length * model.config.fps)
     latents = timeline.num_latents(frames)
     owner = np.array([min(count - 1, timeline.frames_of_latent(i).start * count // frames) for i in range(latents)])
@@ -136,7 +137,7 @@ def _rest_ratios(gap: np.ndarray, face: int, count: int, fps: float) -> list[flo
 def _untouched(made: np.ndarray, group: Group, count: int) -> Result:
     outside = np.ones(group.picture.shape[:2], bool)
     for subject in group.subjects:
-        x0, y0, x1, y1 = subject.portrait.box
+        x0, y0, x1, y1 = subject.crop.box
         outside[max(0, int(y0)) : int(np.ceil(y1)), max(0, int(x0)) : int(np.ceil(x1))] = False
     changed = int((made[:, outside] != group.picture[outside]).any(-1).sum())
     return result(f"{count} faces: pixels changed outside the crops", changed, f"of {outside.sum() * len(made)}", "0", changed == 0)
@@ -168,9 +169,9 @@ def chorus(model: TalkingModel, group: Group, sounds: Sequence[Sound], length: f
         result(f"{count} faces: mouths that follow their own voice, straight and swapped", won, f"of {2 * count}", "all", won == 2 * count)]
 
 
-def _alone(model: TalkingModel, subject: app.Subject, voice: Waveform) -> app.FrameStream:
-    speech = app.select_speaking(app.encode_audio(voice, model.config), "speaking")
-    return app.decode_stream(app.sample_stream(model, app.build_scene(model, subject, speech)))
+def _alone(model: TalkingModel, subject: talk.Portrait, voice: Waveform) -> DecodedStream:
+    speech = talk.select_speaking(talk.encode_audio(voice, model.config), "speaking")
+    return talk.decode_stream(talk.sample_stream(model, talk.build_scene(model, subject, speech)))
 
 
 def _r(gap: np.ndarray, sound: Sound, fps: float) -> float:

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks._common import Result, result, say
 from benchmarks._corpus import RATE, Face, Sound, held_faces, held_sounds
 from benchmarks._truth import corpus_folder, true_clip
-from tm_core import app
+from tm_core import talk
 from tm_core.errors import InputError
 from tm_core.metrics.face_distances import FaceDistances, SyncDistanceMeter
 from tm_core.metrics.face_follower import FaceFollower
@@ -112,7 +112,7 @@ def part_of(sound: Sound, start_s: float, end_s: float) -> Sound:
 
 def judged(frames: np.ndarray, sounds: Sequence[np.ndarray]) -> list[FaceDistances]:
     """The faces of a video, from left to right."""
-    mesh = app.face_mesh()
+    mesh = talk.face_mesh()
     follower, meter, hint = FaceFollower(mesh, FPS), SyncDistanceMeter(load_syncnet(), sounds, FPS), None
     for block in blocks(frames):
         main = mesh.landmarks_batch(block, hint)

@@ -21,10 +21,10 @@ import numpy as np
 from benchmarks._common import Result, demo_portrait, load, result, say, speech_of
 from benchmarks._corpus import RATE, Face, Sound, held_faces, held_sounds
 from benchmarks._truth import Seen, corpus_folder, look_at
-from tm_core import app
+from tm_core import talk
 from tm_core.audio.conversation import split_conversation
-from tm_core.audio.hush import Silence
-from tm_core.audio.schedule import Schedule, Span, Turn, merged, parse_rttm
+from tm_core.audio.silenced_windows import Silence
+from tm_core.audio.turns import Span, SpeakingTurns, Turn, merged, parse_rttm
 from tm_core.errors import InputError
 from tm_core.face.topology import BROWS_AND_ABOVE, FOREHEAD, LEFT_EYE, RIGHT_EYE
 from tm_core.media.audio_io import Waveform
@@ -53,7 +53,7 @@ class Talk:
     names: tuple[str, str]
     tracks: tuple[np.ndarray, np.ndarray]
     truth: tuple[tuple[Span, ...], tuple[Span, ...]]
-    turns: Schedule
+    turns: SpeakingTurns
 
     @property
     def mixed(self) -> np.ndarray:
@@ -80,18 +80,18 @@ def run(*, weights: Path | None = None, device: str = "auto", seconds: float | N
 # -- faces ----------------------------------------------------------------------------------------------------------------
 
 
-def _seen(model: TalkingModel, face: Face, speech: app.Speech, seed: int) -> Seen:
-    subject = app.prepare_subject(open_image(face.path), model.config)
-    stream = app.decode_stream(app.sample_stream(model, app.build_scene(model, subject, speech), seed=seed))
+def _seen(model: TalkingModel, face: Face, speech: talk.Speaker, seed: int) -> Seen:
+    subject = talk.prepare_portrait(open_image(face.path), model.config)
+    stream = talk.decode_stream(talk.sample_stream(model, talk.build_scene(model, subject, speech), seed=seed))
     return look_at(np.concatenate([chunk.frames for chunk in stream]))
 
 
 def _pair(model: TalkingModel, face: Face, sound: Sound, seed: int) -> dict[str, Seen]:
     """A face that speaks, and that listens to the same sound with both kinds of silence."""
-    voice = app.encode_audio(Waveform(samples=sound.samples), model.config)
-    made = {"speaking": _seen(model, face, app.select_speaking(voice, "speaking"), seed)}
+    voice = talk.encode_audio(Waveform(samples=sound.samples), model.config)
+    made = {"speaking": _seen(model, face, talk.select_speaking(voice, "speaking"), seed)}
     for kind in KINDS:
-        made[kind] = _seen(model, face, app.select_speaking(voice, "listening", silence=kind), seed)
+        made[kind] = _seen(model, face, talk.select_speaking(voice, "listening", silence=kind), seed)
         say(f"{face.name} x {sound.name}, {kind} silence: lip gap std {_lips(made[kind]) / _lips(made['speaking']):.3f} of speaking")
     return made
 
@@ -100,7 +100,7 @@ def music_rows(model: TalkingModel, face: Face, seconds: float) -> list[Result]:
     """How far a mouth opens to music without a voice: loudness alone cannot tell it from speech."""
     quiet = np.zeros(round(RATE * seconds), np.float32)
     sounds = {"speech": speech_of(seconds), "music": Waveform(samples=music(seconds)), "silence": Waveform(samples=quiet)}
-    gap = {name: float(np.nanmedian(_seen(model, face, app.select_speaking(app.encode_audio(sound, model.config)), 0).gap))
+    gap = {name: float(np.nanmedian(_seen(model, face, talk.select_speaking(talk.encode_audio(sound, model.config)), 0).gap))
            for name, sound in sounds.items()}
     return [
         result("median lip gap, silence", gap["silence"], "of the face's height"),
@@ -171,14 +171,14 @@ def _listening(pairs: list[dict[str, Seen]]) -> list[Result]:
     return [*found, result("speaking: spread of brows, forehead and eye corners", wandered, "px")]
 
 
-def _turns(model: TalkingModel, face: Face, talk: Talk) -> list[Result]:
+def _turns(model: TalkingModel, face: Face, dialogue: Talk) -> list[Result]:
     """One face with the mixed sound and its own turns: lips in the others' turns over lips in its own."""
-    voice = app.encode_audio(Waveform(samples=talk.mixed), model.config)
+    voice = talk.encode_audio(Waveform(samples=dialogue.mixed), model.config)
     found, fps = [], float(model.config.fps)
     for kind in KINDS:
-        speech = app.select_speaking(voice, schedule=parse_rttm(talk.rttm), name=talk.names[0], silence=kind)
+        speech = talk.select_speaking(voice, turns=parse_rttm(dialogue.rttm), name=dialogue.names[0], silence=kind)
         gap = _seen(model, face, speech, 0).gap
-        own, other = (_settled(spans, len(gap), fps) for spans in (talk.turns.spans(name) for name in talk.names))
+        own, other = (_settled(spans, len(gap), fps) for spans in (dialogue.turns.spans(name) for name in dialogue.names))
         ratio = float(np.nanstd(gap[other]) / np.nanstd(gap[own]))
         found.append(result(
             f"{kind} silence: lip gap std in the other's turns over its own, mixed sound and RTTM", ratio, "", f"<= {MAX_RATIO}",
@@ -222,7 +222,7 @@ def converse(names: tuple[str, str], sounds: tuple[list[Sound], list[Sound]]) ->
         turns.append(Turn(speaker=names[who], start_s=moved[0].start, end_s=moved[-1].end))
         at += len(sound.samples) + pause
     spans = [tuple(_closed((p.start, p.end) for p in part)) for part in phones]
-    return Talk(names=names, tracks=(tracks[0], tracks[1]), truth=(spans[0], spans[1]), turns=Schedule(turns=tuple(turns)))
+    return Talk(names=names, tracks=(tracks[0], tracks[1]), truth=(spans[0], spans[1]), turns=SpeakingTurns(turns=tuple(turns)))
 
 
 def _closed(spans: Iterable[Span]) -> list[Span]:
@@ -245,7 +245,7 @@ class Agreement:
     wrong: float
 
 
-def agreement(speech: app.Speech, own: tuple[Span, ...], other: tuple[Span, ...]) -> Agreement:
+def agreement(speech: talk.Speaker, own: tuple[Span, ...], other: tuple[Span, ...]) -> Agreement:
     """Of one speaker's flags."""
     frames, fps = speech.voice.num_frames, float(speech.voice.timeline.fps)
     said, mine = inside(speech.spans, frames, fps), inside(own, frames, fps)
@@ -254,13 +254,13 @@ def agreement(speech: app.Speech, own: tuple[Span, ...], other: tuple[Span, ...]
 
 
 def _flags(model: TalkingModel, talks: list[Talk]) -> list[Result]:
-    ways: dict[str, Callable[[Talk, int], app.Speech]] = {
+    ways: dict[str, Callable[[Talk, int], talk.Speaker]] = {
         "separate tracks": lambda t, i: _auto(model, t.tracks[i]),
         **{
             f"separate tracks with noise {-db:g} dB under the voice": partial(_noisy_tracks, model, db) for db in NOISES_DB},
         "mixed track split by RTTM": lambda t, i: _auto(model, split_conversation(t.mixed, RATE, parse_rttm(t.rttm), t.names)[i]),
-        "mixed track, flags by RTTM": lambda t, i: app.select_speaking(
-            app.encode_audio(Waveform(samples=t.mixed), model.config), schedule=parse_rttm(t.rttm), name=t.names[i]),
+        "mixed track, flags by RTTM": lambda t, i: talk.select_speaking(
+            talk.encode_audio(Waveform(samples=t.mixed), model.config), turns=parse_rttm(t.rttm), name=t.names[i]),
     }
     found = [result("conversations of two voices in turn", len(talks), f"{sum(t.mixed.size for t in talks) / RATE:.0f} s")]
     for name, way in ways.items():
@@ -273,12 +273,12 @@ def _flags(model: TalkingModel, talks: list[Talk]) -> list[Result]:
     return found
 
 
-def _auto(model: TalkingModel, samples: np.ndarray) -> app.Speech:
-    return app.select_speaking(app.encode_audio(Waveform(samples=samples), model.config))
+def _auto(model: TalkingModel, samples: np.ndarray) -> talk.Speaker:
+    return talk.select_speaking(talk.encode_audio(Waveform(samples=samples), model.config))
 
 
-def _noisy_tracks(model: TalkingModel, noise_db: float, talk: Talk, index: int) -> app.Speech:
-    samples = talk.tracks[index]
+def _noisy_tracks(model: TalkingModel, noise_db: float, dialogue: Talk, index: int) -> talk.Speaker:
+    samples = dialogue.tracks[index]
     level = float(np.sqrt((samples[samples != 0] ** 2).mean())) * 10 ** (noise_db / 20)
     noise = np.random.default_rng(index).standard_normal(len(samples)) * level
     return _auto(model, np.asarray(samples + noise, np.float32))

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from benchmarks._common import ROOT, Result, demo_portrait, load, result, say, speech_of, write_wav
-from tm_core import app
+from tm_core import talk
 from tm_core.cli.animate import write_video
 from tm_core.media import probe
 from tm_core.weights.loading import TalkingModel
@@ -52,7 +52,7 @@ def _one(folder: Path, model: TalkingModel, duration: float, *, long: bool) -> l
     out = folder / f"{duration:g}.mp4"
     sound = write_wav(folder / f"{duration:g}.wav", speech_of(duration))
     started = time.monotonic()
-    frames = app.animate(demo_portrait(), sound, model=model)
+    frames = talk.animate(demo_portrait(), sound, model=model)
     metrics = frames.new_metrics(started=started)
     write_video(frames, out, metrics, quiet=True)
     wall = time.monotonic() - started

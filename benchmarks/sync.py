@@ -19,7 +19,7 @@ from benchmarks._common import Result, load, result, say, stream_of
 from benchmarks._corpus import Face, Sound, held_faces, held_sounds
 from benchmarks._judges import mean_sync, sync_of
 from benchmarks._truth import Seen, corpus_folder, look_at, rest_gap, true_clip, waveform
-from tm_core import app
+from tm_core import talk
 from tm_core.media.video_io import VideoWriter
 from tm_core.metrics.lip_sync import ClosureMatch, SilenceScore, SyncScore, closures_matched, opening_curve, silence_score, sync_score
 from tm_core.metrics.syncnet import SyncNetScore
@@ -61,7 +61,7 @@ def run(
     faces, sounds = held_faces(corpus_folder()), held_sounds(corpus_folder(), PAIRS, seconds or SECONDS)
     model = load(weights, device)
     fps = float(model.config.fps)
-    frames = [app.encode_audio(waveform(s), model.config).num_frames for s in sounds]
+    frames = [talk.encode_audio(waveform(s), model.config).num_frames for s in sounds]
     curves = [opening_curve(s.phones, s.samples, n, fps) for s, n in zip(sounds, frames, strict=True)]
     pairs = []
     for i, sound in enumerate(sounds):

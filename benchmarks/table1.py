@@ -22,11 +22,11 @@ from benchmarks._corpus import Face, Sound, held_faces, held_sounds
 from benchmarks._judges import FRECHET_NAME, clip_features, distance, mean_sync, sync_of
 from benchmarks._sheet import markdown_table, number
 from benchmarks._truth import Seen, corpus_folder, look_at, still_clip, true_clip, waveform
-from tm_core import app
+from tm_core import talk
 from tm_core.cli.bench import commit, machine
+from tm_core.families.settings import noise_schedule
 from tm_core.metrics.lip_sync import opening_curve, sync_score
 from tm_core.metrics.syncnet import SyncNetScore
-from tm_core.settings import schedule
 from tm_core.streaming.metrics import StreamMetrics, percentile
 from tm_core.streaming.pipeline import to_uint8
 from tm_core.vae.tiny import TinyVAE
@@ -136,7 +136,7 @@ def _cases(model: TalkingModel, seconds: float) -> list[Case]:
     faces, sounds = held_faces(corpus_folder()), held_sounds(corpus_folder(), CLIPS, seconds)
     cases = []
     for i, sound in enumerate(sounds):
-        frames = app.encode_audio(waveform(sound), model.config).num_frames
+        frames = talk.encode_audio(waveform(sound), model.config).num_frames
         opening = opening_curve(sound.phones, sound.samples, frames, float(model.config.fps))
         cases.append(Case(index=i, face=faces[i % len(faces)], sound=sound, frames=frames, opening=opening))
     return cases
@@ -163,7 +163,7 @@ def _redrawn(model: TalkingModel, case: Case, fps: float, side: int) -> np.ndarr
 
 
 def _cell(model: TalkingModel, cases: list[Case], chunk: int, steps: int, true: Tally) -> Row:
-    sigmas = schedule(model.config.sampler, steps).sigmas
+    sigmas = noise_schedule(model.config.sampler, steps).sigmas
     cell, clock = variant(model, chunk_latents=chunk, sigmas=sigmas), Clock()
 
     def generate(case: Case) -> np.ndarray:

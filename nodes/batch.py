@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..tm_core import app
+from ..tm_core import talk
 from ..tm_core.batch.digest import SAMPLES, content_digest
 from ..tm_core.batch.engine import InlineEngine
 from ..tm_core.batch.manifest import BatchItem, parse_manifest
@@ -26,8 +26,9 @@ from ..tm_core.batch.pairs import pair_up, pictures_in
 from ..tm_core.batch.runner import BatchProgress, run_batch
 from ..tm_core.batch.worker import BatchConfig, MakeStream, streams_of
 from ..tm_core.errors import InputError
+from ..tm_core.families.settings import Choices, settings
+from ..tm_core.inputs import check_options
 from ..tm_core.media.audio_io import LongWaveform, Waveform
-from ..tm_core.settings import Choices, settings
 from ..tm_core.weights.loading import TalkingModel
 from . import wires
 from .host import encoders, folders, models, pictures, running, sound
@@ -115,7 +116,7 @@ class BatchLipsync(io.ComfyNode):
         """Make what is not made yet; InputError before anything runs where something cannot be used."""
         making = _Making(
             model=model, choices=guided(text_guidance, audio_guidance, colour_correction), encoder=audio_encoder, vision=clip_vision,
-            prompt=app.Prompt(text=encoders.prompt_of(positive, "positive"), negative=encoders.prompt_of(negative, "negative")))
+            prompt=talk.Prompt(text=encoders.prompt_of(positive, "positive"), negative=encoders.prompt_of(negative, "negative")))
         options = {
             "seed": seed, "speaking": MODES[chosen("mode", mode, MODES)], **({"steps": steps} if steps else {})}
         out = folders.output_folder(output_folder, "output_folder")
@@ -134,7 +135,7 @@ class _Making:
     choices: Choices = dataclasses.field(default_factory=Choices)
     encoder: Any = None
     vision: Any = None
-    prompt: app.Prompt = dataclasses.field(default_factory=app.Prompt)
+    prompt: talk.Prompt = dataclasses.field(default_factory=talk.Prompt)
 
     @property
     def open(self) -> bool:
@@ -144,10 +145,10 @@ class _Making:
     def check(self, items: list[BatchItem], node_id: str | None) -> None:
         """InputError for what the model needs and does not get, or cannot follow."""
         config = self.model.config
-        app.hearing(config, encoded=self.encoder is not None)
+        talk.speech_family(config, encoded=self.encoder is not None)
         for steps in sorted({item.options.steps or 0 for item in items}):
             sampler = settings(config, replace(self.choices, steps=steps or None))
-            app.check_prompt(config, sampler, self.prompt)
+            talk.check_prompt(config, sampler, self.prompt)
             check_room(self.model, sampler, node_id)
 
     @property
@@ -164,15 +165,15 @@ class _Making:
 
     def streams(self) -> MakeStream:
         """An item's stream: its sound and its portrait are encoded when it is its turn, and nothing of them is kept."""
-        return streams_of(self.model, choices=self.choices, hear=self._hear, told=self._tell)
+        return streams_of(self.model, choices=self.choices, encoders=talk.Encoders(speech=self._features, prompt=self._prompt_of))
 
-    def _hear(self, waveform: Waveform | LongWaveform) -> Tensor | None:
+    def _features(self, waveform: Waveform | LongWaveform) -> Tensor | None:
         return speech_features(self.model, waveform, self.encoder, None, False)
 
-    def _tell(self, subject: app.Subject) -> app.Prompt:
+    def _prompt_of(self, portrait: talk.Portrait) -> talk.Prompt:
         if self.vision is None or not self.open:
             return self.prompt
-        return replace(self.prompt, image=encoders.vision_tokens(self.vision, pictures.image_of(subject.portrait.image[None])))
+        return replace(self.prompt, image=encoders.vision_tokens(self.vision, pictures.image_of(portrait.crop.image[None])))
 
 
 def _make(items: list[BatchItem], out: Path, making: _Making, retry_failed: bool, node_id: str | None) -> dict[str, Any]:
@@ -218,7 +219,7 @@ def _items(manifest: str, portraits: str, sounds: str, voice: Path | None, optio
         raise InputError("portraits", "nothing", "there is nothing to animate", ONE_WAY)
     if bool(sounds.strip()) == (voice is not None):
         raise InputError("sounds", sounds or "nothing", "sounds come from audio or from a folder", "connect audio, or name a folder")
-    app.check_options(seed=int(options["seed"]))
+    check_options(seed=int(options["seed"]))
     faces = pictures_in(_located("portraits")(portraits.strip()))
     return pair_up(faces, voice or _located("sounds")(sounds.strip()), options, out)
 

@@ -96,7 +96,7 @@ class FaceMasks(io.ComfyNode):
     @classmethod
     def execute(
         cls, image: Tensor, region: str = "face", feather: float = 8.0, grow: float = 0.0, exclusive: bool = True,
-        faces: found.FoundFaces | None = None, masks: Tensor | None = None, boxes: Any = None,
+        faces: found.Faces | None = None, masks: Tensor | None = None, boxes: Any = None,
     ) -> Any:
         """Mask; InputError where nothing is found, or more than one source is connected."""
         choices = MaskChoices(region=chosen("region", region, REGIONS), feather=feather, grow=grow, exclusive=exclusive)
@@ -104,7 +104,7 @@ class FaceMasks(io.ComfyNode):
         return io.NodeOutput(torch.from_numpy(made), pictures.image_of(shown[None]))
 
 
-def sources_of(faces: found.FoundFaces | None, masks: Tensor | None, boxes: Any) -> found.FoundFaces | list[Source] | None:
+def sources_of(faces: found.Faces | None, masks: Tensor | None, boxes: Any) -> found.Faces | list[Source] | None:
     """The one thing that is connected, as the engine takes it; None for nothing."""
     given = [name for name, value in (("faces", faces), ("masks", masks), ("boxes", boxes)) if value is not None]
     if len(given) > 1:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from ..tm_core import app
-from ..tm_core.weights.families import FAMILIES
+from ..tm_core import talk
+from ..tm_core.families.registry import FAMILIES
 from ..tm_core.weights.files import shards
 from . import wires
 from .host import encoders, folders, models, running, wan
@@ -117,7 +117,7 @@ class ApplySpeech(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any, speaker: app.Speech, portrait: app.Subject | None = None) -> Any:
+    def execute(cls, model: Any, speaker: talk.Speaker, portrait: talk.Portrait | None = None) -> Any:
         """A clone that hears; InputError for a MODEL that cannot."""
         family = models.network_of(model).found.family
         encoders.speech_of(family.name)

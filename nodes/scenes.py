@@ -9,16 +9,17 @@ from typing import Any
 
 from torch import Tensor
 
-from ..tm_core import app, scenes
-from ..tm_core.settings import Choices
-from ..tm_core.streaming.compose import Frames
+from ..tm_core import talk
+from ..tm_core.compose import assembly
+from ..tm_core.compose.canvas import FrameStream
+from ..tm_core.families.settings import Choices
 from ..tm_core.weights.loading import TalkingModel
 from . import wires
 from .host import devices, encoders, folders, pictures, sound
 from .host.schemas import field, io, schema
 from .stream import MAX_SEED
 
-MOST_PIXELS = scenes.MOST_SIDE
+MOST_PIXELS = assembly.MOST_SIDE
 
 
 def mix_file() -> Path:
@@ -59,9 +60,9 @@ class PasteBack(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, frames: Frames, image: Tensor, portrait: app.Subject) -> Any:
+    def execute(cls, frames: FrameStream, image: Tensor, portrait: talk.Portrait) -> Any:
         """Describe the stream; InputError for another picture."""
-        return io.NodeOutput(scenes.put_back(pictures.picture_of(image), [frames], [portrait]))
+        return io.NodeOutput(talk.put_back(pictures.picture_of(image), [frames], [portrait]))
 
 
 class Character(io.ComfyNode):
@@ -86,11 +87,11 @@ class Character(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, portrait: app.Subject, speaker: app.Speech, name: str = "", gain_db: float = 0.0, pan: float = 0.0,
-        others: tuple[scenes.Character, ...] = (),
+        cls, portrait: talk.Portrait, speaker: talk.Speaker, name: str = "", gain_db: float = 0.0, pan: float = 0.0,
+        others: talk.Cast | tuple[()] = (),
     ) -> Any:
         """Add."""
-        return io.NodeOutput((*others, scenes.Character(subject=portrait, speech=speaker, name=name, gain_db=gain_db, pan=pan)))
+        return io.NodeOutput(talk.Cast((*others, talk.Character(portrait=portrait, speaker=speaker, name=name, gain_db=gain_db, pan=pan))))
 
 
 class SceneStream(io.ComfyNode):
@@ -132,19 +133,19 @@ class SceneStream(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: TalkingModel, image: Tensor, cast: tuple[scenes.Character, ...], seed: int, steps: int = 0, device: str = devices.AUTO,
+        cls, model: TalkingModel, image: Tensor, cast: talk.Cast, seed: int, steps: int = 0, device: str = devices.AUTO,
         queue_depth: int = 2, positive: Any = None, negative: Any = None, clip_vision_output: Any = None,
     ) -> Any:
         """Describe the stream; InputError for characters that cannot stand in one scene."""
-        prompt = app.Prompt(
+        prompt = talk.Prompt(
             text=encoders.prompt_of(positive, "positive"), negative=encoders.prompt_of(negative, "negative"),
             image=encoders.picture_tokens(clip_vision_output))
-        seconds = max(c.speech.voice.duration_s for c in cast) if cast else 0.0
+        seconds = max(c.speaker.voice.duration_s for c in cast) if cast else 0.0
         path = mix_file()
         try:
-            stream = scenes.scene_stream(
-                model, pictures.picture_of(image), cast, scenes.mixed([c.track for c in cast], seconds, path.parent, path.name), seed=seed,
-                choices=Choices(steps=steps or None), prompt=prompt,
+            stream = talk.scene_stream(
+                model, pictures.picture_of(image), cast, assembly.mixed([c.track for c in cast], seconds, path.parent, path.name),
+                seed=seed, choices=Choices(steps=steps or None), prompt=prompt,
                 device=None if device == devices.AUTO else devices.named(device), queue_depth=queue_depth)
         except BaseException:
             path.unlink(missing_ok=True)
@@ -182,13 +183,13 @@ class Layer(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, frames: Frames, x: int, y: int, width: int, height: int, layer: int, soft_edge: bool, start_s: float = 0.0,
-        gain_db: float = 0.0, pan: float = 0.0, others: tuple[scenes.Placement, ...] = (),
+        cls, frames: FrameStream, x: int, y: int, width: int, height: int, layer: int, soft_edge: bool, start_s: float = 0.0,
+        gain_db: float = 0.0, pan: float = 0.0, others: assembly.Layers | tuple[()] = (),
     ) -> Any:
         """Add."""
         sound.present(frames.meta.audio)
-        return io.NodeOutput((*others, scenes.Placement(
-            frames=frames, x=x, y=y, width=width, height=height, z=layer, soft=soft_edge, start_s=start_s, gain_db=gain_db, pan=pan)))
+        return io.NodeOutput(assembly.Layers((*others, assembly.Placement(
+            frames=frames, x=x, y=y, width=width, height=height, z=layer, soft=soft_edge, start_s=start_s, gain_db=gain_db, pan=pan))))
 
 
 class Canvas(io.ComfyNode):
@@ -217,13 +218,13 @@ class Canvas(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, layers: tuple[scenes.Placement, ...], width: int, height: int, background: str, image: Tensor | None = None, fps: float = 0.0,
+        cls, layers: assembly.Layers, width: int, height: int, background: str, image: Tensor | None = None, fps: float = 0.0,
     ) -> Any:
         """Describe the stream; InputError for a layer beside the canvas."""
-        canvas = scenes.background(width, height, background) if image is None else pictures.picture_of(image)
+        canvas = assembly.background(width, height, background) if image is None else pictures.picture_of(image)
         path = mix_file()
         try:
-            stream = scenes.assemble(canvas, layers, fps=fps, sound_folder=path.parent, sound_name=path.name)
+            stream = assembly.assemble(canvas, layers, fps=fps, sound_folder=path.parent, sound_name=path.name)
         except BaseException:
             path.unlink(missing_ok=True)
             raise

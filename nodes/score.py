@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..tm_core import app
+from ..tm_core import talk
 from ..tm_core.errors import InputError
 from ..tm_core.media.audio_io import Waveform, read_audio, resample
 from ..tm_core.media.video_reader import VideoReader, probe
 from ..tm_core.metrics.report import report_of
 from ..tm_core.metrics.video_score import score_video
-from ..tm_core.streaming.handles import FrameStream
+from ..tm_core.streaming.handles import DecodedStream
 from . import sinks, wires
 from .host import pictures, results, running, sound
 from .host.schemas import field, io, schema
@@ -83,7 +83,7 @@ class ScoreVideo(io.ComfyNode):
             own = samples if samples is not None else footage.samples
             if own is None:
                 raise InputError("audio", "nothing", "there is no sound to compare the lips with", "connect the sound of this video")
-            score = score_video(watched(footage), footage.fps, own, mesh=app.face_mesh(), seconds=seconds or None)
+            score = score_video(watched(footage), footage.fps, own, mesh=talk.face_mesh(), seconds=seconds or None)
         text, face = report_of(score), shown_face(score)
         running.tell(cls.hidden.unique_id, text)
         return io.NodeOutput(text, *numbers(face), NO_SPEAKER if score["speaker"] is None else score["speaker"], ui={"text": [text]})
@@ -97,7 +97,7 @@ def heard(audio: Any) -> np.ndarray:
 
 def footage_of(video: Any, fps: float, stack: ExitStack) -> Footage:
     """What is connected, as frames; `stack` closes what it opens. InputError for anything else."""
-    if isinstance(video, FrameStream):
+    if isinstance(video, DecodedStream):
         return _stream(video, stack)
     if isinstance(video, Tensor):
         return _images(video, fps)
@@ -105,7 +105,7 @@ def footage_of(video: Any, fps: float, stack: ExitStack) -> Footage:
     return _parts(video) if path is None else _file(path, stack)
 
 
-def _stream(stream: FrameStream, stack: ExitStack) -> Footage:
+def _stream(stream: DecodedStream, stack: ExitStack) -> Footage:
     kept = sound.present(stream.meta.audio)
     waveform = resample(kept.samples, kept.sample_rate) if isinstance(kept, Waveform) else read_audio(kept)
     chunks = stack.enter_context(sinks.pulled(stream))

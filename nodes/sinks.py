@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
+from ..tm_core.compose.canvas import ComposedStream, FrameStream
 from ..tm_core.errors import InputError
 from ..tm_core.media.video_io import VideoWriter
-from ..tm_core.streaming.compose import ComposedStream, Frames
-from ..tm_core.streaming.handles import FrameStream, LatentStream
+from ..tm_core.streaming.handles import DecodedStream, LatentStream
 from ..tm_core.streaming.pipeline import FrameChunk
 from . import wires
 from .host import devices, folders, pictures, results, running, sound, states
@@ -26,15 +26,15 @@ NAP_S = 0.02
 MEMORY_SHARE = 0.8  # of what is free; the rest is for the nodes that follow
 
 
-def pulled(frames: Frames) -> AbstractContextManager[Iterator[FrameChunk]]:
+def pulled(frames: FrameStream) -> AbstractContextManager[Iterator[FrameChunk]]:
     """Every chunk of a stream; both workers have ended when the context is left, however it is left."""
     states.watch(latents_of(frames))
     return closing(frames.chunks(poll=running.check_interrupt))
 
 
-def latents_of(frames: Frames) -> Iterator[LatentStream]:
+def latents_of(frames: FrameStream) -> Iterator[LatentStream]:
     """What a stream is sampled from, of all layers where it is composed."""
-    if isinstance(frames, FrameStream):
+    if isinstance(frames, DecodedStream):
         yield frames.latents
     elif isinstance(frames, ComposedStream):
         for layer in frames.layers:
@@ -68,7 +68,7 @@ class PreviewStream(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, frames: FrameStream, preview_fps: int, real_time: bool) -> Any:
+    def execute(cls, frames: DecodedStream, preview_fps: int, real_time: bool) -> Any:
         """Pull everything, show some."""
         fps, progress = float(frames.meta.fps), running.Progress(frames.meta.total_frames)
         stride, clock, last = max(1, round(fps / preview_fps)), _Clock(fps), None
@@ -125,7 +125,7 @@ class SaveStream(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, frames: FrameStream, filename_prefix: str) -> Any:
+    def execute(cls, frames: DecodedStream, filename_prefix: str) -> Any:
         """Pull everything into a file; InputError where it cannot be written."""
         meta, progress = frames.meta, running.Progress(frames.meta.total_frames)
         path, subfolder = folders.output_file(filename_prefix, ".mp4", meta.width, meta.height)
@@ -159,7 +159,7 @@ class CollectFrames(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, frames: FrameStream) -> Any:
+    def execute(cls, frames: DecodedStream) -> Any:
         """Pull everything into one tensor; InputError when it would not fit."""
         meta, progress = frames.meta, running.Progress(frames.meta.total_frames)
         require_memory(meta.collected_bytes, meta.total_frames, devices.free_memory(), cls.hidden.unique_id)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..tm_core import app
+from ..tm_core import talk
 from ..tm_core.config import CacheMode, SamplerConfig
 from ..tm_core.errors import InputError
-from ..tm_core.settings import Choices, settings
+from ..tm_core.families.registry import Mode
+from ..tm_core.families.settings import Choices, settings
+from ..tm_core.streaming.cache_size import check_fits
 from ..tm_core.streaming.handles import LatentStream
-from ..tm_core.streaming.memory import check_fits
-from ..tm_core.weights.families import Mode
 from ..tm_core.weights.loading import TalkingModel
 from . import wires
 from .host import devices, encoders, running
@@ -91,7 +91,7 @@ class CausalSampler(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: TalkingModel, portrait: app.Subject, speaker: app.Speech, seed: int, steps: int, positive: Any = None,
+        cls, model: TalkingModel, portrait: talk.Portrait, speaker: talk.Speaker, seed: int, steps: int, positive: Any = None,
         negative: Any = None, clip_vision_output: Any = None, mode: str = devices.AUTO, cache: str = devices.AUTO,
         text_guidance: float = 0.0, audio_guidance: float = 0.0, colour_correction: float = -1.0,
     ) -> Any:
@@ -100,18 +100,18 @@ class CausalSampler(io.ComfyNode):
             guided(text_guidance, audio_guidance, colour_correction), mode=MODES[chosen("mode", mode, MODES)],
             cache=CACHES[chosen("cache", cache, CACHES)], steps=steps or None)
         check_room(model, settings(model.config, choices), cls.hidden.unique_id)
-        prompt = app.Prompt(
+        prompt = talk.Prompt(
             text=encoders.prompt_of(positive, "positive"), negative=encoders.prompt_of(negative, "negative"),
             image=encoders.picture_tokens(clip_vision_output))
-        built = app.build_scene(model, portrait, speaker, choices=choices, prompt=prompt)
-        return io.NodeOutput(app.sample_stream(model, built, seed=seed))
+        built = talk.build_scene(model, portrait, speaker, choices=choices, prompt=prompt)
+        return io.NodeOutput(talk.sample_stream(model, built, seed=seed))
 
 
 def check_room(model: TalkingModel, sampler: SamplerConfig, node_id: str | None) -> None:
     """Say what the cache will take; InputError with what would fit where it has no room."""
     dit, config = model.dit, model.config
     room = devices.room_on(dit.compute_device)
-    size = check_fits(dit.cfg, sampler, config.width, config.height, dit.compute_dtype, room)
+    size = check_fits(config, sampler, dit.compute_dtype, room)
     if config.family is not None:
         place = f"{room / 2**30:.1f} GiB on {dit.compute_device}"
         running.tell(node_id, f"cache: {size.total / 2**30:.2f} GiB for a stream of any length, {place}")
@@ -155,4 +155,4 @@ class DecodeStream(io.ComfyNode):
         if vae is not None and latents.decoder is not None and not isinstance(latents.decoder.vae, HostedAutoencoder):
             raise InputError("vae", "another VAE", "this model brings its own decoder", "leave it unconnected")
         other = None if vae is None else HostedAutoencoder(vae)
-        return io.NodeOutput(app.decode_stream(latents, device=target, queue_depth=queue_depth, vae=other, blinks=blinks))
+        return io.NodeOutput(talk.decode_stream(latents, device=target, queue_depth=queue_depth, vae=other, blinks=blinks))

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..tm_core import app
-from ..tm_core.face.found import FoundFaces
+from ..tm_core import talk
+from ..tm_core.face.found import Faces
 from ..tm_core.weights.loading import TalkingModel
 from . import wires
 from .host import pictures
@@ -47,10 +47,10 @@ class FaceMask(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: TalkingModel, image: Tensor, face: int = -1, mask: Tensor | None = None, faces: FoundFaces | None = None,
+        cls, model: TalkingModel, image: Tensor, face: int = -1, mask: Tensor | None = None, faces: Faces | None = None,
     ) -> Any:
         """Prepare; InputError for no face, or several where none was chosen."""
-        subject = app.prepare_subject(
+        subject = talk.prepare_portrait(
             pictures.picture_of(image), model.config, face_index=None if face < 0 else face,
             mask=None if mask is None else pictures.region_of(mask), faces=faces)
-        return io.NodeOutput(subject, pictures.mask_of(subject.mask), pictures.image_of(subject.portrait.image[None]))
+        return io.NodeOutput(subject, pictures.mask_of(subject.mask), pictures.image_of(subject.crop.image[None]))

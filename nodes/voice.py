@@ -6,17 +6,18 @@ from typing import Any, get_args
 
 from torch import Tensor
 
-from ..tm_core import app
-from ..tm_core.audio.hush import Silence
+from ..tm_core import talk
 from ..tm_core.audio.silence import Levels
+from ..tm_core.audio.silenced_windows import Silence
 from ..tm_core.errors import InputError
+from ..tm_core.inputs import SpeakingMode
 from ..tm_core.media.audio_io import LongWaveform, Waveform, open_audio
 from ..tm_core.weights.loading import TalkingModel
 from . import wires
 from .host import encoders, folders, sound
 from .host.schemas import chosen, field, io, schema
 
-MODES: dict[str, app.SpeakingMode] = {"auto": "auto", "speaking": "speaking", "silence": "listening"}
+MODES: dict[str, SpeakingMode] = {"auto": "auto", "speaking": "speaking", "silence": "listening"}
 
 SILENCES: dict[str, Silence] = {name: name for name in get_args(Silence)}
 
@@ -69,7 +70,7 @@ class AudioEncoder(io.ComfyNode):
         try:
             waveform = open_audio(path)
             speech = speech_features(model, waveform, audio_encoder, audio_encoder_output, approximate)
-            voice = app.encode_audio(waveform, model.config, path, speech)
+            voice = talk.encode_audio(waveform, model.config, path, speech)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -125,13 +126,13 @@ class SpeakingSilence(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, audio_windows: app.Voice, mode: str, speech_db: float = -28.0, silence_db: float = -34.0, shortest_pause_s: float = 0.3,
-        shortest_speech_s: float = 0.0, levels: str = "relative", silence: str = "zero",
+        cls, audio_windows: talk.AudioWindows, mode: str, speech_db: float = -28.0, silence_db: float = -34.0,
+        shortest_pause_s: float = 0.3, shortest_speech_s: float = 0.0, levels: str = "relative", silence: str = "zero",
     ) -> Any:
         """Select; InputError for levels that cannot be."""
         if silence_db > speech_db:
             raise InputError("silence_db", silence_db, f"is above speech_db ({speech_db})", "set it some dB below")
         choice = MODES[chosen("mode", mode, MODES)]
-        return io.NodeOutput(app.select_speaking(
+        return io.NodeOutput(talk.select_speaking(
             audio_windows, choice, silence=SILENCES[chosen("silence", silence, SILENCES)], on_db=speech_db, off_db=silence_db,
             hold_s=shortest_pause_s, shortest_s=shortest_speech_s, levels=chosen("levels", levels, get_args(Levels))))

@@ -13,30 +13,32 @@ from typing import Any
 
 from torch import Tensor
 
-from ..tm_core import app
+from ..tm_core import talk
+from ..tm_core.compose.assembly import Layers as CanvasLayers
+from ..tm_core.compose.canvas import ComposedStream
 from ..tm_core.errors import InputError
-from ..tm_core.face.found import FoundFaces
-from ..tm_core.streaming.compose import ComposedStream
-from ..tm_core.streaming.handles import FrameStream as Stream
+from ..tm_core.face.found import Faces as PictureFaces
+from ..tm_core.streaming.handles import DecodedStream
 from ..tm_core.streaming.handles import LatentStream as Latents
 from ..tm_core.weights.loading import TalkingModel
 from .host.schemas import io
 
 Model = io.Custom("TM_MODEL")  # tm_core.weights.loading.TalkingModel
-AudioWindows = io.Custom("TM_AUDIO_WINDOWS")  # tm_core.app.Voice
-Speaker = io.Custom("TM_SPEAKER")  # tm_core.app.Speech
-Portrait = io.Custom("TM_PORTRAIT")  # tm_core.app.Subject
+AudioWindows = io.Custom("TM_AUDIO_WINDOWS")  # tm_core.talk.AudioWindows
+Speaker = io.Custom("TM_SPEAKER")  # tm_core.talk.Speaker
+Portrait = io.Custom("TM_PORTRAIT")  # tm_core.talk.Portrait
 LatentStream = io.Custom("TM_LATENT_STREAM")  # tm_core.streaming.handles.LatentStream
-FrameStream = io.Custom("TM_FRAME_STREAM")  # tm_core.streaming.compose.Frames: a FrameStream, or several composed
-Cast = io.Custom("TM_CAST")  # tuple of tm_core.scenes.Character
-Layers = io.Custom("TM_LAYERS")  # tuple of tm_core.scenes.Placement
-Faces = io.Custom("TM_FACES")  # tm_core.face.found.FoundFaces
+FrameStream = io.Custom("TM_FRAME_STREAM")  # tm_core.compose.canvas.FrameStream: a DecodedStream, or several composed
+Cast = io.Custom("TM_CAST")  # tm_core.talk.Cast
+Layers = io.Custom("TM_LAYERS")  # tm_core.compose.assembly.Layers
+Faces = io.Custom("TM_FACES")  # tm_core.face.found.Faces
 Boxes = io.Custom("BBOX")  # other packs' boxes
 
 KINDS: dict[str, tuple[type, ...]] = {
-    "TM_MODEL": (TalkingModel,), "TM_AUDIO_WINDOWS": (app.Voice,), "TM_SPEAKER": (app.Speech,), "TM_PORTRAIT": (app.Subject,),
-    "TM_LATENT_STREAM": (Latents,), "TM_FRAME_STREAM": (Stream, ComposedStream), "TM_CAST": (tuple,), "TM_LAYERS": (tuple,),
-    "TM_FACES": (FoundFaces,), "IMAGE": (Tensor,), "MASK": (Tensor,), "AUDIO": (Mapping, NoneType)}  # no sound: the node says so
+    "TM_MODEL": (TalkingModel,), "TM_AUDIO_WINDOWS": (talk.AudioWindows,), "TM_SPEAKER": (talk.Speaker,), "TM_PORTRAIT": (talk.Portrait,),
+    "TM_LATENT_STREAM": (Latents,), "TM_FRAME_STREAM": (DecodedStream, ComposedStream), "TM_CAST": (talk.Cast,),
+    "TM_LAYERS": (CanvasLayers,), "TM_FACES": (PictureFaces,), "IMAGE": (Tensor,), "MASK": (Tensor,),
+    "AUDIO": (Mapping, NoneType)}  # no sound: the node says so
 OBJECTS = {"MODEL", "VAE", "VIDEO", "AUDIO_ENCODER", "CLIP_VISION_OUTPUT"}  # the host's, whose classes other packs extend
 PLAIN = (str, int, float, list, dict, NoneType)
 

@@ -146,15 +146,15 @@ def freed(hosted: Any, files: dict[str, Path], management: Any) -> float:
 
 def states_held(repository: Path, management: Any) -> list[bool]:
     """Whether a stream that was pulled once holds its sampler's state: before and after all models are unloaded, and pulled again."""
-    names = ("tm_core.app", "tm_core.weights.loading", "nodes.host.states")
-    app, loading, states = (importlib.import_module(f"tm_pack.{name}") for name in names)
+    names = ("tm_core.talk", "tm_core.weights.loading", "nodes.host.states", "nodes.host.models", "tm_core.model.talking")
+    talk, loading, states, models, talking = (importlib.import_module(f"tm_pack.{name}") for name in names)
     assets = repository / "tm_core" / "assets"
     model = loading.load_model(device=torch.device("cpu"), dtype=torch.float32)
-    stream = app.animate(assets / "portraits" / "demo.jpg", next((assets / "speech").glob("*.wav")), model=model).latents
+    stream = talk.animate(assets / "portraits" / "demo.jpg", next((assets / "speech").glob("*.wav")), model=model).latents
     states.watch([stream])
     found = []
     for _ in range(2):
-        states.bring(model.vae, 0)
+        models.HostLoader().load([talking.WeightNeeds(model=model, autoencoder=model.vae)])
         next(chunks := stream.chunks())
         found.append(stream.holds_state)
         chunks.close()

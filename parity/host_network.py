@@ -89,7 +89,7 @@ def states_differ(ours: list[torch.Tensor], theirs: tuple[torch.Tensor, ...]) ->
 def compare_wav2vec2() -> dict[str, dict[str, float]]:
     """The host's encoder at reduced and true size, its normalisation, and its loader and node as users run them."""
     theirs, ops = importlib.import_module("comfy.audio_encoders.wav2vec2"), importlib.import_module("comfy.ops")
-    ours, families = importlib.import_module("tm_core.audio.wav2vec2"), importlib.import_module("tm_core.audio.families")
+    ours, families = importlib.import_module("tm_core.audio.wav2vec2"), importlib.import_module("tm_core.audio.speech_families")
     base = {"conv_norm": False, "conv_bias": False, "do_stable_layer_norm": False, "operations": ops.disable_weight_init}
     small = {"embed_dim": 128, "num_heads": 2, "num_layers": 3}
     large = {"embed_dim": 768, "num_heads": 12, "num_layers": 12}
@@ -107,8 +107,9 @@ def compare_wav2vec2() -> dict[str, dict[str, float]]:
 
 def compare_node(state: dict[str, torch.Tensor], sound: torch.Tensor) -> dict[str, float]:
     """AUDIO_ENCODER_OUTPUT of a file with Hugging Face's names, through `from_host`, against our encoder."""
-    encoders, families = importlib.import_module("comfy.audio_encoders.audio_encoders"), importlib.import_module("tm_core.audio.families")
-    build, family = importlib.import_module("tm_core.audio.wav2vec2").build_wav2vec2, families.FAMILIES["fantasytalking"]
+    encoders = importlib.import_module("comfy.audio_encoders.audio_encoders")
+    families = importlib.import_module("tm_core.audio.speech_families")
+    build, family = importlib.import_module("tm_core.audio.wav2vec2").build_wav2vec2, families.SPEECH_FAMILIES["fantasytalking"]
     importlib.import_module("comfy.model_patcher")  # the encoder's module relies on it being there
     older = {f"parametrizations.weight.original{i}": name for i, name in enumerate(("weight_g", "weight_v"))}
     file = {"wav2vec2." + next((k.replace(a, b) for a, b in older.items() if a in k), k): v for k, v in state.items()}

@@ -15,16 +15,16 @@ from parity.recorders.open_models import AUDIO_DIM, TOKENS, inputs
 from parity.seeded import fill_module
 from tm_core.audio.speech_windows import FrameWindows
 from tm_core.config import DiTConfig, Guidance, SamplerConfig, tiny
+from tm_core.families.registry import FAMILIES
 from tm_core.model.dit import TalkingDiT
 from tm_core.model.open_projectors import GroupedProjector, GroupedProjectorConfig
 from tm_core.model.talking import TalkingModel
-from tm_core.streaming.compressed import CompressedSampler
-from tm_core.streaming.sampler import Scene, Speaker
-from tm_core.weights.families import FAMILIES
+from tm_core.streaming.compressed_sampler import CompressedSampler
+from tm_core.streaming.sampler import Scene, SpeakerInput
 
 FAMILY = FAMILIES["liveact"]
 TIMES = FAMILY.timesteps or ()
-SAMPLER = SamplerConfig(sigmas=tuple(t / 1000 for t in TIMES), memory=FAMILY.memory)
+SAMPLER = SamplerConfig(sigmas=tuple(t / 1000 for t in TIMES), history=FAMILY.history)
 
 
 class Watched(TalkingDiT):
@@ -34,8 +34,8 @@ class Watched(TalkingDiT):
         super().__init__(*args, **kwargs)
         self.seen: list[Tensor] = []
 
-    def recall_x0(self, x: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
-        x0 = super().recall_x0(x, sigma, **kwargs)
+    def history_x0(self, x: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
+        x0 = super().history_x0(x, sigma, **kwargs)
         self.seen.append((x - x0) / sigma)
         return x0
 
@@ -55,7 +55,7 @@ def small_model(sizes: dict[str, Any]) -> TalkingModel:
 def scene() -> Scene:
     """What the official code was shown."""
     features, rule = sound(), FrameWindows()
-    speaker = Speaker(
+    speaker = SpeakerInput(
         windows=lambda latents: rule.windows(features, latents), mask=torch.ones(HEIGHT // 16 * (WIDTH // 16)),
         speaking=lambda latents: torch.ones(len(latents), dtype=torch.bool))
     data = inputs()
@@ -70,7 +70,7 @@ def streamed(model: TalkingModel, cfg: SamplerConfig, shown: Scene, blocks: int 
     def noise(seed: int, chunk: int, step: int, shape: tuple[int, ...]) -> Tensor:
         return drawn(DRAWS * chunk + step, shape[1:])[None]
 
-    with patch("tm_core.streaming.compressed.chunk_noise", noise):
+    with patch("tm_core.streaming.compressed_sampler.chunk_noise", noise):
         for _ in range(blocks):
             chunk, state = sampler.step(state)
             parts.append(chunk.latents[0])

@@ -33,13 +33,13 @@ from parity.recorders.samplers import (
 from parity.seeded import fill_module, numbers
 from tm_core.audio.speech_windows import FrameWindows
 from tm_core.config import AudioKind, DiTConfig, Guidance, SamplerConfig, tiny
+from tm_core.families.registry import FAMILIES
 from tm_core.model.dit import TalkingDiT
-from tm_core.model.talking import Heard, TalkingModel
-from tm_core.streaming.clips import ClipSampler, clip_of
-from tm_core.streaming.colour import ColourCorrection
+from tm_core.model.talking import AudioTokens, TalkingModel
+from tm_core.streaming.clip_sampler import ClipSampler, clip_of
+from tm_core.streaming.colour_correction import ColourCorrection
 from tm_core.streaming.guidance import noise_levels, shifted
-from tm_core.streaming.sampler import Scene, Speaker
-from tm_core.weights.families import FAMILIES
+from tm_core.streaming.sampler import Scene, SpeakerInput
 
 FLASHTALK = {4: (1000, 750, 500, 250), 2: (1000, 500)}  # timesteps by number of steps
 
@@ -115,18 +115,18 @@ class StandInAutoencoder(torch.nn.Module):
         return encode(frames.transpose(0, 1)[None] * 2 - 1)[None], None
 
 
-class StandInListener:
+class StandInProjection:
     """Sound (F,) passes as it is, or not at all."""
 
-    def listen(self, windows: Tensor, speaking: Tensor, like: Tensor) -> Heard:
-        return Heard((windows * speaking)[:, None, None])
+    def project(self, windows: Tensor, speaking: Tensor, like: Tensor) -> AudioTokens:
+        return AudioTokens((windows * speaking)[:, None, None])
 
 
 def stand_in_sampler(cfg: SamplerConfig, *, prompted: bool) -> ClipSampler:
     """Ours round the recorder's stand-ins."""
     network: Any = StandInNetwork(prompted=prompted)
     vae: Any = StandInAutoencoder()
-    return ClipSampler(TalkingModel(config=replace(tiny(), dit=network.cfg), dit=network, projector=StandInListener(), vae=vae), cfg)
+    return ClipSampler(TalkingModel(config=replace(tiny(), dit=network.cfg), dit=network, projector=StandInProjection(), vae=vae), cfg)
 
 
 def portrait() -> Tensor:
@@ -138,7 +138,7 @@ def stand_in_scene(hear: Callable[[range], Tensor], reference: Tensor | None = N
     """One voice, heard (F,) by latents; without `reference`, that of the picture before frames without content."""
     if reference is None:
         reference = encode((portrait()[None, :, None] * 2 - 1) * (torch.arange(5) < 1)[:, None, None])
-    speaker = Speaker(windows=hear, mask=torch.ones(4), speaking=lambda latents: torch.ones(len(latents), dtype=torch.bool))
+    speaker = SpeakerInput(windows=hear, mask=torch.ones(4), speaking=lambda latents: torch.ones(len(latents), dtype=torch.bool))
     return Scene(
         reference=reference, speakers=(speaker,), frames=FRAMES + NEW, picture=portrait(), text=prompt("positive")[None],
         negative=prompt("negative")[None])
@@ -147,7 +147,7 @@ def stand_in_scene(hear: Callable[[range], Tensor], reference: Tensor | None = N
 def sampled(sampler: ClipSampler, scene: Scene, clips: int, noise: Callable[[int, int], Tensor]) -> list[Tensor]:
     """Latents (C, F, h, w) of the first clips, by noise (C, F, h, w) of clip and step."""
     state, found = sampler.open(scene, 0), []
-    with patch("tm_core.streaming.clips.chunk_noise", lambda seed, clip, step, shape: noise(clip, step)[None]):
+    with patch("tm_core.streaming.clip_sampler.chunk_noise", lambda seed, clip, step, shape: noise(clip, step)[None]):
         for _ in range(clips):
             chunk, state = sampler.step(state)
             found.append(chunk.latents[0])

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from parity.golden import recorded
 from parity.seeded import fill, fill_state, sound
-from tm_core.audio.families import FAMILIES, encode_speech
 from tm_core.audio.loudness import integrated_loudness
+from tm_core.audio.speech_families import SPEECH_FAMILIES, encode_speech
 from tm_core.audio.speech_windows import FrameWindows, TokenWindows
 from tm_core.audio.wav2vec2 import build_wav2vec2
 from tm_core.model.open_projectors import FantasyProjector, FantasyProjectorConfig, GroupedProjector, GroupedProjectorConfig
@@ -31,7 +31,7 @@ def _encoder() -> dict[str, float]:
     speech = sound(source["samples"])
     made = torch.cat(model(torch.from_numpy(speech)[None]))
     stretched = torch.cat(model(torch.from_numpy(speech)[None], frames=source["frames"]))
-    features = encode_speech(model, speech, replace(FAMILIES["multitalk"], loudness_lufs=None))
+    features = encode_speech(model, speech, replace(SPEECH_FAMILIES["multitalk"], loudness_lufs=None))
     return {
         f"wav2vec2 of transformers {source['transformers']}": _gap(made, said["states"]),
         "MultiTalk's wav2vec2, stretched before the transformer": _gap(stretched, said["stretched"]),

@@ -33,13 +33,13 @@ from parity.seeded import fill_module
 from tm_core.audio.speech_windows import FrameWindows, GroupedWindows
 from tm_core.config import DiTConfig, Guidance, SamplerConfig, Voices, tiny
 from tm_core.face.mask import token_mask
+from tm_core.families.registry import FAMILIES
 from tm_core.model.dit import TalkingDiT
 from tm_core.model.open_projectors import GroupedProjector, GroupedProjectorConfig
 from tm_core.model.talking import TalkingModel
-from tm_core.streaming.clips import ClipSampler, clip_of
+from tm_core.streaming.clip_sampler import ClipSampler, clip_of
 from tm_core.streaming.guidance import noise_levels
-from tm_core.streaming.sampler import Scene, Speaker
-from tm_core.weights.families import FAMILIES
+from tm_core.streaming.sampler import Scene, SpeakerInput
 
 PRESETS = {"multitalk": "multitalk", "infinitetalk": "infinitetalk_multi"}  # what was recorded -> ours
 
@@ -78,11 +78,11 @@ def velocity(name: str, voices: Voices = "together", *, exchanged: bool = False)
 
 def scene(reference: Tensor) -> Scene:
     """Two people and their voices, in the recorder's picture."""
-    def voice(person: str, mask: Tensor) -> Speaker:
+    def voice(person: str, mask: Tensor) -> SpeakerInput:
         def hear(latents: range) -> GroupedWindows:
             return FrameWindows().windows(features(person), latents, clip_start=latents[0])
 
-        return Speaker(windows=hear, mask=mask, speaking=lambda latents: torch.ones(len(latents), dtype=torch.bool))
+        return SpeakerInput(windows=hear, mask=mask, speaking=lambda latents: torch.ones(len(latents), dtype=torch.bool))
 
     speakers = tuple(voice(person, mask) for person, mask in zip(BOXES, tokens_of(BOXES, SIDE), strict=True))
     return Scene(

@@ -22,13 +22,13 @@ sys.path.insert(0, str(ROOT))
 
 from tm_core.audio.wav2vec2 import Wav2Vec2  # noqa: E402 - after the path
 from tm_core.config import CacheMode, Guidance, ModelConfig, SamplerConfig, paper_18b, tiny, wan_i2v_14b  # noqa: E402
+from tm_core.families.registry import AUDIO_KINDS, FAMILIES, OTHERS, Family, expected  # noqa: E402
 from tm_core.model.audio_projector import AudioProjector  # noqa: E402
 from tm_core.model.dit import TalkingDiT  # noqa: E402
+from tm_core.streaming.cache_size import cache_size  # noqa: E402
 from tm_core.streaming.guidance import passes  # noqa: E402
-from tm_core.streaming.memory import cache_size  # noqa: E402
 from tm_core.vae.taehv import TAEHV  # noqa: E402
 from tm_core.vae.wan import WanVAE  # noqa: E402
-from tm_core.weights.families import AUDIO_KINDS, FAMILIES, OTHERS, Family, expected  # noqa: E402
 
 TARGET = ROOT / "docs" / "adapters.md"
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -63,7 +63,7 @@ def defaults() -> str:
     """How each family is sampled."""
     def row(f: Family) -> list[object]:
         steps = f"{f.steps} at {', '.join(f'{t:g}' for t in f.timesteps)}" if f.timesteps else f.steps
-        causal = "sparse causal chunks" if f.memory is None else "causal chunks, compressed history"
+        causal = "sparse causal chunks" if f.history is None else "causal chunks, compressed history"
         mode = "clips, full attention" if f.mode == "bidirectional" else causal
         return [f.title, f"`{f.name}`", mode, frames(f), steps, f"{f.shift:g}", guided(f.guidance), f.clip_frames,
                 f.motion_frames or "none", f.licence, f.source]
@@ -101,7 +101,7 @@ def parameters(family: Family) -> int:
     """Numbers in a family's base and adapter at the published sizes."""
     dit = replace(
         wan_i2v_14b().dit, audio_kind=AUDIO_KINDS[family.layout], audio_dim=AUDIO_DIMS[family.layout],
-        memory_stride=5 if family.memory is not None else 0)
+        memory_stride=5 if family.history is not None else 0)
     return sum(math.prod(shape) for shape in expected(dit, family.layout).values())
 
 
@@ -120,6 +120,11 @@ def weights() -> str:
     return table(["model, base and adapter together", "parameters", "bf16 or fp16", "fp8, every tensor"], rows)
 
 
+def latents(width: int, height: int) -> tuple[int, int]:
+    """Height and width of the latents of a picture."""
+    return replace(wan_i2v_14b(), width=width, height=height).latent_hw
+
+
 def cache() -> str:
     """Bytes of the keys and values that a stream of a 14B model keeps between chunks."""
     def stream(mode: CacheMode, guidance: Guidance) -> SamplerConfig:
@@ -132,10 +137,10 @@ def cache() -> str:
     wanted |= {f"{f.title}'s chunks and history": f.sampler() for f in FAMILIES.values() if f.mode == "sparse_causal"}
     clips = [f for f in FAMILIES.values() if f.mode == "bidirectional"]
     wanted[f"clips: {', '.join(f.title for f in clips)}"] = max(
-        (f.sampler() for f in clips), key=lambda s: cache_size(wan_i2v_14b().dit, s, *PICTURES[0], torch.bfloat16).total)
+        (f.sampler() for f in clips), key=lambda s: cache_size(wan_i2v_14b().dit, s, latents(*PICTURES[0]), torch.bfloat16).total)
     dit, rows = wan_i2v_14b().dit, []
     for name, sampler in wanted.items():
-        sizes = [cache_size(dit, sampler, w, h, torch.bfloat16) for w, h in PICTURES]
+        sizes = [cache_size(dit, sampler, latents(w, h), torch.bfloat16) for w, h in PICTURES]
         rows.append([name, *(gb(s.chunks) for s in sizes), gb(sizes[0].context)])
     return table(["stream", *(f"chunks, {w} x {h}" for w, h in PICTURES), "text and picture"], rows)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from parity.golden import GOLDENS
-from tm_core.weights.families import FAMILIES
+from tm_core.families.registry import FAMILIES
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "adapters.md").read_text(encoding="ascii")

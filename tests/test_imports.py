@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 STREAMING = (
-    "tm_core.audio.features", "tm_core.audio.windows", "tm_core.settings", "tm_core.streaming.clips", "tm_core.streaming.compressed",
-    "tm_core.streaming.handles", "tm_core.streaming.pipeline", "tm_core.streaming.sampler", "tm_core.vae.taehv", "tm_core.vae.tiny",
-    "tm_core.vae.wan", "tm_core.weights.loading", "tm_core.weights.open_models",
+    "tm_core.audio.features", "tm_core.audio.windows", "tm_core.families.settings", "tm_core.streaming.clip_sampler",
+    "tm_core.streaming.compressed_sampler", "tm_core.streaming.handles", "tm_core.streaming.pipeline", "tm_core.streaming.sampler",
+    "tm_core.vae.taehv", "tm_core.vae.tiny", "tm_core.vae.wan", "tm_core.weights.loading", "tm_core.weights.open_models",
 )
 FEATURES = "import numpy as np; from tm_core.config import AudioConfig; log_mel = sys.modules['tm_core.audio.features'].log_mel; " \
     "assert log_mel(np.ones(1600, np.float32), AudioConfig()).shape == (10, 80)"

@@ -37,6 +37,7 @@ LARGEST, LONGEST = 2**16, 1000  # of any whole number or share of a configuratio
 MOST = {  # where it is another
     "width": 2**13, "height": 2**13, "fps": 240, "sample_rate": 384000, "num_layers": MOST_BLOCKS, "window_latents": 100,
     "latents": 1000, "motion_latents": 1000, "first_latents": 1000, "chunk_latents": 1000, "anchor_latents": 1000}
+RENAMED = {"memory": "history", "hears": "uses_audio"}  # names of fields in files written by older versions
 MAY_BE_ZERO = frozenset({"audio_dim", "memory_stride", "motion_latents", "anchor_latents"})
 
 
@@ -57,6 +58,7 @@ class _Serialisable:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_dict`; ValueError for a key this version does not know, and for a value that cannot be."""
         known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        values = {name if name in known else RENAMED.get(name, name): value for name, value in values.items()}
         if unknown := set(values) - known:
             raise ValueError(f"{cls.__name__}: unknown keys {sorted(unknown)}; update the node pack")
         kinds = get_type_hints(cls)
@@ -201,13 +203,13 @@ class ClipConfig(_Serialisable):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemoryConfig(_Serialisable):
+class HistoryConfig(_Serialisable):
     """Chunks that see a history of constant size, into which older latents are pooled (SoulX-LiveAct)."""
 
     first_latents: int = 6  # of chunk 0; as many slots has the history, which they fill as they are
     chunk_latents: int = 8  # of every later chunk
     anchor_latents: int = 2  # the stream's first ones, never pooled
-    hears: tuple[bool, ...] = (False, True, True)  # by denoising step: one that does not skips the layers of the sound
+    uses_audio: tuple[bool, ...] = (False, True, True)  # by denoising step: one that does not skips the layers of the sound
 
     @property
     def slots(self) -> int:
@@ -223,11 +225,11 @@ class SamplerConfig(_Serialisable):
     sigmas: tuple[float, ...] = (1.0, 0.75)  # noise level at each step, first 1.0, descending; x0 after the last
     renoise: bool = True  # between steps: noise anew (distilled students); False: an Euler step of the probability flow
     guidance: Guidance = field(default_factory=Guidance)
-    clip: ClipConfig | None = None  # clips under full attention;  neither it nor memory: sparse causal chunks (the paper)
-    memory: MemoryConfig | None = None  # chunks with a compressed history
+    clip: ClipConfig | None = None  # clips under full attention;  neither it nor history: sparse causal chunks (the paper)
+    history: HistoryConfig | None = None  # chunks with a compressed history
     cache_mode: CacheMode = "per_step"
     articulation: float = 1.0  # scales what departs from the portrait: a mean moves too little, guidance makes it too much
-    colour_correction: float = 0.0  # 0..1: how far decoded frames' colours are moved to the portrait's (streaming/colour.py)
+    colour_correction: float = 0.0  # 0..1: how far decoded frames' colours are moved to the portrait's (streaming/colour_correction.py)
 
     def __post_init__(self) -> None:
         check_share("colour_correction", self.colour_correction)
@@ -252,7 +254,7 @@ class ModelConfig(_Serialisable):
     vae: VAEConfig | None = None
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     framing: Framing = "face"
-    family: str | None = None  # of open checkpoints (weights/families.py): how it hears and is sampled
+    family: str | None = None  # of open checkpoints (families/registry.py): how it hears and is sampled
     shift: float | None = None  # of its noise levels, where it is not the family's
 
     @property
@@ -261,14 +263,25 @@ class ModelConfig(_Serialisable):
         return Fraction(self.fps)
 
     @property
+    def spatial_stride(self) -> int:
+        """Pixels of a side that one latent stands for; Wan's where the autoencoder comes from elsewhere."""
+        return (self.vae or VAEConfig()).spatial_stride
+
+    @property
+    def temporal_stride(self) -> int:
+        """Video frames that a latent other than the first stands for."""
+        return (self.vae or VAEConfig()).temporal_stride
+
+    @property
     def latent_hw(self) -> tuple[int, int]:
         """Height and width of a latent."""
-        return self.height // 8, self.width // 8
+        return self.height // self.spatial_stride, self.width // self.spatial_stride
 
     @property
     def token_hw(self) -> tuple[int, int]:
         """Height and width of the token grid of one latent."""
-        return self.height // 8 // self.dit.patch_size[1], self.width // 8 // self.dit.patch_size[2]
+        height, width = self.latent_hw
+        return height // self.dit.patch_size[1], width // self.dit.patch_size[2]
 
 
 def tiny() -> ModelConfig:

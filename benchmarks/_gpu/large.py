@@ -34,9 +34,9 @@ from tm_core.model.audio_projector import AudioProjector
 from tm_core.model.dit import TalkingDiT
 from tm_core.model.open_projectors import GroupedProjector, GroupedProjectorConfig
 from tm_core.model.talking import TalkingModel
-from tm_core.streaming.handles import DecoderInput, FrameStream, LatentStream
-from tm_core.streaming.memory import IMAGE_TOKENS, cache_size
-from tm_core.streaming.sampler import ChunkedSampler, Scene, Speaker
+from tm_core.streaming.cache_size import IMAGE_TOKENS, cache_size
+from tm_core.streaming.handles import DecodedStream, DecoderInput, LatentStream
+from tm_core.streaming.sampler import ChunkedSampler, Scene, SpeakerInput
 from tm_core.streaming.workers import WorkerConfig, to_uint8
 from tm_core.vae.taehv import TAEHV
 from tm_core.vae.wan import WanVAE
@@ -167,7 +167,7 @@ def scene_of(case: Case, device: str) -> Scene:
     def windows(latents: range) -> Any:
         return FrameWindows().windows(features, latents) if rows is None else rows[: len(latents)]
 
-    speaker = Speaker(
+    speaker = SpeakerInput(
         windows=windows, mask=torch.ones(h * w, device=device), speaking=lambda latents: torch.ones(len(latents), dtype=torch.bool))
     image = None if config.dit.image_dim is None else torch.randn(1, IMAGE_TOKENS, config.dit.image_dim, device=device)
     return Scene(
@@ -256,14 +256,14 @@ def decoder_type(device: str) -> torch.dtype:
     return torch.bfloat16 if device.startswith("cuda") else torch.float32
 
 
-def frame_stream(model: TalkingModel, vae: Any, scene: Scene, device: str, chunks: int) -> FrameStream:
+def frame_stream(model: TalkingModel, vae: Any, scene: Scene, device: str, chunks: int) -> DecodedStream:
     """A new stream of so many chunks, denoised and decoded on the device, each by its own worker."""
     config, home = model.config, torch.device(device)
     portrait = torch.zeros(3, config.height, config.width, device=device, dtype=decoder_type(device))
     source = Source(sampler=ChunkedSampler(model, SAMPLING), scene=scene)
     decoder = DecoderInput(vae=vae, reference=portrait)
     latents = LatentStream(source, meta_of(config, SAMPLING, chunks), decoder, device=home)
-    return FrameStream(latents, decoder, denoise_on=WorkerConfig(device=home), decode_on=WorkerConfig(device=home))
+    return DecodedStream(latents, decoder, denoise_on=WorkerConfig(device=home), decode_on=WorkerConfig(device=home))
 
 
 def overlapped_ms(model: TalkingModel, vae: Any, scene: Scene, device: str, chunks: int) -> list[float]:
@@ -302,7 +302,7 @@ def needed_bytes(case: Case, precision: str) -> int:
         count_own = sum(p.numel() for p in AudioProjector(case.config.projector).parameters()) if case.config.projector else 75_000_000
     vae = WanVAE(device="meta", dtype=torch.bfloat16)
     cfg = case.config
-    cache = cache_size(cfg.dit, SAMPLING, cfg.width, cfg.height, torch.bfloat16).total
+    cache = cache_size(cfg.dit, SAMPLING, cfg.latent_hw, torch.bfloat16).total
     kept = count * (2 if precision == "bf16" else 1) + 4 * count_own + cache + 2 * vae.decoder_state_nbytes(cfg.height, cfg.width)
     return int(kept + SLACK_GB * GB)
 

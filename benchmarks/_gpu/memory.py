@@ -16,8 +16,8 @@ from benchmarks._gpu.record import Recorder
 from benchmarks._gpu.timing import allocated_mb
 from tm_core.errors import Cancelled
 from tm_core.model.talking import TalkingModel
+from tm_core.streaming.cache_size import cache_size
 from tm_core.streaming.cancel import CancelToken
-from tm_core.streaming.memory import cache_size
 from tm_core.streaming.metrics import current_rss_mb
 from tm_core.streaming.sampler import Scene
 
@@ -42,7 +42,7 @@ def run(told: Recorder) -> None:
     told.at_most("from the first run to the last: growth of what the process holds", held[-1] - held[0], GROWTH_MB, "MB")
     empty = allocated_mb(told.device)
     _stream(told, model, vae, scene, stop=2)
-    cache = cache_size(case.config.dit, SAMPLING, case.config.width, case.config.height, torch.bfloat16).total / MB
+    cache = cache_size(case.config.dit, SAMPLING, case.config.latent_hw, torch.bfloat16).total / MB
     limit = min(KEPT_MB, cache / 2)
     told.at_most("a stream stopped half-way: what stays allocated", allocated_mb(told.device) - empty, limit, "MB")
     told.at_most("after it: growth of what the process holds", _held(told) - held[0], GROWTH_MB, "MB")

@@ -15,9 +15,9 @@ from benchmarks._gpu.pack import load_pack
 from tm_core.config import ModelConfig, SamplerConfig
 from tm_core.model.talking import TalkingModel
 from tm_core.streaming.cancel import CancelToken
-from tm_core.streaming.handles import DecoderInput, FrameStream, LatentStream, StreamMeta
+from tm_core.streaming.handles import DecodedStream, DecoderInput, LatentStream, StreamMeta
 from tm_core.streaming.pipeline import FrameChunk
-from tm_core.streaming.sampler import ChunkedSampler, LatentChunk, Scene, Speaker
+from tm_core.streaming.sampler import ChunkedSampler, LatentChunk, Scene, SpeakerInput
 from tm_core.streaming.workers import WorkerConfig
 from tm_core.timeline import Timeline
 from tm_core.train.dataset import FLOOR, STEP
@@ -82,7 +82,7 @@ def open_stream(model: TalkingModel, sample: Sample, chunks: int, *, chunk_laten
     cfg = replace(config.sampler, chunk_latents=chunk_latents)
     meta, vae = meta_of(config, cfg, chunks), model.vae
     portrait = sample.portrait.to(next(vae.parameters()))  # type: ignore[attr-defined]
-    speaker = Speaker(windows=sample.windows, mask=sample.mask, speaking=lambda latents: torch.ones(len(latents), dtype=torch.bool))
+    speaker = SpeakerInput(windows=sample.windows, mask=sample.mask, speaking=lambda latents: torch.ones(len(latents), dtype=torch.bool))
     with torch.inference_mode():
         scene = Scene(reference=vae.encode_image(portrait), speakers=(speaker,), frames=meta.num_frames)
     source = Source(sampler=ChunkedSampler(model, cfg), scene=scene, seed=seed)
@@ -98,7 +98,7 @@ def frames_of(
     decoder = latents.decoder
     if vae is not None:
         decoder = replace(decoder, vae=vae, reference=decoder.reference.to(next(vae.parameters())))
-    stream = FrameStream(
+    stream = DecodedStream(
         latents, decoder, denoise_on=WorkerConfig(device=torch.device(denoise)), decode_on=WorkerConfig(device=torch.device(decode)))
     parts = []
     for chunk in stream.chunks(cancel=cancel):

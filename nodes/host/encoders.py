@@ -8,18 +8,17 @@ from typing import Any
 import comfy.ops
 from torch import Tensor
 
-from ...tm_core.audio.families import FAMILIES as SPEECH
-from ...tm_core.audio.families import SpeechFamily, encode_speech, from_host
+from ...tm_core.audio.speech_families import SPEECH_FAMILIES, SpeechFamily, encode_speech, from_host
 from ...tm_core.audio.wav2vec2 import Wav2Vec2, build_wav2vec2
 from ...tm_core.errors import InputError
-from ...tm_core.weights.families import FAMILIES
+from ...tm_core.families.registry import FAMILIES
 
 
 def speech_of(family: str) -> SpeechFamily:
     """How a family hears; InputError for one that does not."""
     speech = FAMILIES[family].speech
     if speech is None:
-        raise InputError("audio", FAMILIES[family].title, "does not hear", f"load an adapter that does beside it: {', '.join(SPEECH)}")
+        raise InputError("audio", FAMILIES[family].title, "does not hear", f"load an adapter that does: {', '.join(SPEECH_FAMILIES)}")
     return speech
 
 

@@ -1,15 +1,14 @@
 """The host's MODEL and VAE as a TalkingModel: same weights, our streaming code, the host's memory.
 
-Weights are brought to their device through the host before a stream runs (`TalkingModel.ready`), on the thread that executes
+Weights are brought to their device through the host before a stream runs (`TalkingModel.loader`), on the thread that executes
 the node: the transformer and the autoencoders together, so that none is put out for another in the middle of a stream.
 Non-goals: what a node looks like (open_model.py), the transformer (wan.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import comfy.model_management
@@ -18,9 +17,8 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ...tm_core.batch.digest import SAMPLES, content_digest, model_digest, parts_digest
 from ...tm_core.errors import InputError
-from ...tm_core.model.talking import TalkingModel
-from ...tm_core.vae.base import StreamingVAE
-from ...tm_core.weights.families import model_config
+from ...tm_core.families.registry import model_config
+from ...tm_core.model.talking import TalkingModel, WeightNeeds
 from . import states
 from .autoencoder import HostedAutoencoder
 from .wan import HostedDiT
@@ -50,14 +48,47 @@ def talking_model(model: Any, vae: Any, width: int, height: int) -> TalkingModel
     shift = getattr(model.get_model_object("model_sampling"), "shift", None)
     return HostedModel(
         config=model_config(network.found, width, height, shift=shift), dit=network, projector=network.projector, vae=autoencoder,
-        host=model, ready=partial(_bring, model, autoencoder, (height, width)))
+        host=model, loader=HostLoader())
 
 
-def _bring(model: Any, own: HostedAutoencoder, size: tuple[int, int], autoencoder: StreamingVAE, reserve: int) -> None:
-    """Weights of the transformer and of the autoencoders onto their devices, with room for a stream."""
-    patchers = {id(a): a.patcher for a in (own, autoencoder) if isinstance(a, HostedAutoencoder)}
-    activations = model.memory_required((1, 16, LATENTS_AT_ONCE, size[0] // 8, size[1] // 8))
-    comfy.model_management.load_models_gpu([model, *patchers.values(), states.entry()], memory_required=reserve + activations)
+class HostLoader:
+    """Brings the weights of hosted models, of their autoencoders, and room for streams, through the host: all in one call.
+
+    Of a model whose weights stay where they are the host is asked for the room alone.
+    """
+
+    def load(self, needs: Sequence[WeightNeeds]) -> None:
+        """InputError where two layers need different patches (LoRA) on the same weights at the same time."""
+        models = {id(n.model.host): n.model.host for n in needs if n.transformer and isinstance(n.model, HostedModel)}
+        check_patches(list(models.values()))
+        vaes = {id(a): a.patcher for n in needs for a in (n.model.vae, n.autoencoder) if isinstance(a, HostedAutoencoder)}
+        room = sum(n.reserve + _activations(n.model) for n in needs if n.transformer)
+        wanted = [*models.values(), *vaes.values(), *([states.entry()] if any(n.transformer for n in needs) else [])]
+        if wanted:
+            comfy.model_management.load_models_gpu(wanted, memory_required=room)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HostLoader)
+
+    def __hash__(self) -> int:
+        return hash(HostLoader)
+
+
+def _activations(model: TalkingModel) -> int:
+    """Bytes that the transformer's own work takes."""
+    if not isinstance(model, HostedModel):
+        return 0
+    needed: int = model.host.memory_required((1, model.config.dit.out_dim, LATENTS_AT_ONCE, *model.config.latent_hw))
+    return needed
+
+
+def check_patches(models: Sequence[Any]) -> None:
+    """InputError for clones of one MODEL with different patches: their weights are the same tensors, patched for one at a time."""
+    for i, one in enumerate(models):
+        if any(one.is_clone(other) and not one.clone_has_same_weights(other) for other in models[:i]):
+            raise InputError(
+                "layers", "two MODELs of one checkpoint with different LoRA or patches", "are one set of weights, which cannot be both",
+                "use the same patches for all layers, or render each layer in a run of its own")
 
 
 def digest_of(model: TalkingModel) -> str:

@@ -21,7 +21,6 @@ import torch
 from comfy.patcher_extension import CallbacksMP
 
 from ...tm_core.streaming.handles import LatentStream
-from ...tm_core.vae.base import StreamingVAE
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +38,6 @@ def entry() -> Any:
     made = comfy.model_patcher.ModelPatcher(TalkingStreams(), management.get_torch_device(), management.unet_offload_device(), size=1)
     made.add_callback(CallbacksMP.ON_DETACH, _taken_out)
     return made
-
-
-def bring(_: StreamingVAE, reserve: int) -> None:
-    """`TalkingModel.ready` of a model whose weights stay where they are: room for the state, and the entry."""
-    comfy.model_management.load_models_gpu([entry()], memory_required=reserve)
 
 
 def watch(streams: Iterable[LatentStream]) -> None:
@@ -68,4 +62,4 @@ def give_back() -> None:
 
 
 def _holds(stream: LatentStream) -> bool:
-    return bool(getattr(stream, "holds_state", False))
+    return stream.holds_state

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from ...tm_core.errors import InputError
 from ...tm_core.face.mask import token_mask
+from ...tm_core.families.registry import HEAD_DIM, Family, Identified, advise, canonical, identify
 from ...tm_core.model.dit import TalkingDiT
-from ...tm_core.weights.families import HEAD_DIM, Family, Identified, advise, canonical, identify
 from ...tm_core.weights.files import TensorFile
 from ...tm_core.weights.open_models import build_projector
 
@@ -73,7 +73,7 @@ class HostedDiT(TalkingDiT):
         """The arguments of TalkingDiT for a batch x that all hear the same."""
         latents, (_, down, across) = range(x.shape[2]), self.cfg.patch_size
         like = torch.empty(0, dtype=self.compute_dtype, device=x.device)
-        tokens, valid = self.projector.listen(sound.windows(latents), sound.speaking(latents), like)
+        tokens, valid = self.projector.project(sound.windows(latents), sound.speaking(latents), like)
         parts = {"audio": tokens, "audio_valid": valid}
         if sound.region is not None:
             parts["face_mask"] = torch.from_numpy(token_mask(sound.region, (x.shape[3] // down, x.shape[4] // across)))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tm_core.audio.conversation import FADE_S, own_spans, split_conversation
-from tm_core.audio.schedule import parse_timeline
+from tm_core.audio.turns import parse_timeline
 from tm_core.errors import InputError
 from tm_core.media import read_audio
 

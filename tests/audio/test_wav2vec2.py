@@ -12,7 +12,7 @@ from torch import Tensor
 
 from parity.seeded import fill_state, sound
 from tm_core.audio import wav2vec2
-from tm_core.audio.families import normalise_sound
+from tm_core.audio.speech_families import normalise_sound
 from tm_core.audio.wav2vec2 import Wav2Vec2, Wav2Vec2Config, build_wav2vec2, config_of, encoder_weights, vectors_of
 from tm_core.errors import InputError
 

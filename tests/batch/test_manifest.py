@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tm_core.batch.digest import Digests
-from tm_core.batch.manifest import BatchItem, ManifestError, Options, parse_manifest, read_manifest
+from tm_core.batch.manifest import BatchItem, ManifestError, parse_manifest, read_manifest
 from tm_core.batch.pairs import pair_up, pictures_in
 from tm_core.errors import InputError
+from tm_core.options import AnimateOptions
 
 
 def parsed(text: str, folder: Path) -> list[str]:
@@ -41,15 +42,15 @@ def test_csv_with_options(files: Path, delimiter: str) -> None:
     path = files / "jobs.csv"
     path.write_text("\ufeff" + "\n".join(delimiter.join(r) for r in rows), encoding="utf-8")
     plain, full = read_manifest(path, files / "out")
-    assert (plain.line, plain.out, plain.options, plain.mask) == (2, "a.mp4", Options(), None)
+    assert (plain.line, plain.out, plain.options, plain.mask) == (2, "a.mp4", AnimateOptions(), None)
     assert (full.line, full.out) == (4, "sub/b.mp4") and full.image == files / "face.jpg" and full.mask == files / "face.jpg"
-    assert full.options == Options(seed=7, steps=1, speaking="listening", face=0)
+    assert full.options == AnimateOptions(seed=7, steps=1, speaking="listening", face=0)
 
 
 def test_json_lines_say_the_same(files: Path) -> None:
     row = {"image": "face.jpg", "audio": "voice.wav", "out": "./x/../b.mp4", "seed": 7, "steps": None, "face": 0}
     (item,) = items(json.dumps(row) + "\n\n", files)
-    assert item.out == "b.mp4" and item.options == Options(seed=7, face=0)
+    assert item.out == "b.mp4" and item.options == AnimateOptions(seed=7, face=0)
 
 
 def test_all_problems_at_once_with_their_lines(files: Path) -> None:
@@ -204,13 +205,15 @@ def test_columns_that_came_later(files: Path) -> None:
     assert [(i.options.paste_back, i.options.face, i.options.track) for i in found] == [
         (True, "all", None), (True, None, None), (True, 2, 1), (True, None, None), (False, None, 0), (False, None, None), (False, 0, None)]
     (item,) = items(json.dumps([{**ROWS[0], "paste_back": True, "face": "All", "track": 0}]), files)
-    assert item.options == Options(paste_back=True, face="all", track=0)
+    assert item.options == AnimateOptions(paste_back=True, face="all", track=0)
 
 
 def test_options_that_came_later_make_finished_videos_again_only_where_they_are_used(files: Path) -> None:
     (item,) = items("image,audio,out\nface.jpg,voice.wav,a.mp4\n", files)
     assert item.options.to_dict() == {"seed": 0, "steps": None, "speaking": "auto", "face": None}
-    changed = [Options(), Options(track=0), Options(track=1), Options(paste_back=True), Options(paste_back=True, face="all")]
+    changed = [
+        AnimateOptions(), AnimateOptions(track=0), AnimateOptions(track=1), AnimateOptions(paste_back=True), AnimateOptions(blinks=False),
+        AnimateOptions(paste_back=True, face="all")]
     assert len({Digests("model").of(replace(item, options=options)) for options in changed}) == len(changed)
 
 

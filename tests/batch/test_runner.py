@@ -23,23 +23,24 @@ import torch
 from PIL import Image
 
 from parity.open_files import save, write_models
-from tm_core import app, scenes
+from tm_core import talk
 from tm_core.batch import local
 from tm_core.batch.digest import content_digest, model_digest, weights_digest
 from tm_core.batch.engine import InlineEngine
 from tm_core.batch.local import LocalEngine
-from tm_core.batch.manifest import BatchItem, Options
+from tm_core.batch.manifest import BatchItem
 from tm_core.batch.ray_engine import RayEngine
 from tm_core.batch.runner import BatchProgress, run_batch
 from tm_core.batch.worker import BatchConfig, BatchWorker, MakeStream, Task, streams_of
 from tm_core.errors import InputError
+from tm_core.families.registry import identify, model_config
+from tm_core.families.settings import Choices
 from tm_core.media import probe
 from tm_core.model.talking import TalkingModel
-from tm_core.settings import Choices
-from tm_core.streaming.handles import FrameStream
+from tm_core.options import AnimateOptions
+from tm_core.streaming.handles import DecodedStream
 from tm_core.vae.wan import WanVAE
 from tm_core.weights.autoencoders import load_autoencoder
-from tm_core.weights.families import identify, model_config
 from tm_core.weights.files import read_header
 from tm_core.weights.loading import load_model
 from tm_core.weights.open_models import load_open_model
@@ -122,8 +123,8 @@ def test_ctrl_c_ends_everything_and_what_is_done_stays(
     many = files / "many.csv"
     many.write_text("image,audio,out,seed\n" + "".join(f"face.jpg,voice.wav,{i}.mp4,{i}\n" for i in range(60)))
     command = [sys.executable, "-m", "tm_core.cli", "batch", str(many), "--out", str(tmp_path / "out"), "--model", str(weights)]
-    hears = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # this suite may run where it is ignored
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=hears)
+    uses_audio = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # this suite may run where it is ignored
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=uses_audio)
     assert process.stderr is not None
     line = process.stderr.readline()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
@@ -141,7 +142,7 @@ def test_ctrl_c_ends_everything_and_what_is_done_stays(
 @pytest.fixture
 def items(files: Path) -> list[BatchItem]:
     return [
-        BatchItem(line=n, image=files / "face.jpg", audio=files / "voice.wav", out=f"{n}.mp4", options=Options(seed=n))
+        BatchItem(line=n, image=files / "face.jpg", audio=files / "voice.wav", out=f"{n}.mp4", options=AnimateOptions(seed=n))
         for n in range(1, 4)]
 
 
@@ -320,17 +321,15 @@ def test_face_that_is_put_back_is_a_video_of_the_whole_picture(items: list[Batch
     assert (probe(out / "2.mp4").width, probe(out / "2.mp4").height) == whole
 
 
-def test_track_and_all_faces_are_handed_over_where_they_are_given(
+def test_the_options_of_an_item_are_handed_over(
     items: list[BatchItem], weights: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    given: list[dict[str, Any]] = []
-    for owner, name in ((app, "animate"), (scenes, "animate_in_place")):
-        monkeypatch.setattr(owner, name, lambda *_, name=name, **options: given.append({"name": name, **options}))
-    make = streams_of(load_model(weights))
-    for options in (Options(track=1), Options(), Options(paste_back=True, face="all")):
+    given: list[AnimateOptions] = []
+    monkeypatch.setattr(talk, "animate", lambda *_, options, **__: given.append(options))
+    make, wanted = streams_of(load_model(weights)), [AnimateOptions(track=1), AnimateOptions(), AnimateOptions(paste_back=True, face="all")]
+    for options in wanted:
         make(replace(items[0], options=options))
-    assert [(g["name"], g.get("track"), "track" in g, g["face_index"]) for g in given] == [
-        ("animate", 1, True, None), ("animate", None, False, None), ("animate_in_place", None, False, "all")]
+    assert given == wanted
 
 
 def test_a_model_is_known_by_its_numbers(weights: Path) -> None:
@@ -360,14 +359,14 @@ def test_an_open_model_is_given_what_it_hears_and_reads_for_each_item_and_keeps_
 ) -> None:
     heard, seen, kept = [], [], []
     make_stream = streams_of(
-        open_model, choices=Choices(steps=1),
-        hear=lambda sound: heard.append(len(sound.samples)) or torch.zeros(5, 12, 2),  # type: ignore[func-returns-value]
-        told=lambda subject: seen.append(subject.image.shape) or app.Prompt(  # type: ignore[func-returns-value]
-            text=torch.full((1, 8, 4096), 0.1)))
+        open_model, choices=Choices(steps=1), encoders=talk.Encoders(
+            speech=lambda sound: heard.append(len(sound.samples)) or torch.zeros(5, 12, 2),  # type: ignore[func-returns-value,union-attr]
+            prompt=lambda portrait: seen.append(portrait.image.shape) or talk.Prompt(  # type: ignore[func-returns-value]
+                text=torch.full((1, 8, 4096), 0.1))))
 
-    def counted(item: BatchItem) -> FrameStream:
+    def counted(item: BatchItem) -> DecodedStream:
         gc.collect()
-        kept.append(sum(issubclass(type(one), torch.Tensor | FrameStream) for one in gc.get_objects()))
+        kept.append(sum(issubclass(type(one), torch.Tensor | DecodedStream) for one in gc.get_objects()))
         return make_stream(item)
 
     bad = replace(items[0], out="bad.mp4", image=items[0].audio)

@@ -27,7 +27,7 @@ from benchmarks._gpu.timing import difference
 from tm_core.config import AudioKind, SamplerConfig, paper_18b
 from tm_core.errors import InputError
 from tm_core.model.talking import TalkingModel
-from tm_core.streaming.memory import cache_size
+from tm_core.streaming.cache_size import cache_size
 from tm_core.streaming.sampler import ChunkedSampler
 from tm_core.train.dataset import load_inputs
 
@@ -116,7 +116,7 @@ def test_arithmetic_is_what_torch_counts(kind: AudioKind) -> None:
         sampler.step(state)
     with FlopCounterMode(display=False) as projecting:
         like = torch.empty(0, dtype=torch.bfloat16)
-        model.projector.listen(scene.speakers[0].windows(range(9, 12)), torch.ones(3), like)  # type: ignore[union-attr]
+        model.projector.project(scene.speakers[0].windows(range(9, 12)), torch.ones(3), like)  # type: ignore[union-attr]
     counted, cfg = whole.get_total_flops() - projecting.get_total_flops(), case.config.dit
     assert counted == 2 * large.chunk_flops(cfg, 4, case.audio_tokens) + large.sound_flops(cfg, case.audio_tokens)
 
@@ -196,7 +196,7 @@ spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 def test_what_is_needed_is_more_than_what_is_kept() -> None:
     for case in large.cases():
-        kept = cache_size(case.config.dit, SamplerConfig(sigmas=large.SIGMAS), 512, 512, torch.bfloat16).total
+        kept = cache_size(case.config.dit, SamplerConfig(sigmas=large.SIGMAS), (64, 64), torch.bfloat16).total
         fp8, bf16 = (large.needed_bytes(case, p) for p in ("fp8 cast to bf16", "bf16"))
         assert 16e9 < bf16 - fp8 < 19e9 and fp8 > kept + 16e9
 

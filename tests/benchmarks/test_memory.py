@@ -10,8 +10,8 @@ import torch
 
 from benchmarks import _loading, memory
 from tm_core.errors import InputError
+from tm_core.families.registry import identify
 from tm_core.model.talking import TalkingModel
-from tm_core.weights.families import identify
 
 
 def values(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import pytest
 from benchmarks import silence
 from benchmarks._corpus import RATE, Sound
 from benchmarks._truth import Seen
-from tm_core import app
-from tm_core.audio.schedule import parse_rttm, parse_timeline
+from tm_core import talk
+from tm_core.audio.turns import parse_rttm, parse_timeline
 from tm_core.config import tiny
 from tm_core.media.audio_io import Waveform
 from tm_core.metrics.phones import Phone
@@ -50,15 +50,15 @@ def spoken(name: str) -> Sound:
 
 
 def test_a_conversation_of_known_times() -> None:
-    talk = silence.converse(("a", "b"), ([spoken("a-0"), spoken("a-1")], [spoken("b-0"), spoken("b-1")]))
-    assert talk.truth[0] == (pytest.approx((0.5, 2.0)), pytest.approx((5.5, 7.0)))
-    assert talk.truth[1] == (pytest.approx((3.0, 4.5)), pytest.approx((8.0, 9.5)))
-    assert parse_rttm(talk.rttm).spans("b") == (pytest.approx((3.0, 4.5)), pytest.approx((8.0, 9.5)))
-    assert not (talk.tracks[0] * talk.tracks[1]).any()
-    voice = app.encode_audio(Waveform(samples=talk.mixed), tiny())
-    right = silence.agreement(app.select_speaking(voice, schedule=parse_timeline("0.5-2 a, 5.5-7 a")), *talk.truth)
+    dialogue = silence.converse(("a", "b"), ([spoken("a-0"), spoken("a-1")], [spoken("b-0"), spoken("b-1")]))
+    assert dialogue.truth[0] == (pytest.approx((0.5, 2.0)), pytest.approx((5.5, 7.0)))
+    assert dialogue.truth[1] == (pytest.approx((3.0, 4.5)), pytest.approx((8.0, 9.5)))
+    assert parse_rttm(dialogue.rttm).spans("b") == (pytest.approx((3.0, 4.5)), pytest.approx((8.0, 9.5)))
+    assert not (dialogue.tracks[0] * dialogue.tracks[1]).any()
+    voice = talk.encode_audio(Waveform(samples=dialogue.mixed), tiny())
+    right = silence.agreement(talk.select_speaking(voice, turns=parse_timeline("0.5-2 a, 5.5-7 a")), *dialogue.truth)
     assert right.right > 0.95 and right.wrong == 0
-    swapped = silence.agreement(app.select_speaking(voice, schedule=parse_timeline("3-4.5 a, 8-9.5 a")), *talk.truth)
+    swapped = silence.agreement(talk.select_speaking(voice, turns=parse_timeline("3-4.5 a, 8-9.5 a")), *dialogue.truth)
     assert swapped.right < 0.5 and swapped.wrong > 0.9
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from tm_core.cli.argument_checks import check_animate, check_score
 from tm_core.errors import InputError
+from tm_core.options import AnimateOptions
 
 CASES = {
     "animate": ("--image", "nope.jpg", "--audio", "voice.wav", "--out", "o.mp4"),
@@ -109,7 +110,7 @@ def test_a_wrong_name_is_told_at_once(folder: Path, cli_environment: dict[str, s
 def test_good_inputs_pass(folder: Path) -> None:
     check_animate(
         image=folder / "face.jpg", audio=folder / "voice.wav", mask=None, weights=None, out=folder / "o.MKV", report=folder / "r.json",
-        seed=0, steps=None, speaking="auto", queue_depth=2, face=0, track=None)
+        options=AnimateOptions(face=0), queue_depth=2)
     check_score(folder / "clip.mp4", [folder / "voice.wav"], None, 0.0)
     check_score(folder, [], folder / "scores.csv", None)
     assert not {"o.MKV", "r.json", "scores.csv"} & {p.name for p in folder.iterdir()}

@@ -11,8 +11,8 @@ import pytest
 from safetensors.torch import save_file
 
 from tm_core.cli.bench import available, machine, result_line
+from tm_core.families.registry import FAMILIES
 from tm_core.vae.taehv import TAEHV
-from tm_core.weights.families import FAMILIES
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMANDS = ("animate", "score", "doctor", "bench", "train", "batch")

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from tm_core import app
+from tm_core import talk
 from tm_core.face.blinks import CREASE, LOWER, UPPER, Blinks, close_lids, eyes_covered
 from tm_core.face.mesh import FaceMesh
-from tm_core.face.portrait import Portrait, cut_portrait, prepare_portrait
+from tm_core.face.portrait import PortraitCrop, crop_portrait, cut_portrait
 from tm_core.media.audio_io import Waveform
 from tm_core.media.image_io import open_image
 from tm_core.weights.loading import load_model
@@ -24,11 +24,11 @@ def mesh() -> FaceMesh:
 
 
 @pytest.fixture(scope="module", params=["second", "third", "fourth"])
-def portrait(mesh: FaceMesh, assets: Path, request: pytest.FixtureRequest) -> Portrait:
-    return prepare_portrait(open_image(assets / "portraits" / f"{request.param}.jpg"), 256, mesh)
+def portrait(mesh: FaceMesh, assets: Path, request: pytest.FixtureRequest) -> PortraitCrop:
+    return crop_portrait(open_image(assets / "portraits" / f"{request.param}.jpg"), 256, mesh)
 
 
-def test_skin_comes_down_over_the_eye_and_nothing_else_changes(portrait: Portrait) -> None:
+def test_skin_comes_down_over_the_eye_and_nothing_else_changes(portrait: PortraitCrop) -> None:
     """The eye takes on the look of the lid above it; pixels away from the eyes stay."""
     frame, points = portrait.image, portrait.landmarks
     shut = close_lids(frame, points, 1.0)
@@ -45,7 +45,7 @@ def test_skin_comes_down_over_the_eye_and_nothing_else_changes(portrait: Portrai
     assert columns.min() > eyes[:, 0].min() - 4 and columns.max() < eyes[:, 0].max() + 4
 
 
-def test_open_lids_are_the_frame_itself(portrait: Portrait) -> None:
+def test_open_lids_are_the_frame_itself(portrait: PortraitCrop) -> None:
     assert np.array_equal(close_lids(portrait.image, portrait.landmarks, 0.0), portrait.image)
 
 
@@ -63,7 +63,7 @@ def test_blinks_come_by_seed_and_frame_number(mesh: FaceMesh) -> None:
     assert max(forward.values()) > 0.9 and 4 <= shut.sum() / len(starts) <= 8
 
 
-def test_only_frames_of_a_blink_are_touched(mesh: FaceMesh, portrait: Portrait) -> None:
+def test_only_frames_of_a_blink_are_touched(mesh: FaceMesh, portrait: PortraitCrop) -> None:
     blinks = Blinks(mesh=mesh, fps=Fraction(25), seed=1, hint=portrait.landmarks)
     frames = np.repeat(portrait.image[None], 100, 0)
     made = blinks(frames, 0)
@@ -108,7 +108,7 @@ def test_a_brim_and_glasses_cover_the_eyes(mesh: FaceMesh, assets: Path, name: s
 @pytest.mark.parametrize("size", [128, 256, 512])
 @pytest.mark.parametrize("name", ["demo", "second", "third", "fourth"])
 def test_eyes_in_sight_are_not_covered(mesh: FaceMesh, assets: Path, name: str, size: int) -> None:
-    portrait = prepare_portrait(open_image(assets / "portraits" / f"{name}.jpg"), size, mesh)
+    portrait = crop_portrait(open_image(assets / "portraits" / f"{name}.jpg"), size, mesh)
     assert not eyes_covered(portrait.image, portrait.landmarks)
     grey = np.repeat(portrait.image.mean(2, keepdims=True), 3, 2)
     assert not eyes_covered(grey, portrait.landmarks)
@@ -126,9 +126,9 @@ def test_portraits_with_and_without_something_over_the_eyes(mesh: FaceMesh, shar
 
 def test_a_covered_portrait_gets_no_blinks(mesh: FaceMesh, assets: Path) -> None:
     model, picture = load_model(), open_image(assets / "portraits" / "demo.jpg")
-    voice = app.encode_audio(Waveform(samples=np.zeros(16000, np.float32)), model.config)
+    voice = talk.encode_audio(Waveform(samples=np.zeros(16000, np.float32)), model.config)
     drawn = covered(picture, mesh(picture), GLASSES, CLOTHS["black"])
     for given, blinking in ((picture, True), (drawn, False)):
-        built = app.build_scene(model, app.prepare_subject(given, model.config), app.select_speaking(voice, "listening"))
-        decoder = app.sample_stream(model, built).decoder
+        built = talk.build_scene(model, talk.prepare_portrait(given, model.config), talk.select_speaking(voice, "listening"))
+        decoder = talk.sample_stream(model, built).decoder
         assert decoder is not None and (decoder.finish is not None) == blinking

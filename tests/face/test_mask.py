@@ -9,13 +9,13 @@ import torch
 from tm_core.config import tiny
 from tm_core.face.mask import crop_mask, face_mask, lips_mask, moved_mask, token_mask
 from tm_core.face.mesh import FaceMesh
-from tm_core.face.portrait import Portrait, prepare_portrait
+from tm_core.face.portrait import PortraitCrop, crop_portrait
 from tm_core.face.topology import CHIN, FOREHEAD, OUTER_LIPS
 
 
 @pytest.fixture(scope="module")
-def portrait(mesh: FaceMesh, demo: np.ndarray) -> Portrait:
-    return prepare_portrait(demo, 128, mesh)
+def portrait(mesh: FaceMesh, demo: np.ndarray) -> PortraitCrop:
+    return crop_portrait(demo, 128, mesh)
 
 
 def at(mask: np.ndarray, point: np.ndarray) -> float:
@@ -23,7 +23,7 @@ def at(mask: np.ndarray, point: np.ndarray) -> float:
     return float(mask[y, x])
 
 
-def test_region_covers_the_face_and_an_open_jaw(portrait: Portrait) -> None:
+def test_region_covers_the_face_and_an_open_jaw(portrait: PortraitCrop) -> None:
     mask = face_mask(portrait.landmarks, 128)
     assert mask.shape == (128, 128) and mask.dtype == np.float32 and mask.min() == 0.0 and mask.max() == 1.0
     drop = (portrait.landmarks[CHIN] - portrait.landmarks[FOREHEAD]) * 0.06
@@ -33,20 +33,20 @@ def test_region_covers_the_face_and_an_open_jaw(portrait: Portrait) -> None:
     assert mask[0].max() == mask[:, 0].max() == 0.0
 
 
-def test_edge_is_soft_unless_asked_otherwise(portrait: Portrait) -> None:
+def test_edge_is_soft_unless_asked_otherwise(portrait: PortraitCrop) -> None:
     soft, hard = face_mask(portrait.landmarks, 128), face_mask(portrait.landmarks, 128, feather=0.0)
     assert np.abs(np.diff(soft, axis=1)).max() < 0.25 < np.abs(np.diff(hard, axis=1)).max()
     assert soft.mean() == pytest.approx(hard.mean(), rel=0.02)
 
 
-def test_lips_are_a_small_part_of_the_face(portrait: Portrait) -> None:
+def test_lips_are_a_small_part_of_the_face(portrait: PortraitCrop) -> None:
     lips, face = lips_mask(portrait.landmarks, 128), face_mask(portrait.landmarks, 128)
     assert all(at(lips, p) > 0.4 for p in portrait.landmarks[list(OUTER_LIPS)])
     assert 0.02 < lips.sum() / face.sum() < 0.3
     assert (lips <= face + 0.5).all()
 
 
-def test_tokens_agree_with_what_the_model_was_trained_on(portrait: Portrait) -> None:
+def test_tokens_agree_with_what_the_model_was_trained_on(portrait: PortraitCrop) -> None:
     from tm_core.train.dataset import normalised
     from tm_core.train.sequences import face_tokens
 
@@ -68,7 +68,7 @@ def test_token_mask_is_the_mean_of_its_area(grid: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("scale", [(1.0, 1.0), (0.5, 0.5), (2.0, 2.0), (0.5, 0.25)], ids=["same", "half", "double", "stretched"])
-def test_a_users_mask_of_any_size_lands_on_its_place(scale: tuple[float, float], demo: np.ndarray, portrait: Portrait) -> None:
+def test_a_users_mask_of_any_size_lands_on_its_place(scale: tuple[float, float], demo: np.ndarray, portrait: PortraitCrop) -> None:
     from PIL import Image
 
     height, width = demo.shape[:2]

@@ -10,7 +10,7 @@ from PIL import Image
 from tm_core.errors import InputError
 from tm_core.face.crops import Squares, sample_squares
 from tm_core.face.mesh import FaceMesh
-from tm_core.face.portrait import prepare_portrait
+from tm_core.face.portrait import crop_portrait
 from tm_core.face.topology import CHIN, FOREHEAD, LEFT_EYE, RIGHT_EYE
 
 
@@ -24,7 +24,7 @@ def test_landmarks_are_where_a_face_has_them(mesh: FaceMesh, demo: np.ndarray) -
 
 @pytest.mark.parametrize("degrees", [-25, 0, 25])
 def test_landmarks_turn_with_the_picture(degrees: int, mesh: FaceMesh, demo: np.ndarray) -> None:
-    base = prepare_portrait(demo, 256, mesh)
+    base = crop_portrait(demo, 256, mesh)
     turned = mesh(np.asarray(Image.fromarray(base.image).rotate(degrees, Image.Resampling.BICUBIC)))
     angle = -np.deg2rad(degrees)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -34,7 +34,7 @@ def test_landmarks_turn_with_the_picture(degrees: int, mesh: FaceMesh, demo: np.
 
 @pytest.mark.parametrize("side", [96, 128, 700, 2500])
 def test_landmarks_scale_with_the_picture(side: int, mesh: FaceMesh, demo: np.ndarray) -> None:
-    base = prepare_portrait(demo, 512, mesh)
+    base = crop_portrait(demo, 512, mesh)
     scaled = np.asarray(Image.fromarray(base.image).resize((side, side), Image.Resampling.LANCZOS))
     expected = (base.landmarks[:, :2] + 0.5) * side / 512 - 0.5
     found = mesh(scaled)[:, :2]
@@ -42,7 +42,7 @@ def test_landmarks_scale_with_the_picture(side: int, mesh: FaceMesh, demo: np.nd
 
 
 def test_a_small_face_in_a_large_picture_is_found(mesh: FaceMesh, demo: np.ndarray) -> None:
-    base = prepare_portrait(demo, 160, mesh)
+    base = crop_portrait(demo, 160, mesh)
     scene = np.full((1000, 1500, 3), 120, np.uint8)
     scene[700:860, 1200:1360] = base.image
     found = mesh(scene)[:, :2] - [1200, 700]
@@ -75,7 +75,7 @@ def test_faces_are_counted_from_the_left(mesh: FaceMesh, demo: np.ndarray, pair:
 
 def test_a_video_is_followed_as_each_frame_alone(mesh: FaceMesh, demo: np.ndarray) -> None:
     """A face that drifts, jumps and comes back after black frames, at 128 pixels."""
-    base = prepare_portrait(demo, 96, mesh).image
+    base = crop_portrait(demo, 96, mesh).image
     frames = np.full((40, 128, 128, 3), 60, np.uint8)
     shift = np.concatenate([np.arange(20) // 2, np.full(20, 30)])  # drifts by 9, then jumps by 20 pixels
     for frame, x in zip(frames, shift, strict=True):
@@ -90,7 +90,7 @@ def test_a_video_is_followed_as_each_frame_alone(mesh: FaceMesh, demo: np.ndarra
 
 
 def test_a_hint_spares_the_search(mesh: FaceMesh, demo: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    portrait = prepare_portrait(demo, 128, mesh)
+    portrait = crop_portrait(demo, 128, mesh)
     frames = np.repeat(portrait.image[None], 10, 0)
     plain = mesh.landmarks_batch(frames)
     monkeypatch.setattr(mesh, "detect", lambda *a, **k: pytest.fail("searched although the hint says where the face is"))

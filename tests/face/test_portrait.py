@@ -8,17 +8,17 @@ from PIL import Image
 
 from tm_core.errors import InputError
 from tm_core.face.mesh import FaceMesh
-from tm_core.face.portrait import Portrait, into_crop, prepare_portrait, resample
+from tm_core.face.portrait import PortraitCrop, crop_portrait, into_crop, resample
 from tm_core.face.topology import CHIN, FOREHEAD
 
 
-def face_height(portrait: Portrait) -> float:
+def face_height(portrait: PortraitCrop) -> float:
     return float(np.linalg.norm(portrait.landmarks[CHIN, :2] - portrait.landmarks[FOREHEAD, :2])) / len(portrait.image)
 
 
 @pytest.mark.parametrize("size", [64, 128, 256])
 def test_crop_and_landmarks_fit_together(size: int, mesh: FaceMesh, demo: np.ndarray) -> None:
-    portrait = prepare_portrait(demo, size, mesh)
+    portrait = crop_portrait(demo, size, mesh)
     assert portrait.image.shape == (size, size, 3) and portrait.image.dtype == np.uint8
     again = mesh(portrait.image)
     assert np.median(np.linalg.norm(again[:, :2] - portrait.landmarks[:, :2], axis=1)) < 0.012 * size
@@ -26,7 +26,7 @@ def test_crop_and_landmarks_fit_together(size: int, mesh: FaceMesh, demo: np.nda
 
 
 def test_same_picture_same_pixels(mesh: FaceMesh, demo: np.ndarray) -> None:
-    a, b = (prepare_portrait(demo, 128, FaceMesh()) for _ in range(2))
+    a, b = (crop_portrait(demo, 128, FaceMesh()) for _ in range(2))
     assert np.array_equal(a.image, b.image) and np.array_equal(a.landmarks, b.landmarks) and a.box == b.box
 
 
@@ -37,7 +37,7 @@ def test_a_face_at_the_edge_stays_inside_the_picture(cut: str, mesh: FaceMesh, d
         "left": demo[:, max(0, low[0] - 2) :], "right": demo[:, : high[0] + 2],
         "top": demo[max(0, low[1] - 2) :], "bottom": demo[: high[1] + 2],
     }[cut]
-    x0, y0, x1, y1 = prepare_portrait(part, 128, mesh).box
+    x0, y0, x1, y1 = crop_portrait(part, 128, mesh).box
     half = (x1 - x0) / 2
     if half <= min(part.shape[:2]) / 2:
         assert x0 >= -1e-6 and y0 >= -1e-6 and x1 <= part.shape[1] + 1e-6 and y1 <= part.shape[0] + 1e-6
@@ -46,30 +46,30 @@ def test_a_face_at_the_edge_stays_inside_the_picture(cut: str, mesh: FaceMesh, d
 def test_a_face_that_fills_the_picture_is_extended_not_cut(mesh: FaceMesh, demo: np.ndarray) -> None:
     low, high = (f(mesh(demo)[:, :2], axis=0).astype(int) for f in (np.min, np.max))
     tight = demo[max(0, low[1] - 4) : high[1] + 4, max(0, low[0] - 4) : high[0] + 4]
-    portrait = prepare_portrait(tight, 128, mesh)
+    portrait = crop_portrait(tight, 128, mesh)
     assert portrait.landmarks[:, :2].min() > 0 and portrait.landmarks[:, :2].max() < 127
     assert portrait.image.std(axis=(0, 1)).min() > 5  # no flat bars round it
 
 
 def test_huge_pictures_give_the_same_crop(mesh: FaceMesh, demo: np.ndarray) -> None:
     huge = np.asarray(Image.fromarray(demo).resize((4500, round(4500 * demo.shape[0] / demo.shape[1])), Image.Resampling.BICUBIC))
-    a, b = prepare_portrait(demo, 128, mesh), prepare_portrait(huge, 128, mesh)
+    a, b = crop_portrait(demo, 128, mesh), crop_portrait(huge, 128, mesh)
     shift = np.linalg.norm(a.landmarks[:, :2] - b.landmarks[:, :2], axis=1)
     assert np.median(shift) < 1.5
     assert np.abs(a.image.astype(int) - b.image).mean() < 8
 
 
 def test_a_face_too_small_to_animate_is_refused(mesh: FaceMesh, demo: np.ndarray) -> None:
-    base = Image.fromarray(prepare_portrait(demo, 256, mesh).image)
+    base = Image.fromarray(crop_portrait(demo, 256, mesh).image)
     with pytest.raises(InputError, match=r"a face of .* pixels: .*larger picture"):
-        prepare_portrait(np.asarray(base.resize((44, 44), Image.Resampling.BOX)), 128, mesh)
-    assert prepare_portrait(np.asarray(base.resize((80, 80), Image.Resampling.BOX)), 128, mesh).image.shape == (128, 128, 3)
+        crop_portrait(np.asarray(base.resize((44, 44), Image.Resampling.BOX)), 128, mesh)
+    assert crop_portrait(np.asarray(base.resize((80, 80), Image.Resampling.BOX)), 128, mesh).image.shape == (128, 128, 3)
 
 
 def test_two_faces_need_a_choice(mesh: FaceMesh, pair: np.ndarray) -> None:
     with pytest.raises(InputError, match="2 faces"):
-        prepare_portrait(pair, 128, mesh)
-    left, right = (prepare_portrait(pair, 128, mesh, i) for i in range(2))
+        crop_portrait(pair, 128, mesh)
+    left, right = (crop_portrait(pair, 128, mesh, i) for i in range(2))
     assert left.box[0] < right.box[0]
     assert np.abs(left.image[:, ::-1].astype(int) - right.image).mean() < 25  # the mirror image
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tm_core.errors import InputError
-from tm_core.face.found import FoundFaces, find_faces, mask_faces
+from tm_core.face.found import Faces, find_faces, mask_faces
 from tm_core.face.mesh import FaceMesh
 from tm_core.face.networks import Face
 from tm_core.face.overlay import colour_of, overlay
@@ -144,6 +144,6 @@ def test_masks_of_a_picture_are_those_of_its_faces(pair: np.ndarray) -> None:
 
 def test_faces_of_another_picture_and_no_faces_are_errors(pair: np.ndarray) -> None:
     with pytest.raises(InputError, match=r"faces: found in 10x20 pixels"):
-        mask_faces(pair, FoundFaces(faces=(), width=10, height=20), MaskChoices())
+        mask_faces(pair, Faces(faces=(), width=10, height=20), MaskChoices())
     with pytest.raises(InputError, match="no face found"):
         mask_faces(np.zeros((90, 90, 3), np.uint8), None, MaskChoices())

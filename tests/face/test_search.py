@@ -12,7 +12,7 @@ from tm_core.errors import InputError
 from tm_core.face.found import faces_to_choose_from, find_faces
 from tm_core.face.mesh import FaceMesh
 from tm_core.face.networks import Face
-from tm_core.face.portrait import prepare_portrait
+from tm_core.face.portrait import crop_portrait
 from tm_core.face.search import FaceFinder, middle, reading_order
 from tm_core.face.topology import CHIN, FOREHEAD
 
@@ -25,7 +25,7 @@ def finder(mesh: FaceMesh) -> FaceFinder:
 @pytest.fixture(scope="module")
 def head(mesh: FaceMesh, demo: np.ndarray) -> tuple[Image.Image, float]:
     """The bundled face in a square, and its longer side over the square's."""
-    portrait = prepare_portrait(demo, 256, mesh)
+    portrait = crop_portrait(demo, 256, mesh)
     return Image.fromarray(portrait.image), float(np.ptp(portrait.landmarks[:, :2], axis=0).max()) / 256
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tm_core.face.mesh import FaceMesh
-from tm_core.face.portrait import prepare_portrait
+from tm_core.face.portrait import crop_portrait
 from tm_core.face.search import FaceFinder, middle
 from tm_core.face.track import FaceTracker
 
@@ -17,7 +17,7 @@ SIDE = 90
 @pytest.fixture(scope="module")
 def heads(mesh: FaceMesh, demo: np.ndarray) -> tuple[Image.Image, Image.Image]:
     """Two that differ: the bundled face, and it with other colours."""
-    image = prepare_portrait(demo, SIDE, mesh).image
+    image = crop_portrait(demo, SIDE, mesh).image
     return Image.fromarray(image), Image.fromarray(np.ascontiguousarray(255 - (255 - image[..., ::-1]) * 0.8).astype(np.uint8))
 
 

@@ -24,7 +24,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from parity.comfyui import Host, HostError, Job
-from tm_core import app
+from tm_core import talk
 from tm_core.config import ModelConfig, tiny
 from tm_core.model.audio_projector import AudioProjector
 from tm_core.model.dit import TalkingDiT
@@ -171,7 +171,7 @@ def test_the_same_seed_gives_the_same_video_after_a_restart(host: Host, graph: G
 
 def test_the_graph_makes_the_video_of_the_command_line(host: Host, graph: Graph, portrait: Path) -> None:
     model = load_model(host.models_dir / "untrained.safetensors", device=torch.device("cpu"), dtype=torch.float32)
-    stream = app.animate(portrait, host.input_dir / "one_second.wav", model=model)
+    stream = talk.animate(portrait, host.input_dir / "one_second.wav", model=model)
     mine = np.concatenate([chunk.frames for chunk in stream]).astype(np.float32)
     theirs = frames_of(video_of(host, host.run(saving(graph, "same/a"))))
     assert np.abs(mine - theirs).mean() < 3.0  # what H.264 loses; another face or another chunk costs far more

@@ -225,8 +225,8 @@ def test_ksampler_hears(models: Host, native: Graph) -> None:
     """Frames cover the sound; a face that listens, and a model that was given no speech, look otherwise."""
     speaking = frames_of(models, models.run(changed(native, n9_mode="speaking")))
     silent = frames_of(models, models.run(changed(native, n9_mode="silence", n20_filename_prefix="native/b")))
-    deaf = frames_of(models, models.run(changed(native, n17_model=[LOAD, 0], n20_filename_prefix="native/c")))
-    assert len(speaking) == 41 and moved(speaking, silent) > 0.1 and moved(speaking, deaf) > 0.1
+    without_audio = frames_of(models, models.run(changed(native, n17_model=[LOAD, 0], n20_filename_prefix="native/c")))
+    assert len(speaking) == 41 and moved(speaking, silent) > 0.1 and moved(speaking, without_audio) > 0.1
 
 
 # ---- what goes wrong

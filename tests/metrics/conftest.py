@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from tm_core.face.mesh import FaceMesh
-from tm_core.face.portrait import prepare_portrait
+from tm_core.face.portrait import crop_portrait
 from tm_core.media import read_audio
 from tm_core.metrics.phones import Phone, recognise_phones
 
@@ -56,7 +56,7 @@ def clip(assets: Path, mesh: FaceMesh, voice: np.ndarray, phones: list[Phone]) -
     from tm_core.train.generator import draw, fit_head
     from tm_core.train.visemes import blinks, head_pose, mouth_weights
 
-    portrait = prepare_portrait(np.asarray(Image.open(assets / "portraits" / "demo.jpg").convert("RGB")), 256, mesh)
+    portrait = crop_portrait(np.asarray(Image.open(assets / "portraits" / "demo.jpg").convert("RGB")), 256, mesh)
     texture = torch.from_numpy(portrait.image.copy()).permute(2, 0, 1).float() / 255
     head = fit_head(texture, torch.from_numpy(normalised(portrait.landmarks, 256)), torch.from_numpy(mouth_shapes()))
     frames, rng = round(len(voice) / 16000 * FPS), np.random.default_rng(0)

@@ -10,7 +10,7 @@ import torch
 
 from tm_core.config import AudioKind, DiTConfig
 from tm_core.model.attention import attention
-from tm_core.model.blocks import listen
+from tm_core.model.blocks import attend_audio
 from tm_core.model.dit import TalkingDiT
 from tm_core.model.masks import sparse_causal_mask, visible_chunks
 from tm_core.model.rope import rope_table, rotate, stream_positions
@@ -98,9 +98,9 @@ def test_speakers_are_summed_under_their_masks() -> None:
 def test_a_latent_hears_only_its_own_tokens() -> None:
     attn, audio = random_dit().blocks[0].cross_attn, torch.randn(1, 1, 3, 5, 24)
     q, mask = torch.randn(1, 3 * 16, 2, 48), torch.ones(1, 1, 3, 16)
-    before = listen(q, attn.audio(audio), mask)
+    before = attend_audio(q, attn.audio(audio), mask)
     audio[:, :, 2] += 1
-    after = listen(q, attn.audio(audio), mask)
+    after = attend_audio(q, attn.audio(audio), mask)
     assert torch.equal(before[:, :32], after[:, :32]) and not torch.equal(before[:, 32:], after[:, 32:])
 
 

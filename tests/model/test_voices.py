@@ -13,7 +13,7 @@ from parity.golden import BAR, recorded
 from parity.two_speakers import PRESETS, gap, transformer_gap, velocity
 from tm_core.config import DiTConfig
 from tm_core.errors import InputError
-from tm_core.model.blocks import AudioKV, listen_together
+from tm_core.model.blocks import AudioKV, attend_audio_together
 from tm_core.model.dit import TalkingDiT
 from tm_core.model.voices import BACKGROUND, STANDS, places, positions, regions_of, turned
 
@@ -105,9 +105,9 @@ def test_a_token_hears_the_voice_it_stands_near() -> None:
     q, key = torch.ones(1, 6, 1, width), torch.ones(1, 2, 1, 4, 1, width)
     value = torch.cat([torch.zeros(1, 1, 1, 4, 1, width), torch.ones(1, 1, 1, 4, 1, width)], 1)  # the share of the second voice
     at = torch.tensor([[STANDS[0], 0.0, 4.0, BACKGROUND, 20.0, STANDS[1]]])
-    heard = listen_together(q, AudioKV(key, value), at)[0, :, 0]
+    heard = attend_audio_together(q, AudioKV(key, value), at)[0, :, 0]
     assert (heard[:3] < 0.2).all() and abs(heard[3] - 0.5) < 1e-5 and (heard[4:] > 0.8).all()
-    mirrored = listen_together(q, AudioKV(key, value), sum(STANDS) - at)[0, :, 0]
+    mirrored = attend_audio_together(q, AudioKV(key, value), sum(STANDS) - at)[0, :, 0]
     assert torch.allclose(mirrored, 1 - heard, atol=1e-5)
 
 
@@ -117,8 +117,8 @@ def test_padding_of_a_voice_is_not_heard() -> None:
     key, value = torch.randn(1, 2, 3, 4, 2, 8), torch.randn(1, 2, 3, 4, 2, 8)
     valid = torch.ones(1, 2, 3, 4, dtype=torch.bool)
     valid[:, 1] = False
-    alone = listen_together(q, AudioKV(key[:, :1], value[:, :1]), at)
-    assert torch.allclose(listen_together(q, AudioKV(key, value, valid), at), alone, atol=1e-5)
+    alone = attend_audio_together(q, AudioKV(key[:, :1], value[:, :1]), at)
+    assert torch.allclose(attend_audio_together(q, AudioKV(key, value, valid), at), alone, atol=1e-5)
 
 
 def test_turns_are_relative() -> None:

@@ -11,7 +11,7 @@ from tm_core.config import DiTConfig, ModelConfig, SamplerConfig, tiny
 from tm_core.model.audio_projector import AudioProjector
 from tm_core.model.dit import TalkingDiT
 from tm_core.model.talking import TalkingModel
-from tm_core.streaming.sampler import ChunkedSampler, Scene, Speaker
+from tm_core.streaming.sampler import ChunkedSampler, Scene, SpeakerInput
 from tm_core.vae.tiny import TinyVAE
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -32,7 +32,7 @@ def random_model(config: ModelConfig) -> TalkingModel:
 def scene() -> Scene:
     """Noise for a sound of log-mel's size."""
     sound = torch.randn(64, 80, 80, generator=torch.Generator().manual_seed(3)) - 5
-    speaker = Speaker(
+    speaker = SpeakerInput(
         windows=lambda latents: sound[list(latents)], mask=torch.linspace(0, 1, 16),
         speaking=lambda latents: torch.ones(len(latents), dtype=torch.bool))
     return Scene(reference=torch.linspace(-1, 1, 16 * 64).view(16, 8, 8), speakers=(speaker,), frames=10**6)

@@ -7,8 +7,8 @@ import torch
 
 from parity.golden import recorded
 from tm_core.config import Guidance, GuidanceRule
+from tm_core.families.registry import FAMILIES
 from tm_core.streaming.guidance import BOTH, NEITHER, NO_AUDIO, NO_TEXT, join, noise_levels, passes
-from tm_core.weights.families import FAMILIES
 
 MADE = {p: torch.tensor([v]) for p, v in ((BOTH, 7.0), (NO_TEXT, 5.0), (NO_AUDIO, 3.0), (NEITHER, 2.0))}
 

@@ -18,7 +18,7 @@ import torch
 from tm_core.config import VAEConfig
 from tm_core.errors import Cancelled, InputError
 from tm_core.streaming.cancel import CancelToken
-from tm_core.streaming.handles import DecoderInput, FrameStream, LatentStream, StreamMeta
+from tm_core.streaming.handles import DecodedStream, DecoderInput, LatentStream, StreamMeta
 from tm_core.streaming.metrics import current_rss_mb
 from tm_core.streaming.pipeline import FrameChunk, run_pipeline
 from tm_core.streaming.sampler import LatentChunk
@@ -291,10 +291,10 @@ def vae() -> TinyVAE:
     return TinyVAE(VAEConfig()).eval()
 
 
-def frame_stream(vae: TinyVAE, frames: int, source: Counting | None = None, depth: int = 2) -> FrameStream:
+def frame_stream(vae: TinyVAE, frames: int, source: Counting | None = None, depth: int = 2) -> DecodedStream:
     meta = StreamMeta(width=32, height=32, num_frames=frames, timeline=TIMELINE, audio_s=frames / 25)
     decoder = DecoderInput(vae=vae, reference=torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(1)))
-    return FrameStream(
+    return DecodedStream(
         LatentStream(source or Counting(), meta, decoder), decoder, denoise_on=CPU, decode_on=CPU, queue_depth=depth)
 
 

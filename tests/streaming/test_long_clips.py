@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.streaming.test_clips import SAMPLER, shown
+from tests.streaming.test_clip_sampler import SAMPLER, shown
 from tests.streaming.test_sampler import CONFIG, random_model
 from tm_core.config import ClipConfig, DiTConfig, SamplerConfig, tiny
-from tm_core.model.talking import Heard, TalkingModel
+from tm_core.model.talking import AudioTokens, TalkingModel
 from tm_core.streaming.cancel import CancelToken
-from tm_core.streaming.clips import ClipSampler, ClipState
-from tm_core.streaming.handles import DecoderInput, FrameStream, LatentStream, StreamMeta
-from tm_core.streaming.sampler import LatentChunk, Scene, Speaker
+from tm_core.streaming.clip_sampler import ClipSampler, ClipState
+from tm_core.streaming.handles import DecodedStream, DecoderInput, LatentStream, StreamMeta
+from tm_core.streaming.sampler import LatentChunk, Scene, SpeakerInput
 from tm_core.streaming.workers import WorkerConfig
 from tm_core.timeline import Timeline
 
@@ -40,8 +40,8 @@ class CountingNetwork:
 
 
 class CountingListener:
-    def listen(self, windows: Tensor, speaking: Tensor, like: Tensor) -> Heard:
-        return Heard(windows[:, None, None])
+    def project(self, windows: Tensor, speaking: Tensor, like: Tensor) -> AudioTokens:
+        return AudioTokens(windows[:, None, None])
 
 
 class CountingAutoencoder(torch.nn.Module):
@@ -83,7 +83,7 @@ def test_every_frame_is_shown_once_and_in_order(clip: ClipConfig) -> None:
     vae: Any = CountingAutoencoder()
     model = TalkingModel(config=replace(tiny(), dit=network.cfg), dit=network, projector=CountingListener(), vae=vae)
     sampler = ClipSampler(model, SamplerConfig(sigmas=(1.0, 0.5), clip=clip))
-    speaker = Speaker(
+    speaker = SpeakerInput(
         windows=lambda latents: 4.0 * torch.tensor(latents), mask=torch.ones(1), speaking=lambda latents: torch.ones(len(latents)) > 0)
     timeline = Timeline(fps=Fraction(25), chunk_latents=clip.latents - clip.repeated_latents, first_latents=clip.latents)
     frames = timeline.frames_of_chunk(CLIPS - 1).stop - 2  # the sound ends within the last clip
@@ -91,7 +91,7 @@ def test_every_frame_is_shown_once_and_in_order(clip: ClipConfig) -> None:
     decoder = DecoderInput(vae=vae, reference=torch.zeros(3, 16, 16), motion_frames=sampler.motion_frames)
     cpu = WorkerConfig(device=torch.device("cpu"), threads=1)
     scene = Scene(reference=torch.zeros(16, 2, 2), speakers=(speaker,), frames=frames)
-    chunks = list(FrameStream(LatentStream(Source(sampler, scene), meta, decoder), decoder, denoise_on=cpu, decode_on=cpu))
+    chunks = list(DecodedStream(LatentStream(Source(sampler, scene), meta, decoder), decoder, denoise_on=cpu, decode_on=cpu))
     shown_numbers = np.concatenate([c.frames[:, 0, 0, 0] + 256 * c.frames[:, 0, 0, 1].astype(int) for c in chunks])
     assert len(chunks) == CLIPS and shown_numbers.tolist() == list(range(frames))
     assert [c.pts for c in chunks] == np.cumsum([0, *(len(c.frames) for c in chunks[:-1])]).tolist()

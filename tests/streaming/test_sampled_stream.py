@@ -15,8 +15,8 @@ from tm_core.model.audio_projector import AudioProjector
 from tm_core.model.dit import TalkingDiT
 from tm_core.model.talking import TalkingModel
 from tm_core.streaming.cancel import CancelToken
-from tm_core.streaming.handles import DecoderInput, FrameStream, LatentStream, StreamMeta
-from tm_core.streaming.sampler import ChunkedSampler, LatentChunk, SamplerState, Scene, Speaker
+from tm_core.streaming.handles import DecodedStream, DecoderInput, LatentStream, StreamMeta
+from tm_core.streaming.sampler import ChunkedSampler, LatentChunk, SamplerState, Scene, SpeakerInput
 from tm_core.streaming.workers import WorkerConfig
 from tm_core.timeline import Timeline
 from tm_core.vae.tiny import TinyVAE
@@ -43,7 +43,7 @@ class SamplerSource:
     def __init__(self, model: TalkingModel) -> None:
         self.sampler = ChunkedSampler(model, model.config.sampler)
         sound = torch.randn(400, 80, 80, generator=torch.Generator().manual_seed(7))
-        speaker = Speaker(
+        speaker = SpeakerInput(
             windows=lambda latents: sound[latents.start : latents.stop], mask=torch.ones(16),
             speaking=lambda latents: torch.ones(len(latents), dtype=torch.bool))
         reference = torch.randn(16, 8, 8, generator=torch.Generator().manual_seed(8))
@@ -95,7 +95,7 @@ def test_a_stream_cancelled_between_two_steps_ends_up_with_the_same_latents(mode
 def test_frames_come_out_of_both_workers_and_repeat_exactly(model: TalkingModel) -> None:
     stream = latent_stream(SamplerSource(model), model)
     assert stream.decoder is not None
-    frames = FrameStream(stream, stream.decoder, denoise_on=CPU, decode_on=CPU)
+    frames = DecodedStream(stream, stream.decoder, denoise_on=CPU, decode_on=CPU)
     metrics = frames.new_metrics()
     first = np.concatenate([c.frames for c in frames.chunks(metrics=metrics)])
     assert first.shape == (FRAMES, 64, 64, 3)

@@ -19,7 +19,7 @@ from tm_core.model.conditioning import make_reference
 from tm_core.model.dit import TalkingDiT
 from tm_core.model.talking import TalkingModel
 from tm_core.streaming.cancel import CancelToken
-from tm_core.streaming.sampler import ChunkedSampler, SamplerState, Scene, Speaker, chunk_noise
+from tm_core.streaming.sampler import ChunkedSampler, SamplerState, Scene, SpeakerInput, chunk_noise
 from tm_core.timeline import Timeline
 from tm_core.vae.tiny import TinyVAE
 
@@ -50,7 +50,7 @@ def features(seed: int = 0, seconds: float = 8) -> np.ndarray:
 
 
 def scene(rows: np.ndarray, speaking: bool = True) -> Scene:
-    speaker = Speaker(
+    speaker = SpeakerInput(
         windows=lambda latents: torch.from_numpy(windows(rows, latents, TIMELINE, CONFIG.audio)),
         mask=torch.linspace(0, 1, 16), speaking=lambda latents: torch.full((len(latents),), speaking))
     return Scene(reference=torch.linspace(-1, 1, 16 * 64).view(16, 8, 8), speakers=(speaker,), frames=10**6)

@@ -15,11 +15,11 @@ from parity.two_speakers import CASES, PRESETS, of_case, portrait, projector, sa
 from tests.streaming.test_sampler import CONFIG
 from tm_core.config import ClipConfig, SamplerConfig
 from tm_core.errors import InputError
+from tm_core.families.registry import FAMILIES
 from tm_core.model.talking import TalkingModel
-from tm_core.streaming.clips import ClipSampler
+from tm_core.streaming.clip_sampler import ClipSampler
 from tm_core.streaming.sampler import ChunkedSampler, Scene
 from tm_core.vae.tiny import TinyVAE
-from tm_core.weights.families import FAMILIES
 
 CLIP = SamplerConfig(sigmas=(1.0,), clip=ClipConfig(latents=3, motion_latents=1))
 

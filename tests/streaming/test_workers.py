@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from tm_core.app import share_cpu
 from tm_core.streaming.workers import few_threads, free_threads
+from tm_core.talk import share_cpu
 
 CPU = torch.device("cpu")
 

@@ -11,10 +11,10 @@ import torch
 
 from tm_core.config import DiTConfig, ModelConfig, VAEConfig, tiny
 from tm_core.face.mesh import FaceMesh
-from tm_core.face.portrait import prepare_portrait
+from tm_core.face.portrait import crop_portrait
 from tm_core.media import open_image, read_audio
 from tm_core.train.dataset import PAD, TEXTURE, Inputs, SpeechDataset, _padded, mouth_shapes, normalised
-from tm_core.train.generator import Faces
+from tm_core.train.generator import PackedFaces
 from tm_core.train.visemes import mouth_weights
 from tm_core.vae.tiny import TinyVAE
 
@@ -36,8 +36,8 @@ def inputs() -> Inputs:
     from tm_core.audio.features import SILENCE, log_mel
     from tm_core.train.dataset import FLOOR, STEP
 
-    portrait = prepare_portrait(open_image(ASSETS / "portraits" / "demo.jpg"), TEXTURE, FaceMesh())
-    faces = Faces(images=torch.from_numpy(portrait.image.copy()).permute(2, 0, 1)[None].float() / 255,
+    portrait = crop_portrait(open_image(ASSETS / "portraits" / "demo.jpg"), TEXTURE, FaceMesh())
+    faces = PackedFaces(images=torch.from_numpy(portrait.image.copy()).permute(2, 0, 1)[None].float() / 255,
                   points=torch.from_numpy(normalised(portrait.landmarks, TEXTURE))[None], shapes=torch.from_numpy(mouth_shapes()))
     sound = read_audio(next((ASSETS / "speech").glob("*.wav"))).samples
     frames = len(sound) // 640

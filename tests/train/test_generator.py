@@ -9,24 +9,24 @@ import pytest
 import torch
 
 from tm_core.face.mesh import FaceMesh
-from tm_core.face.portrait import prepare_portrait
+from tm_core.face.portrait import crop_portrait
 from tm_core.media import open_image
 from tm_core.train import landmarks as lm
 from tm_core.train.dataset import TEXTURE, mouth_shapes, normalised
-from tm_core.train.generator import Faces, Heads, draw, fit_head, new_person, similarity, thin_plate
+from tm_core.train.generator import Heads, PackedFaces, draw, fit_head, new_person, similarity, thin_plate
 from tm_core.train.visemes import PHONES, SHAPES, blinks, head_pose, mouth_weights, phone_labels
 
 
 @pytest.fixture(scope="module")
-def faces() -> Faces:
+def faces() -> PackedFaces:
     picture = open_image(Path(__file__).parents[2] / "tm_core" / "assets" / "portraits" / "demo.jpg")
-    portrait = prepare_portrait(picture, TEXTURE, FaceMesh())
-    return Faces(images=torch.from_numpy(portrait.image.copy()).permute(2, 0, 1)[None].float() / 255,
+    portrait = crop_portrait(picture, TEXTURE, FaceMesh())
+    return PackedFaces(images=torch.from_numpy(portrait.image.copy()).permute(2, 0, 1)[None].float() / 255,
                  points=torch.from_numpy(normalised(portrait.landmarks, TEXTURE))[None], shapes=torch.from_numpy(mouth_shapes()))
 
 
 @pytest.fixture(scope="module")
-def head(faces: Faces) -> Heads:
+def head(faces: PackedFaces) -> Heads:
     return fit_head(faces.images[0], faces.points[0], faces.shapes)
 
 
@@ -86,7 +86,7 @@ def test_a_batch_equals_one_by_one(head: Heads) -> None:
     assert torch.allclose(batch, torch.cat([draw(head, p[None], 64).frames for p in poses]), atol=1e-5)
 
 
-def test_people_differ_by_seed_alone(faces: Faces) -> None:
+def test_people_differ_by_seed_alone(faces: PackedFaces) -> None:
     a, b, c = (new_person(faces, torch.Generator().manual_seed(s)).texture for s in (1, 1, 2))
     assert torch.equal(a, b) and (a - c).abs().mean() > 0.01
 

@@ -12,7 +12,7 @@ import torch
 from tm_core.config import ModelConfig, SamplerConfig
 from tm_core.model.rope import stream_positions
 from tm_core.model.talking import TalkingModel
-from tm_core.streaming.sampler import ChunkedSampler, Scene, Speaker, chunk_noise
+from tm_core.streaming.sampler import ChunkedSampler, Scene, SpeakerInput, chunk_noise
 from tm_core.train.callbacks import Curve, ValidationVideo, examine
 from tm_core.train.dataset import Inputs
 from tm_core.train.denoiser import Denoiser, guided, noised, sample
@@ -179,7 +179,7 @@ def test_training_sees_what_the_sampler_sees(bank: ClipCache, small: ModelConfig
     clip = replace(bank[0], listens=torch.tensor(False), speaking=torch.ones_like(bank[0].speaking))
     batch = assemble([clip], list(range(21)), small, torch.Generator().manual_seed(0), clean=True)
     assert [i for part in stream_positions(6, 3, 21) for i in part] == [0, 1, 2, *range(15, 21)]
-    speaker = Speaker(windows=lambda latents: batch.windows[0, latents.start : latents.stop], mask=clip.face_mask,
+    speaker = SpeakerInput(windows=lambda latents: batch.windows[0, latents.start : latents.stop], mask=clip.face_mask,
                       speaking=lambda latents: torch.ones(len(latents), dtype=torch.bool))
     sampler = ChunkedSampler(TalkingModel(config=small, dit=model.dit, projector=model.projector, vae=vae), SamplerConfig(sigmas=SIGMAS))
     state, parts = sampler.open(Scene(reference=clip.reference, speakers=(speaker,), frames=99), 5), []

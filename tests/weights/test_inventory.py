@@ -15,15 +15,15 @@ import torch
 from safetensors.torch import save_file
 
 from parity.seeded import fill_module
-from tests.weights.test_families import adapter_of, published
+from tests.families.test_registry import adapter_of, published
 from tm_core.audio.wav2vec2 import Wav2Vec2
 from tm_core.config import AudioKind, DiTConfig
 from tm_core.errors import InputError
+from tm_core.families.registry import FAMILIES, advise, families_of
 from tm_core.model.dit import TalkingDiT
 from tm_core.model.open_projectors import FantasyProjector, FantasyProjectorConfig, GroupedProjector, GroupedProjectorConfig
 from tm_core.vae.taehv import TAEHV
 from tm_core.vae.wan import WanVAE
-from tm_core.weights.families import FAMILIES, advise, families_of
 from tm_core.weights.inventory import BELONGS, FOLDERS, HOME, Readiness, default_folders, examine_file, readiness, search
 
 Shapes = dict[str, tuple[int, ...]]

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .schedule import Schedule, Span, merged, without
+from .turns import Span, SpeakingTurns, merged, without
 
 Floats = NDArray[np.float32]
 MARGIN_S = 0.05  # diarisation cuts words short: into pauses, a turn reaches this far
 FADE_S = 0.01  # no click
 
 
-def own_spans(schedule: Schedule, name: str, duration_s: float, margin_s: float = MARGIN_S) -> tuple[Span, ...]:
+def own_spans(schedule: SpeakingTurns, name: str, duration_s: float, margin_s: float = MARGIN_S) -> tuple[Span, ...]:
     """When a speaker is heard: the own turns, widened by `margin_s` where nobody else speaks."""
     own = [(start, min(end, duration_s)) for start, end in schedule.inside(name, duration_s)]
     others = (span for other in schedule.names if other != name for span in schedule.spans(other))
@@ -48,7 +48,7 @@ def _ramp(count: int) -> Floats:
 
 
 def split_conversation(
-    samples: Floats, sample_rate: int, schedule: Schedule, names: Sequence[str], *, margin_s: float = MARGIN_S, fade_s: float = FADE_S,
+    samples: Floats, sample_rate: int, schedule: SpeakingTurns, names: Sequence[str], *, margin_s: float = MARGIN_S, fade_s: float = FADE_S,
 ) -> list[Floats]:
     """For each name the sound (C, n) or (n,) as that speaker's face hears it; InputError for a turn after its end."""
     count = samples.shape[-1]

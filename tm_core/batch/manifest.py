@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from ..errors import InputError, one_line
-from ..inputs import check_file, check_options, decoded
+from ..inputs import check_file, decoded
+from ..options import AnimateOptions
 from ..outputs import Named
 from .places import STAGING, misplaced
 from .rows import ManifestRow, Rows
@@ -34,23 +35,6 @@ Locate = Callable[[str], Path]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """How one item is made; `face` counts from 0 row by row from the left, `track` is the sound track of a file with several."""
-
-    seed: int = 0
-    steps: int | None = None
-    speaking: str = "auto"
-    face: int | Literal["all"] | None = None
-    track: int | None = None
-    paste_back: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON types; options that came later are left out where they are not used, so that finished videos stay what they are."""
-        later = {"track": self.track is None, "paste_back": not self.paste_back}
-        return {name: value for name, value in asdict(self).items() if not later.get(name, False)}
-
-
-@dataclass(frozen=True, kw_only=True)
 class BatchItem:
     """One video to make; `out` is its name in the output folder, with forward slashes."""
 
@@ -59,7 +43,7 @@ class BatchItem:
     audio: Path
     out: str
     mask: Path | None = None
-    options: Options = field(default_factory=Options)
+    options: AnimateOptions = field(default_factory=AnimateOptions)
 
     @property
     def files(self) -> dict[str, Path]:
@@ -200,7 +184,7 @@ def _out(value: Any, problems: list[str]) -> str | None:
     return str(name)
 
 
-def _options(row: ManifestRow, problems: list[str]) -> Options | None:
+def _options(row: ManifestRow, problems: list[str]) -> AnimateOptions | None:
     before = len(problems)
     face = row.get("face")
     everybody = isinstance(face, str) and face.casefold() == ALL
@@ -210,11 +194,11 @@ def _options(row: ManifestRow, problems: list[str]) -> Options | None:
         problems.append(f"face: {face}: all faces are animated in their picture; add paste_back")
     if len(problems) > before:
         return None
-    options = Options(
+    options = AnimateOptions(
         seed=whole.get("seed") or 0, steps=whole.get("steps"), face=ALL if everybody else whole.get("face"), track=whole.get("track"),
         speaking=str(row.get("speaking", "auto")).casefold(), paste_back=bool(paste_back))
     try:
-        check_options(seed=options.seed, steps=options.steps, speaking=options.speaking, face=options.face, track=options.track)
+        options.check()
     except InputError as error:
         problems.append(str(error))
         return None

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .manifest import BatchItem, ManifestError, Options, Problem
+from ..options import AnimateOptions
+from .manifest import BatchItem, ManifestError, Problem
 from .places import misplaced
 
 # usual ones first: they are what an error suggests. A heic is no less a portrait where it cannot be read: its own error says so
@@ -39,7 +40,7 @@ def pair_up(portraits: Sequence[Path], sounds: Path, options: Mapping[str, Any],
         for stem, v in voices.items() if stem not in stems]
     if problems:
         raise ManifestError("portraits", problems)
-    chosen = Options(**options)
+    chosen = AnimateOptions(**options)
     items = [
         BatchItem(line=n, image=p, audio=voices[p.stem.casefold()], out=f"{p.stem}.mp4", options=chosen)
         for n, p in enumerate(portraits, 1)]

@@ -18,19 +18,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from .. import app, scenes
+from .. import talk
+from ..compose.canvas import FrameStream
 from ..errors import InputError
+from ..families.settings import Choices
 from ..media.video_io import VideoWriter
 from ..outputs import is_full
-from ..streaming.compose import Frames
 from ..streaming.pipeline import Poll
+from ..talk import Encoders
 from ..weights.loading import TalkingModel, load_model
 from .digest import file_digest
 from .manifest import BatchItem
 
 log = logging.getLogger(__name__)
 Shown = Callable[[np.ndarray], None]  # the newest frame (H, W, 3) uint8
-MakeStream = Callable[[BatchItem], Frames]  # an item's video, nothing of it computed yet; InputError for what cannot be used
+MakeStream = Callable[[BatchItem], FrameStream]  # an item's video, nothing of it computed yet; InputError for what cannot be used
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,16 +72,12 @@ class Outcome:
         return not self.reason
 
 
-def streams_of(model: TalkingModel, **shared: Any) -> MakeStream:
-    """Items as streams of a model; `shared`: what app.animate takes besides, the same for all of them."""
+def streams_of(model: TalkingModel, *, choices: Choices | None = None, encoders: Encoders | None = None) -> MakeStream:
+    """Items as streams of a model; choices and encoders are the same for all of them."""
 
-    def make(item: BatchItem) -> Frames:
-        options = item.options
-        animate: Callable[..., Frames] = scenes.animate_in_place if options.paste_back else app.animate
-        track = {} if options.track is None else {"track": options.track}
-        return animate(
-            item.image, item.audio, model=model, seed=options.seed, steps=options.steps, face_index=options.face, mask=item.mask,
-            speaking=options.speaking, **track, **shared)
+    def make(item: BatchItem) -> FrameStream:
+        return talk.animate(
+            item.image, item.audio, model=model, options=item.options, mask=item.mask, choices=choices, encoders=encoders)
 
     return make
 
@@ -100,8 +98,8 @@ class BatchWorker:
             torch.set_num_threads(config.threads)
         self._config = config
         self._make_stream = make_stream or streams_of(
-            load_model(config.weights, device=app.parse_device("device", config.device), dtype=torch.float32))
-        app.face_mesh()
+            load_model(config.weights, device=talk.parse_device("device", config.device), dtype=torch.float32))
+        talk.face_mesh()
 
     def make(
         self, task: Task, poll: Poll | None = None, shown: Shown | None = None, stops: tuple[type[BaseException], ...] = (),

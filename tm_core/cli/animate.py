@@ -12,19 +12,21 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from .. import app, scenes
+from .. import talk
+from ..compose.canvas import FrameStream
 from ..media.video_io import VideoWriter, written_size
+from ..options import AnimateOptions
 from ..outputs import write_text
-from ..streaming.compose import Frames
 from ..streaming.metrics import StreamMetrics
 from ..streaming.workers import few_threads
+from ..talk import Running
 from ..weights.loading import TalkingModel, load_model
 
 LINE_EVERY_S = 10.0
@@ -32,24 +34,17 @@ LINE_EVERY_S = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """The options of `animate`; `started` is monotonic time, from which the first frame is timed."""
+    """What `animate` is to do; `started` is monotonic time, from which the first frame is timed."""
 
     image: Path
     audio: Path
     out: Path
-    seed: int
+    options: AnimateOptions
+    mask: Path | None
+    running: Running
     report: Path | None
     weights: Path | None
     device: str
-    decode_device: str | None
-    face: int | Literal["all"] | None
-    mask: Path | None
-    steps: int | None
-    speaking: str
-    queue_depth: int
-    paste_back: bool
-    blinks: bool
-    track: int | None
     quiet: bool
     started: float
 
@@ -68,15 +63,11 @@ def run_job(job: Job) -> dict[str, Any]:
 
 
 def _run(job: Job) -> dict[str, Any]:
-    device = app.parse_device("--device", job.device)
-    if job.decode_device is not None:
-        app.parse_device("--decode-device", job.decode_device)
+    device = talk.parse_device("--device", job.device)
+    if job.running.decode_device is not None:
+        talk.parse_device("--decode-device", job.running.decode_device)
     model = load_model(job.weights, device=device, dtype=torch.float32)
-    animate: Callable[..., Frames] = scenes.animate_in_place if job.paste_back or job.face == "all" else app.animate
-    frames = animate(
-        job.image, job.audio, model=model, seed=job.seed, steps=job.steps, face_index=job.face, mask=job.mask,
-        speaking=cast(app.SpeakingMode, job.speaking), decode_device=job.decode_device, queue_depth=job.queue_depth,
-        blinks=job.blinks, track=job.track)
+    frames = talk.animate(job.image, job.audio, model=model, options=job.options, mask=job.mask, running=job.running)
     metrics = frames.new_metrics(started=job.started)
     write_video(frames, job.out, metrics, quiet=job.quiet)
     report = make_report(job, model, frames, metrics)
@@ -85,7 +76,7 @@ def _run(job: Job) -> dict[str, Any]:
     return report
 
 
-def write_video(frames: Frames, out: Path, metrics: StreamMetrics, *, quiet: bool) -> None:
+def write_video(frames: FrameStream, out: Path, metrics: StreamMetrics, *, quiet: bool) -> None:
     """Drain a stream into an mp4, a chunk in memory at a time."""
     meta = frames.meta
     with (
@@ -133,13 +124,13 @@ class _Lines:
             sys.stderr.write(f"{self._done}/{self._total} frames, {rate:.1f} frames/s, {left:.0f} s to go\n")
 
 
-def make_report(job: Job, model: TalkingModel, frames: Frames, metrics: StreamMetrics) -> dict[str, Any]:
+def make_report(job: Job, model: TalkingModel, frames: FrameStream, metrics: StreamMetrics) -> dict[str, Any]:
     """The numbers of a finished job (design section 8)."""
     meta = frames.meta
     width, height = written_size(meta.width, meta.height)
     return {
         "out": str(job.out), "model": model.config.name, "width": width, "height": height, "fps": float(meta.fps),
-        **metrics.report(), "audio_s": round(meta.audio_s or 0.0, 3), "seed": job.seed,
+        **metrics.report(), "audio_s": round(meta.audio_s or 0.0, 3), "seed": job.options.seed,
     }
 
 

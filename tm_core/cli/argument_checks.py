@@ -13,6 +13,7 @@ from ..batch.manifest import BatchItem, read_manifest
 from ..batch.places import check_folder as check_batch_folder
 from ..errors import InputError
 from ..inputs import check_file, check_folder, check_options
+from ..options import AnimateOptions
 from ..outputs import FORMATS, Named, check_apart, check_output, check_place
 
 MODEL = "give a .safetensors model, or leave it out for the bundled one"
@@ -23,11 +24,12 @@ VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".m
 
 
 def check_animate(
-    *, image: Path, audio: Path, mask: Path | None, weights: Path | None, out: Path, report: Path | None, seed: int, steps: int | None,
-    speaking: str, queue_depth: int, face: int | Literal["all"] | None, track: int | None,
+    *, image: Path, audio: Path, mask: Path | None, weights: Path | None, out: Path, report: Path | None, options: AnimateOptions,
+    queue_depth: int,
 ) -> None:
     """InputError for what `animate` cannot use."""
-    check_options(seed=seed, steps=steps, speaking=speaking, queue_depth=queue_depth, face=face, track=track)
+    options.check()
+    check_options(queue_depth=queue_depth)
     reads: list[Named] = [("--image", image), ("--audio", audio)]
     check_file("--image", image, PICTURE)
     check_file("--audio", audio, SOUND)

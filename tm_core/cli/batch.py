@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .. import app
+from .. import talk
 from ..batch.digest import weights_digest
 from ..batch.engine import MakeEngine
 from ..batch.local import LocalEngine
@@ -35,7 +35,7 @@ def run_items(
 ) -> dict[str, Any]:
     """Make everything that a manifest names; the summary. InputError before any work where something cannot be used."""
     if engine == "local":
-        app.parse_device("--device", device)
+        talk.parse_device("--device", device)
     out = out.resolve()
     config = BatchConfig(staging=out / STAGING, weights=None if weights is None else weights.resolve(), device=device)
     make: MakeEngine = partial(ENGINES[engine], workers=workers)

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
+from ..options import AnimateOptions
 from . import argument_checks
 from .footage_commands import data
 from .printing import print_json
@@ -71,18 +72,17 @@ def animate(
     if len(image) != 1:
         raise InputError(
             "--image", f"{len(image)} portraits", "one portrait is animated per run", "give one --image, run once for each portrait")
-    chosen = argument_checks.parse_face(face)
+    options = AnimateOptions(
+        seed=seed, steps=steps, speaking=speaking, face=argument_checks.parse_face(face), track=track, paste_back=paste_back, blinks=blinks)
     argument_checks.check_animate(
-        image=image[0], audio=audio, mask=mask, weights=weights, out=out, report=report, seed=seed, steps=steps, speaking=speaking,
-        queue_depth=queue_depth, face=chosen, track=track)
+        image=image[0], audio=audio, mask=mask, weights=weights, out=out, report=report, options=options, queue_depth=queue_depth)
     from ..streaming.metrics import process_started
+    from ..talk import Running
     from .animate import Job, run_job
 
     job = Job(
-        image=image[0], audio=audio, out=out, seed=seed, report=report, weights=weights, device=device,
-        decode_device=decode_device, face=chosen, mask=mask, steps=steps, speaking=speaking, queue_depth=queue_depth,
-        paste_back=paste_back, blinks=blinks, track=track, quiet=quiet, started=process_started(),
-    )
+        image=image[0], audio=audio, out=out, options=options, mask=mask, report=report, weights=weights, device=device, quiet=quiet,
+        running=Running(decode_device=decode_device, queue_depth=queue_depth), started=process_started())
     print_json(run_job(job))
 
 
@@ -183,7 +183,7 @@ def train(
 ) -> None:
     """Train a model from a recipe; can be stopped and resumed at any time."""
     argument_checks.check_train(minutes, footage)
-    from ..app import parse_device
+    from ..talk.stream import parse_device
     from ..train.training_run import main as run_training
 
     written = run_training(

@@ -130,7 +130,7 @@ def _devices() -> Iterator[Check]:
 def _models(weights: Path | None) -> Iterator[Check]:
     import torch
 
-    from ..app import face_mesh
+    from ..talk.portrait import face_mesh
     from ..weights.loading import default_weights, load_model
 
     try:

@@ -27,7 +27,7 @@ def prepare(
 ) -> None:
     """Cut scenes, keep what shows one steady talking face, cache what training reads, say what was dropped and why."""
     check_prepare(folder, out, weights, workers, limit)
-    from ..app import parse_device
+    from ..talk.stream import parse_device
     from ..train.footage import FootageConfig
     from ..train.footage import prepare as run
     from ..train.footage.thresholds import with_settings

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ..app import face_mesh
 from ..errors import InputError
 from ..media.audio_io import read_audio
 from ..media.video_reader import VideoReader
 from ..metrics.video_score import JUDGED_S, score_video
 from ..outputs import Staged, check_apart
+from ..talk.portrait import face_mesh
 from .argument_checks import check_seconds, videos_of
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from .search import MOST, SMALLEST, FaceFinder, only_face
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundFaces:
+class Faces:
     """The faces of one picture in reading order, and its size in pixels."""
 
     faces: tuple[Face, ...]
@@ -47,28 +47,28 @@ def shared_mesh() -> FaceMesh:
     return FaceMesh()
 
 
-def find_faces(rgb: np.ndarray, *, smallest: float = SMALLEST, most: int = MOST) -> FoundFaces:
+def find_faces(rgb: np.ndarray, *, smallest: float = SMALLEST, most: int = MOST) -> Faces:
     """All faces of a picture (H, W, 3) uint8; none is no error."""
     faces = FaceFinder(mesh=shared_mesh(), smallest=smallest, most=most)(rgb)
-    return FoundFaces(faces=tuple(faces), width=rgb.shape[1], height=rgb.shape[0])
+    return Faces(faces=tuple(faces), width=rgb.shape[1], height=rgb.shape[0])
 
 
-def faces_to_choose_from(rgb: np.ndarray, index: int | None) -> FoundFaces:
+def faces_to_choose_from(rgb: np.ndarray, index: int | None) -> Faces:
     """What a choice of one face of a picture (H, W, 3) needs: without a number the only prominent face, if there is one, else all."""
     only = only_face(shared_mesh(), rgb) if index is None else None
-    return find_faces(rgb) if only is None else FoundFaces(faces=(only,), width=rgb.shape[1], height=rgb.shape[0])
+    return find_faces(rgb) if only is None else Faces(faces=(only,), width=rgb.shape[1], height=rgb.shape[0])
 
 
-def numbered(rgb: np.ndarray, found: FoundFaces) -> np.ndarray:
+def numbered(rgb: np.ndarray, found: Faces) -> np.ndarray:
     """The picture with each face framed and numbered from 0."""
     return overlay(rgb, boxes=[f.box for f in found.faces])
 
 
-def mask_faces(rgb: np.ndarray, sources: Sequence[Source] | FoundFaces | None, choices: MaskChoices) -> tuple[np.ndarray, np.ndarray]:
+def mask_faces(rgb: np.ndarray, sources: Sequence[Source] | Faces | None, choices: MaskChoices) -> tuple[np.ndarray, np.ndarray]:
     """Masks (N, H, W) and the picture tinted with them; without sources the picture's own faces. InputError where there is no face."""
     height, width = rgb.shape[:2]
     sources = find_faces(rgb) if sources is None else sources
-    if isinstance(sources, FoundFaces):
+    if isinstance(sources, Faces):
         sources.check_picture(rgb)
         sources = sources.faces
     if not sources:

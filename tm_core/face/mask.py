@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from .filters import box_blur
 from .networks import Box
-from .portrait import Portrait, resample
+from .portrait import PortraitCrop, resample
 from .topology import CHIN, FOREHEAD, OUTER_LIPS, OVAL
 
 WIDER = 1.05  # of the oval: ears' edge and hairline move a little with the jaw
@@ -46,7 +46,7 @@ def token_mask(mask: np.ndarray, token_hw: tuple[int, int]) -> np.ndarray:
     return np.asarray((rows @ mask.astype(np.float64) @ columns.T).reshape(-1), np.float32)
 
 
-def crop_mask(mask: np.ndarray, portrait: Portrait, picture_hw: tuple[int, int]) -> np.ndarray:
+def crop_mask(mask: np.ndarray, portrait: PortraitCrop, picture_hw: tuple[int, int]) -> np.ndarray:
     """A user's mask (h, w) 0..1 over the whole picture, of any size, in the crop's pixels (H, W) float32."""
     if mask.ndim != 2:
         raise ValueError(f"expected a mask (h, w), got {mask.shape}")

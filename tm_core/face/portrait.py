@@ -26,7 +26,7 @@ SMALL, UNUSABLE = 64, 28  # pixels of the face in the picture
 
 
 @dataclass(frozen=True, kw_only=True)
-class Portrait:
+class PortraitCrop:
     """Crop (H, W, 3) uint8, landmarks (468, 3) in its pixels ((0, 3) where no face was found), and where it lies in the picture.
 
     `box` (x0, y0, x1, y1) counts the picture's pixel edges from its top left corner, so it may be fractional,
@@ -38,7 +38,7 @@ class Portrait:
     box: Box
 
 
-def prepare_portrait(rgb: np.ndarray, size: int, mesh: FaceMesh, face_index: int | None = None) -> Portrait:
+def crop_portrait(rgb: np.ndarray, size: int, mesh: FaceMesh, face_index: int | None = None) -> PortraitCrop:
     """Crop (size, size) round one face of a picture (H, W, 3) uint8.
 
     InputError for no face, several where none is chosen (`face_index` counts in reading order), a face too small.
@@ -46,22 +46,22 @@ def prepare_portrait(rgb: np.ndarray, size: int, mesh: FaceMesh, face_index: int
     return cut_portrait(rgb, size, mesh.face(rgb, face_index))
 
 
-def cut_portrait(rgb: np.ndarray, size: int, face: Face) -> Portrait:
+def cut_portrait(rgb: np.ndarray, size: int, face: Face) -> PortraitCrop:
     """Crop (size, size) round a face that is known; InputError for one too small."""
     _check_extent(face.extent)
     box = crop_box(face, (rgb.shape[1], rgb.shape[0]))
     image = resample(rgb, box, size)
-    return Portrait(image=image, landmarks=into_crop(face.landmarks, box, size), box=box)
+    return PortraitCrop(image=image, landmarks=into_crop(face.landmarks, box, size), box=box)
 
 
-def frame_picture(rgb: np.ndarray, size: tuple[int, int], chosen: Sequence[Face]) -> Portrait:
+def frame_picture(rgb: np.ndarray, size: tuple[int, int], chosen: Sequence[Face]) -> PortraitCrop:
     """As much of a picture (H, W, 3) uint8 as `size` (width, height) has the shape for.
 
     The faces stay as near to the middle as the picture allows, the first one's landmarks are kept; without any the middle is.
     """
     box = cover_box((rgb.shape[1], rgb.shape[0]), size, chosen)
     landmarks = into_crop(chosen[0].landmarks, box, size[0]) if chosen else np.zeros((0, 3), np.float32)
-    return Portrait(image=resample(rgb, box, size), landmarks=landmarks, box=box)
+    return PortraitCrop(image=resample(rgb, box, size), landmarks=landmarks, box=box)
 
 
 def cover_box(extent: tuple[int, int], size: tuple[int, int], faces: Sequence[Face]) -> Box:

@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter, laplace, map_coordinates
 
 from ..face.mask import face_mask
 from ..face.topology import BROWS_AND_ABOVE, CHIN, FOREHEAD, LEFT_EYE, RIGHT_EYE
-from ..streaming.colour import to_lab
+from ..streaming.colour_correction import to_lab
 from .quality import luma, psnr
 
 SAMPLES_PER_S = 5

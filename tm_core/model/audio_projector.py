@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import AudioProjectorConfig
-from .talking import Heard
+from .talking import AudioTokens
 
 
 class _Residual(nn.Module):
@@ -71,6 +71,6 @@ class AudioProjector(nn.Module):
         """See the class."""
         return self.embed(self.trunk(windows.flatten(0, 1)).unflatten(0, windows.shape[:2]))
 
-    def listen(self, windows: Tensor, speaking: Tensor, like: Tensor) -> Heard:
+    def project(self, windows: Tensor, speaking: Tensor, like: Tensor) -> AudioTokens:
         """Windows (F, W, M); silence is the zero embedding (paper section 3)."""
-        return Heard(self(windows[None].to(like))[0] * speaking.to(like)[:, None, None])
+        return AudioTokens(self(windows[None].to(like))[0] * speaking.to(like)[:, None, None])

@@ -4,7 +4,7 @@ Every layer is built from injected `operations`. Audio cross-attention is of one
 keys and values per block, the text query reused, summed before the output layer (paper section 3; the key names are
 FantasyTalking's). `own_q_kv_proj`: a layer of its own after text and image, with its own norm, query, keys, values
 and output (MultiTalk's names; InfiniteTalk, SoulX-FlashTalk and SoulX-LiveAct share them). Several voices are attended
-apart and weighed by masks (`listen`), or two of them together and told apart by place (`listen_together`, voices.py).
+apart and weighed by masks (`attend_audio`), or two of them together and told apart by place (`attend_audio_together`, voices.py).
 
 Shapes: B batch, F latents, S tokens of a latent, L = F S, D width, H heads, E head width, N audio tokens,
 P speakers.
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..config import DiTConfig
 from .attention import attention
-from .cache import LayerCache, MemoryLayer
+from .cache import HistoryLayer, LayerCache
 from .masks import visible_chunks
 from .rope import rotate
 from .voices import STANDS, places, turned
@@ -147,7 +147,7 @@ class SelfAttention(nn.Module):
             cache.write(slot, k, v)
         return out
 
-    def recall(self, x_BLD: Tensor, table: Tensor, cache: MemoryLayer, start: int) -> Tensor:
+    def step_with_history(self, x_BLD: Tensor, table: Tensor, cache: HistoryLayer, start: int) -> Tensor:
         """One chunk against the history before it; its keys go to tokens `start` and on; table: RoPE of all tokens up to its end."""
         q, k, v = self.qkv(x_BLD)
         stop = start + x_BLD.shape[1]
@@ -156,7 +156,7 @@ class SelfAttention(nn.Module):
         out: Tensor = self.o(attention(rotate(q, table[:, start:]).to(v.dtype), keys, cache.values[:, :stop]))
         return out
 
-    def remember(self, cache: MemoryLayer, pool: slice) -> None:
+    def compress_history(self, cache: HistoryLayer, pool: slice) -> None:
         """Makes room: the tokens `pool` become one where there were `memory_stride`, and what stands behind them moves up."""
         for kept in (cache.keys, cache.values):
             # values are pooled by the projection of keys too, and what is pooled are tokens in a row, not latents: so does
@@ -209,12 +209,12 @@ class CrossAttention(nn.Module):
         if ctx.image_key is not None and ctx.image_value is not None:
             out = out + attention(q, ctx.image_key, ctx.image_value)
         if audio is not None:
-            out = out + listen(q, audio, mask_BPFS)
+            out = out + attend_audio(q, audio, mask_BPFS)
         summed: Tensor = self.o(out)
         return summed
 
 
-def listen(q_BLHE: Tensor, audio: AudioKV, mask_BPFS: Tensor | None, leave: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+def attend_audio(q_BLHE: Tensor, audio: AudioKV, mask_BPFS: Tensor | None, leave: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """Each latent's tokens attend that latent's sound, all speakers summed; (B, L, D).
 
     `leave`: a layer each speaker's output passes before the mask weighs it (one with a bias would speak outside).
@@ -233,7 +233,7 @@ def listen(q_BLHE: Tensor, audio: AudioKV, mask_BPFS: Tensor | None, leave: Call
     return total.flatten(1, 2)
 
 
-def listen_together(q_BLHE: Tensor, audio: AudioKV, places_BL: Tensor) -> Tensor:
+def attend_audio_together(q_BLHE: Tensor, audio: AudioKV, places_BL: Tensor) -> Tensor:
     """Each latent's tokens attend both voices of that latent at once, turned by where they and the voices stand; (B, L, D)."""
     speakers, latents = audio.key.shape[1:3]
     stands = torch.tensor(STANDS[:speakers], device=q_BLHE.device).view(-1, 1, 1)
@@ -266,8 +266,8 @@ class AudioCrossAttention(nn.Module):
         """What the sound adds (B, L, D): each voice where its mask is, or with `places` two voices everywhere."""
         q = self.q_linear(x_BLD).unflatten(-1, (self.heads, -1))
         if places_BL is None:
-            return listen(q, audio, mask_BPFS, self.proj)
-        heard: Tensor = self.proj(listen_together(q, audio, places_BL))
+            return attend_audio(q, audio, mask_BPFS, self.proj)
+        heard: Tensor = self.proj(attend_audio_together(q, audio, places_BL))
         return heard
 
 
@@ -319,13 +319,13 @@ class Block(nn.Module):
         y = self.self_attn.step(self._enter(x_BLD, e, ctx), tables, cache, slot)
         return self._leave(x_BLD, y, e, ctx, audio, mask_BPFS)
 
-    def recall(
+    def step_with_history(
         self, x_BLD: Tensor, time_B6D: Tensor, ctx: ContextKV, audio: AudioKV | None, mask_BPFS: Tensor | None, table: Tensor,
-        cache: MemoryLayer, start: int,
+        cache: HistoryLayer, start: int,
     ) -> Tensor:
-        """One chunk of a stream with a compressed history; the last three as for `SelfAttention.recall`."""
+        """One chunk of a stream with a compressed history; the last three as for `SelfAttention.step_with_history`."""
         e = self._modulated(time_B6D)
-        y = self.self_attn.recall(self._enter(x_BLD, e, ctx), table, cache, start)
+        y = self.self_attn.step_with_history(self._enter(x_BLD, e, ctx), table, cache, start)
         return self._leave(x_BLD, y, e, ctx, audio, mask_BPFS)
 
     # Modulation and the residual sum are float32 (time_B6D is), layers compute in the type of their weights.

@@ -3,7 +3,7 @@
 One `StepCache` per denoising step holds, for every block, un-roped keys and values of the anchor c0 and of
 the chunk before, as they were at that step's noise level. c(t) takes the place of c(t-1) after attending.
 
-A `MemoryCache` is its counterpart for a model with a compressed history: one run of latents, history first.
+A `HistoryCache` is its counterpart for a model with a compressed history: one run of latents, history first.
 
 Shapes: B batch, L tokens of a chunk, S tokens of a latent, H heads, E head width.
 """
@@ -59,7 +59,7 @@ class StepCache:
 
 
 @dataclass(kw_only=True)
-class MemoryLayer:
+class HistoryLayer:
     """Keys and values of one block: history, then the chunk's own."""
 
     keys: Tensor  # (B, slots S, H, E)
@@ -67,19 +67,19 @@ class MemoryLayer:
 
 
 @dataclass(kw_only=True)
-class MemoryCache:
+class HistoryCache:
     """Caches of all blocks at one denoising step; `latent_tokens` is S."""
 
-    layers: list[MemoryLayer]
+    layers: list[HistoryLayer]
     latent_tokens: int
 
     @staticmethod
-    def allocate(num_layers: int, batch: int, slots: int, latent_tokens: int, heads: int, head_dim: int, like: Tensor) -> MemoryCache:
+    def allocate(num_layers: int, batch: int, slots: int, latent_tokens: int, heads: int, head_dim: int, like: Tensor) -> HistoryCache:
         """Zeroed buffers on the device and of the type of `like`."""
         def empty() -> Tensor:
             return torch.zeros(batch, slots * latent_tokens, heads, head_dim, dtype=like.dtype, device=like.device)
 
-        return MemoryCache(layers=[MemoryLayer(keys=empty(), values=empty()) for _ in range(num_layers)], latent_tokens=latent_tokens)
+        return HistoryCache(layers=[HistoryLayer(keys=empty(), values=empty()) for _ in range(num_layers)], latent_tokens=latent_tokens)
 
     @property
     def nbytes(self) -> int:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..config import DiTConfig
 from ..errors import InputError
 from .blocks import AudioKV, Block, ContextKV, Given, Head, ImageProjection, TokenShare
-from .cache import MemoryCache, StepCache
+from .cache import HistoryCache, StepCache
 from .rope import rope_table, stream_positions
 from .voices import regions_of
 
@@ -234,21 +234,21 @@ class TalkingDiT(nn.Module):
             tokens = block.step(tokens, e6, c, a, mask, tables, layer, slot)
         return self._x0(self._unpatch(self.head(tokens, e, conditions.dtype), grid), x, sigma, reference)
 
-    def allocate_memory(self, batch: int, slots: int, latent_hw: tuple[int, int]) -> MemoryCache:
+    def allocate_history(self, batch: int, slots: int, latent_hw: tuple[int, int]) -> HistoryCache:
         """A cache of `slots` latents for one denoising step of a stream with a compressed history."""
-        return MemoryCache.allocate(
+        return HistoryCache.allocate(
             len(self.blocks), batch, slots, (latent_hw[0] // self.cfg.patch_size[1]) * (latent_hw[1] // self.cfg.patch_size[2]),
             self.cfg.num_heads, self.cfg.head_dim, torch.empty(0, dtype=self.compute_dtype, device=self.compute_device))
 
-    def remember(self, cache: MemoryCache, slots: range) -> None:
+    def compress_history(self, cache: HistoryCache, slots: range) -> None:
         """Pools these slots of the cache by `memory_stride` and moves what stands behind them up."""
         pool = slice(slots.start * cache.latent_tokens, slots.stop * cache.latent_tokens)
         for block, layer in zip(self._blocks, cache.layers, strict=True):
-            block.self_attn.remember(layer, pool)
+            block.self_attn.compress_history(layer, pool)
 
-    def recall_x0(
+    def history_x0(
         self, x: Tensor, sigma: Tensor, *, reference: Tensor, conditions: Conditions, audio: list[AudioKV | None],
-        face_mask: Tensor | None, cache: MemoryCache, slot: int,
+        face_mask: Tensor | None, cache: HistoryCache, slot: int,
     ) -> Tensor:
         """Clean latents of a chunk (B, C, n, h, w) seen in x, its keys kept in the cache from latent `slot` on.
 
@@ -259,7 +259,7 @@ class TalkingDiT(nn.Module):
         e, e6 = self.time(sigma)
         mask = spread_mask(face_mask, grid[0])
         for block, c, a, layer in zip(self._blocks, conditions.context, audio, cache.layers, strict=True):
-            tokens = block.recall(tokens, e6, c, a, mask, table, layer, slot * cache.latent_tokens)
+            tokens = block.step_with_history(tokens, e6, c, a, mask, table, layer, slot * cache.latent_tokens)
         return self._x0(self._unpatch(self.head(tokens, e, conditions.dtype), grid), x, sigma, reference)
 
 

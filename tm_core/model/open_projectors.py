@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..audio.speech_windows import GroupedWindows, PaddedWindows
-from .talking import Heard
+from .talking import AudioTokens
 
 EPS = 1e-5
 Shapes = Mapping[str, tuple[int, ...]]
@@ -78,11 +78,11 @@ class FantasyProjector(nn.Module):
         tokens: Tensor = self.norm(self.proj(features))
         return tokens
 
-    def listen(self, windows: PaddedWindows, speaking: Tensor, like: Tensor) -> Heard:
+    def project(self, windows: PaddedWindows, speaking: Tensor, like: Tensor) -> AudioTokens:
         """Windows (F, W, C) of features, padding after the real ones; silence is no sound at all (its audio scale 0)."""
         valid = torch.arange(windows.tokens.shape[1]) < windows.lengths.cpu()[:, None]
         tokens = self(windows.tokens.to(like)) * speaking.to(like)[:, None, None]
-        return Heard(tokens, valid.to(like.device))
+        return AudioTokens(tokens, valid.to(like.device))
 
 
 class GroupedProjector(nn.Module):
@@ -106,7 +106,7 @@ class GroupedProjector(nn.Module):
         tokens: Tensor = self.norm(self.proj3(F.relu(self.proj2(x))).unflatten(-1, (self.cfg.tokens, self.cfg.dim)))
         return tokens
 
-    def listen(self, windows: GroupedWindows, speaking: Tensor, like: Tensor) -> Heard:
+    def project(self, windows: GroupedWindows, speaking: Tensor, like: Tensor) -> AudioTokens:
         """Windows of features, `first` (0 or 1, 5, L, C) and `later` (F', 8, L, C); silence is that of zero features, as in training."""
         loud = speaking.to(like)[:, None, None, None].split([len(windows.first), len(windows.later)])
-        return Heard(self(*((part.to(like) * on)[None] for part, on in zip(windows, loud, strict=True)))[0])
+        return AudioTokens(self(*((part.to(like) * on)[None] for part, on in zip(windows, loud, strict=True)))[0])

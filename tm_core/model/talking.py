@@ -13,17 +13,17 @@ from ..vae.base import StreamingVAE
 from .dit import TalkingDiT
 
 
-class Heard(NamedTuple):
+class AudioTokens(NamedTuple):
     """What latents hear: tokens (F, N, D) and which of them are no padding (F, N) bool, None: all."""
 
     tokens: Tensor
     valid: Tensor | None = None
 
 
-class Listener(Protocol):
+class AudioProjection(Protocol):
     """An audio projector: it knows its family's windows and what silence was in its training."""
 
-    def listen(self, windows: Any, speaking: Tensor, like: Tensor) -> Heard:
+    def project(self, windows: Any, speaking: Tensor, like: Tensor) -> AudioTokens:
         """What these latents hear, silence where speaking (F,) is False; computed in the type and place of `like`."""
         ...
 
@@ -59,7 +59,7 @@ class TalkingModel:
 
     config: ModelConfig
     dit: TalkingDiT
-    projector: Listener | None
+    projector: AudioProjection | None
     vae: StreamingVAE
     loader: WeightLoader = field(default_factory=ResidentWeights)
 

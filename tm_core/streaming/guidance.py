@@ -43,9 +43,9 @@ def passes(guidance: Guidance) -> tuple[Pass, ...]:
 def of_steps(sampler: SamplerConfig) -> tuple[Guidance, ...]:
     """What guides each denoising step: one that does not hear is guided by the text alone."""
     # the rule of these two needs no third evaluation where the sound's scale is 1
-    deaf = Guidance(text=sampler.guidance.text, rule="fantasytalking")
-    hears = (True,) * sampler.num_steps if sampler.memory is None else sampler.memory.hears
-    return tuple(sampler.guidance if on else deaf for on in hears)
+    without_audio = Guidance(text=sampler.guidance.text, rule="fantasytalking")
+    uses_audio = (True,) * sampler.num_steps if sampler.history is None else sampler.history.uses_audio
+    return tuple(sampler.guidance if on else without_audio for on in uses_audio)
 
 
 def join(guidance: Guidance, made: Mapping[Pass, Tensor]) -> Tensor:

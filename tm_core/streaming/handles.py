@@ -24,12 +24,12 @@ from ..model.talking import WeightNeeds, load_weights
 from ..timeline import Timeline
 from ..vae.base import StreamingVAE
 from .cancel import CancelToken
-from .colour import ColourCorrection
+from .colour_correction import ColourCorrection
 from .mailbox import WAIT_S
 from .metrics import StreamMetrics
 from .pipeline import FrameChunk, Poll, run_pipeline
 from .sampler import LatentChunk
-from .shared import SharedDecode
+from .shared_decode import SharedDecode
 from .spool import LatentSpool
 from .workers import WorkerConfig, to_uint8, to_worker
 
@@ -280,7 +280,7 @@ class LatentStream:
         self._state, self._next = None, 0
 
 
-class FrameStream:
+class DecodedStream:
     """Decoded frames, chunk by chunk, trimmed to the length of the sound; decodes anew at every iteration."""
 
     def __init__(

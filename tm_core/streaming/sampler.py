@@ -40,7 +40,7 @@ SEED_STRIDE = 1_000_003  # chunks and steps draw from seeds that do not meet
 
 
 @dataclass(frozen=True, kw_only=True)
-class Speaker:
+class SpeakerInput:
     """One voice and where in the picture it speaks; latents are absolute indices."""
 
     windows: Callable[[range], Any]  # -> what the model's projector hears: (F, W, M) log-mel for ours
@@ -53,7 +53,7 @@ class Scene:
     """What a stream shows: the portrait's latent (C, h, w), or latents (C, N, h, w) as make_reference takes them; who speaks."""
 
     reference: Tensor
-    speakers: tuple[Speaker, ...]
+    speakers: tuple[SpeakerInput, ...]
     frames: int
     image: Tensor | None = None  # (1, 257, image_dim) CLIP tokens
     text: Tensor | None = None  # (1, L, text_dim); None: an empty prompt of zeros
@@ -159,7 +159,7 @@ class ChunkedSampler:
         caches = tuple(
             {p: dit.allocate_cache(1, self._cfg.chunk_latents, latent_hw) for p in self._passes} for _ in range(count))
         mask = stack_masks(scene, caches[0][BOTH].tokens // self._cfg.chunk_latents, dit.compute_device)
-        heard_apart(dit.cfg, scene, "in chunks that see the portrait only in a cache")
+        note_voices_apart(dit.cfg, scene, "in chunks that see the portrait only in a cache")
         return SamplerState(scene=scene, seed=seed, conditions=conditions, mask=mask, buffers=Buffers(caches=caches))
 
     def step(self, state: SamplerState[StepCache], cancel: CancelToken | None = None) -> tuple[LatentChunk, SamplerState[StepCache]]:
@@ -198,7 +198,7 @@ class ChunkedSampler:
         device = self._model.dit.compute_device
         reference = make_reference(state.scene.reference[None].to(device), list(latents))
         dit = self._model.dit
-        audio = {on: dit.audio(*listen(self._model, state.scene, latents, silent=not on)) for on in {p.audio for p in self._passes}}
+        audio = {on: dit.audio(*audio_tokens(self._model, state.scene, latents, silent=not on)) for on in {p.audio for p in self._passes}}
         return _Evaluation(dit, state, reference, audio, self._cfg.guidance)
 
 
@@ -213,18 +213,18 @@ def stack_masks(scene: Scene, tokens: int, device: torch.device) -> Tensor | Non
     return torch.stack([s.mask for s in scene.speakers])[None].to(device)
 
 
-def heard_together(cfg: DiTConfig, scene: Scene) -> bool:
+def voices_together(cfg: DiTConfig, scene: Scene) -> bool:
     """Whether a clip of this scene has two voices that one attention tells apart by place (model/voices.py)."""
     return cfg.voices == "together" and len(scene.speakers) == TOGETHER
 
 
-def heard_apart(cfg: DiTConfig, scene: Scene, why: str) -> None:
+def note_voices_apart(cfg: DiTConfig, scene: Scene, why: str) -> None:
     """A line of log where a model that was trained to hear two voices together hears several by their masks."""
     if cfg.voices == "together" and len(scene.speakers) > 1:
         log.info("%d voices are heard apart, each by its mask: together they were trained two in a clip, not %s", len(scene.speakers), why)
 
 
-def listen(model: TalkingModel, scene: Scene, latents: range, *, silent: bool) -> tuple[Tensor | None, Tensor | None]:
+def audio_tokens(model: TalkingModel, scene: Scene, latents: range, *, silent: bool) -> tuple[Tensor | None, Tensor | None]:
     """Audio tokens (1, P, F, N, D), silence where a speaker is silent, and which are no padding (1, P, F, N) or None.
 
     `silent`: everybody is, which guidance of the sound steps away from.
@@ -232,7 +232,7 @@ def listen(model: TalkingModel, scene: Scene, latents: range, *, silent: bool) -
     if not scene.speakers or model.projector is None:
         return None, None
     like = torch.empty(0, dtype=model.dit.compute_dtype, device=model.dit.compute_device)
-    heard = [model.projector.listen(s.windows(latents), s.speaking(latents) & (not silent), like) for s in scene.speakers]
+    heard = [model.projector.project(s.windows(latents), s.speaking(latents) & (not silent), like) for s in scene.speakers]
     valid = [h.valid for h in heard if h.valid is not None]
     return torch.stack([h.tokens for h in heard])[None], torch.stack(valid)[None] if valid else None
 

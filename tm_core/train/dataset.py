@@ -1,7 +1,7 @@
 """Training inputs: a small file of stills and speech, from which clips are drawn on any device.
 
 `prepare` turns the corpora (train/corpus) into one safetensors file of a few MiB: pictures, landmarks,
-quantised log-mel rows, mouth weights and phone labels. `SpeechDataset` and `Faces` are its two halves; whole voices
+quantised log-mel rows, mouth weights and phone labels. `SpeechDataset` and `PackedFaces` are its two halves; whole voices
 and whole identities are held out by their split.
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from ..config import ModelConfig
 from ..errors import InputError
 from ..weights.files import save_tensors
-from .generator import Faces, Heads, draw
+from .generator import Heads, PackedFaces, draw
 from .visemes import life, mouth_weights, phone_labels
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class SpeechDataset:
 class Inputs:
     """Both halves of a training file, one split of it."""
 
-    faces: Faces
+    faces: PackedFaces
     speech: SpeechDataset
     identities: tuple[str, ...]
 
@@ -79,7 +79,7 @@ def load_inputs(path: Path, split: str) -> Inputs:
     keep = torch.tensor([s == split for s in meta["face_splits"]])
     pictures = part["images"][part["pictures"][keep]].float() / 255
     flip = part["mirrored"][keep].bool().view(-1, 1, 1, 1)
-    faces = Faces(images=torch.where(flip, pictures.flip(-1), pictures), points=part["points"][keep], shapes=part["shapes"])
+    faces = PackedFaces(images=torch.where(flip, pictures.flip(-1), pictures), points=part["points"][keep], shapes=part["shapes"])
     names = tuple(n for n, s in zip(meta["faces"], meta["face_splits"], strict=True) if s == split)
     p = f"{split}."
     speech = SpeechDataset(
@@ -149,7 +149,7 @@ class _FaceRow:
 def _face_rows(corpus: Path) -> tuple[np.ndarray, list[_FaceRow]]:
     """Pictures (K, 3, S, S) uint8 and what is seen in them and in their mirror images."""
     from ..face.mesh import FaceMesh
-    from ..face.portrait import prepare_portrait
+    from ..face.portrait import crop_portrait
     from ..media import open_image
 
     mesh = FaceMesh()
@@ -158,7 +158,7 @@ def _face_rows(corpus: Path) -> tuple[np.ndarray, list[_FaceRow]]:
     index = json.loads((corpus / "faces" / "faces.json").read_text())
     for entry in index["faces"] if isinstance(index, dict) else index:
         try:
-            portrait = prepare_portrait(open_image(corpus / "faces" / entry["file"]), TEXTURE, mesh)
+            portrait = crop_portrait(open_image(corpus / "faces" / entry["file"]), TEXTURE, mesh)
             flipped = np.ascontiguousarray(portrait.image[:, ::-1])
             views = [(False, portrait.landmarks), (True, mesh(flipped))]
         except InputError as e:

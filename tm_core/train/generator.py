@@ -383,19 +383,19 @@ def reframe(image: Tensor, points: Tensor, rng: torch.Generator, amount: float =
 
 
 @dataclass(frozen=True, kw_only=True)
-class Faces:
+class PackedFaces:
     """Prepared stills: pictures (P, 3, S, S) 0..1, landmarks (P, 468, 3) normalised, mouth shapes (7, 468, 2)."""
 
     images: Tensor
     points: Tensor
     shapes: Tensor
 
-    def to(self, device: torch.device | str) -> Faces:
+    def to(self, device: torch.device | str) -> PackedFaces:
         """The same stills on another device."""
         return replace(self, images=self.images.to(device), points=self.points.to(device), shapes=self.shapes.to(device))
 
 
-def new_person(faces: Faces, rng: torch.Generator, *, blend: float = 0.6) -> Heads:
+def new_person(faces: PackedFaces, rng: torch.Generator, *, blend: float = 0.6) -> Heads:
     """A head (N=1) nobody has: one still or a blend of two, mirrored stills included, reframed and recoloured."""
     a, b = torch.randint(len(faces.images), (2,), generator=rng).tolist()
     image, points = faces.images[a], faces.points[a]

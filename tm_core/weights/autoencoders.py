@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from ..config import LARGEST
 from ..errors import InputError
+from ..model.open_projectors import Shapes
 from ..vae.base import StreamingVAE
 from ..vae.geometry import LATENT_CHANNELS
 from ..vae.taehv import TAEHV
 from ..vae.wan import WanVAE
-from .files import AGAIN, Shapes, TensorFile, fill
+from .files import AGAIN, TensorFile, fill
 
 __all__ = ["build_autoencoder", "load_autoencoder"]
 

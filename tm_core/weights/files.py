@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..outputs import Staged, write_error
 
-Shapes = Mapping[str, tuple[int, ...]]
 SHARD = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors$")  # of a checkpoint in several files
 TYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F8_E4M3": torch.float8_e4m3fn,

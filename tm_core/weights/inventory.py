@@ -20,9 +20,7 @@ from torch import nn
 from ..audio.wav2vec2 import build_wav2vec2
 from ..config import DiTConfig
 from ..errors import InputError, one_line
-from ..streaming.memory import IMAGE_TOKENS
-from .autoencoders import check_names, recognise
-from .families import (
+from ..families.registry import (
     FAMILIES,
     QUANTISED,
     Family,
@@ -34,7 +32,10 @@ from .families import (
     looks_like,
     titles,
 )
-from .files import Shapes, read_header
+from ..model.open_projectors import Shapes
+from ..streaming.cache_size import IMAGE_TOKENS
+from .autoencoders import check_names, recognise
+from .files import read_header
 from .loading import DESCRIPTION, SECOND
 
 Kind = Literal["base", "adapter", "model", "student", "vae", "audio encoder", "text encoder", "clip vision", "lora"]

@@ -19,11 +19,11 @@ from torch import nn
 
 from ..config import ModelConfig
 from ..errors import InputError
+from ..families.registry import looks_like
 from ..model.audio_projector import AudioProjector
 from ..model.dit import TalkingDiT
 from ..model.talking import TalkingModel
 from ..vae.tiny import TinyVAE
-from .families import looks_like
 from .files import AGAIN, TensorFile, fill, save_tensors
 
 __all__ = ["TalkingModel", "default_weights", "load_model", "save_model"]

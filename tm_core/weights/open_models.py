@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..families.registry import HEAD_DIM, Family, Identified, advise, identify
 from ..model.dit import TalkingDiT
 from ..model.open_projectors import FantasyProjector, FantasyProjectorConfig, GroupedProjector, GroupedProjectorConfig
-from .families import HEAD_DIM, Family, Identified, advise, identify
 from .files import TensorFile, fill
 
 PROJECTORS = {"fantasytalking": "proj_model.", "multitalk": "audio_proj.", "liveact": "audio_proj."}

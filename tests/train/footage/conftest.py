@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 pytest.importorskip("scenedetect", reason="scenedetect: not installed; pip install 'talking-machines[data]'")
 pytest.importorskip("rapidocr", reason="rapidocr: not installed; pip install 'talking-machines[data]'")
 
-from tm_core import app
 from tm_core.media.audio_io import Waveform, read_audio
 from tm_core.media.video_io import VideoWriter
+from tm_core.talk import animate
 from tm_core.train.footage import FootageConfig, FootageReport, prepare
 from tm_core.train.footage.footage_ledger import FootageLedger, FootageRecord
 from tm_core.weights.loading import load_model
@@ -36,7 +36,7 @@ class Talk:
 def talk(assets: Path) -> Talk:
     """Five seconds of the bundled model."""
     sound = assets / "speech" / "librivox_sense_and_sensibility_0870.wav"
-    stream = app.animate(assets / "portraits" / "demo.jpg", sound, model=load_model())
+    stream = animate(assets / "portraits" / "demo.jpg", sound, model=load_model())
     frames: list[np.ndarray] = []
     for chunk in stream.chunks():
         frames += [np.asarray(Image.fromarray(f).resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for f in chunk.frames]

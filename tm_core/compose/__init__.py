@@ -1,0 +1,1 @@
+"""Several streams on one canvas, and their voices in one sound."""

@@ -1,0 +1,1 @@
+"""What the open checkpoints are and how each was made to be used."""

@@ -206,7 +206,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(animate: Run, make_wav: MakeWav, tmp_path: Path, small_disk: Path) -> None:
     sound = make_wav(tmp_path / "long.wav", 8.0)
-    assert_one_line(animate("--quiet", audio=sound, out=small_disk / "o.mp4"), "disk is full", "space")  # a busy machine tells how far it is
+    assert_one_line(animate("--quiet", audio=sound, out=small_disk / "o.mp4"), "disk is full", "space")  # a busy one tells how far it is
     assert list(small_disk.iterdir()) == []
 
 

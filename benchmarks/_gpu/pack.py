@@ -27,7 +27,7 @@ ASSETS = ROOT / "tm_core" / "assets"
 MOST_BYTES = 8 * 2**20
 RAW_BYTES = 2**20  # stills that fit are kept as they are
 SPEECH_BYTES = 3 * 2**20
-META = "talking_machines_inputs"  # as train.data names it
+META = "talking_machines_inputs"  # as train/dataset.py names it
 QUALITY = 92  # of WebP
 
 
@@ -138,7 +138,7 @@ def _shipped_inputs(folder: Path) -> Path:
     """Training inputs of the portraits and the speech that the package ships, written as the corpora are."""
     from tm_core.config import tiny
     from tm_core.media.audio_io import open_audio
-    from tm_core.metrics.phones import hear_phones
+    from tm_core.metrics.phones import recognise_phones
     from tm_core.train.dataset import prepare
 
     faces = [{"file": str(ASSETS / "portraits" / f"{name}.jpg"), "identity": name, "split": split}
@@ -147,7 +147,7 @@ def _shipped_inputs(folder: Path) -> Path:
     (folder / "faces" / "faces.json").write_text(json.dumps(faces))
     sound = next((ASSETS / "speech").glob("*.wav"))
     samples = open_audio(sound).samples
-    phones = [(p.name, p.start, p.end) for p in hear_phones(samples)]
+    phones = [(p.name, p.start, p.end) for p in recognise_phones(samples)]
     (folder / "speech").mkdir()
     twice = [{"phones": phones, "split": split, "trusted": False} for split in ("train", "held")]
     (folder / "speech" / f"{sound.stem}.json").write_text(json.dumps(twice))

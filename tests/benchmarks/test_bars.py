@@ -13,7 +13,7 @@ import pytest
 
 from parity.golden import BAR
 from tm_core.config import tiny
-from tm_core.train.footage.config import FootageConfig
+from tm_core.train.footage.thresholds import FootageConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()

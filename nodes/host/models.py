@@ -1,15 +1,15 @@
 """The host's MODEL and VAE as a TalkingModel: same weights, our streaming code, the host's memory.
 
-Weights are brought to their device through the host before a stream runs (`TalkingModel.ready`), on the thread that executes
-the node: the transformer and the autoencoders together, so that none is put out for another in the middle of a stream.
+Weights are brought to their device through the host before streams run (`HostWeights`), on the thread that executes the node: all
+transformers and autoencoders together, so that none is put out for another in the middle of a stream.
 Non-goals: what a node looks like (open_model.py), the transformer (wan.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import combinations
 from typing import Any
 
 import comfy.model_management
@@ -18,8 +18,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ...tm_core.batch.digest import SAMPLES, content_digest, model_digest, parts_digest
 from ...tm_core.errors import InputError
-from ...tm_core.model.talking import TalkingModel
-from ...tm_core.vae.base import StreamingVAE
+from ...tm_core.model.talking import TalkingModel, WeightNeeds
 from ...tm_core.weights.families import model_config
 from . import states
 from .autoencoder import HostedAutoencoder
@@ -50,14 +49,46 @@ def talking_model(model: Any, vae: Any, width: int, height: int) -> TalkingModel
     shift = getattr(model.get_model_object("model_sampling"), "shift", None)
     return HostedModel(
         config=model_config(network.found, width, height, shift=shift), dit=network, projector=network.projector, vae=autoencoder,
-        host=model, ready=partial(_bring, model, autoencoder, (height, width)))
+        host=model, loader=HostWeights())
 
 
-def _bring(model: Any, own: HostedAutoencoder, size: tuple[int, int], autoencoder: StreamingVAE, reserve: int) -> None:
-    """Weights of the transformer and of the autoencoders onto their devices, with room for a stream."""
-    patchers = {id(a): a.patcher for a in (own, autoencoder) if isinstance(a, HostedAutoencoder)}
-    activations = model.memory_required((1, 16, LATENTS_AT_ONCE, size[0] // 8, size[1] // 8))
-    comfy.model_management.load_models_gpu([model, *patchers.values(), states.entry()], memory_required=reserve + activations)
+class HostWeights:
+    """The host as `WeightLoader`: the weights of all streams that run at the same time in one go, with room for their caches.
+
+    In several goes it would put out the first one's for the second one's. All loaders of the host are equal, so that a canvas
+    of several models is one go; it may hold models whose weights stay where they are as well.
+    """
+
+    def load(self, needs: Sequence[WeightNeeds]) -> None:
+        """Bring them; InputError for two versions (LoRA) of one MODEL: its weights are patched in one way at a time."""
+        models = [need.model.host for need in needs if need.transformer and isinstance(need.model, HostedModel)]
+        for one, other in combinations(models, 2):
+            if one.is_clone(other) and not one.clone_has_same_weights(other):
+                raise InputError(
+                    "layers", "two versions of one MODEL", "its weights are patched in one way at a time",
+                    "put Preview Stream between one of them and its Layer, so that it is sampled before")
+        used = [v for need in needs for v in ((need.model.vae, need.autoencoder) if need.transformer else (need.autoencoder,))]
+        autoencoders = {id(v): v.patcher for v in used if isinstance(v, HostedAutoencoder)}
+        versions = {id(model.model): model for model in models}
+        comfy.model_management.load_models_gpu(
+            [*versions.values(), *autoencoders.values(), states.entry()], memory_required=sum(map(_room, needs)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HostWeights)
+
+    def __hash__(self) -> int:
+        return hash(HostWeights)
+
+
+def _room(need: WeightNeeds) -> int:
+    """Bytes on the host's device besides weights: what the stream keeps, and activations."""
+    model = need.model
+    if not need.transformer:
+        return need.reserve
+    if not isinstance(model, HostedModel):
+        return need.reserve if model.dit.compute_device == comfy.model_management.get_torch_device() else 0
+    height, width = model.config.height, model.config.width
+    return need.reserve + int(model.host.memory_required((1, 16, LATENTS_AT_ONCE, height // 8, width // 8)))
 
 
 def digest_of(model: TalkingModel) -> str:

@@ -21,7 +21,6 @@ import torch
 from comfy.patcher_extension import CallbacksMP
 
 from ...tm_core.streaming.handles import LatentStream
-from ...tm_core.vae.base import StreamingVAE
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +40,6 @@ def entry() -> Any:
     return made
 
 
-def bring(_: StreamingVAE, reserve: int) -> None:
-    """`TalkingModel.ready` of a model whose weights stay where they are: room for the state, and the entry."""
-    comfy.model_management.load_models_gpu([entry()], memory_required=reserve)
-
-
 def watch(streams: Iterable[LatentStream]) -> None:
     """Let these streams give their states back when the host asks; they are not kept alive."""
     _streams.update(streams)
@@ -60,12 +54,8 @@ def _taken_out(_: Any, unpatch_all: bool) -> None:
 def give_back() -> None:
     """Every state that a stream of this process holds; what is sampled stays."""
     streams = list(_streams)
-    held = [stream for stream in streams if _holds(stream)]
+    held = [stream for stream in streams if stream.holds_state]
     for stream in held:
         stream.release_state()
-    left = sum(map(_holds, streams))
+    left = sum(stream.holds_state for stream in streams)
     log.info("memory asked for: %d of %d streams held a sampler's state, %d do now", len(held), len(streams), left)
-
-
-def _holds(stream: LatentStream) -> bool:
-    return bool(getattr(stream, "holds_state", False))

@@ -10,8 +10,7 @@ import torch
 from ..tm_core.errors import InputError
 from ..tm_core.weights.loading import default_weights, load_model
 from . import wires
-from .host import devices, folders
-from .host.models import HostLoader
+from .host import devices, folders, models
 from .host.schemas import chosen, field, io, schema
 
 BUNDLED = "bundled"
@@ -51,7 +50,7 @@ class LoadModel(io.ComfyNode):
         if precision is torch.float16 and target.type == "cpu":
             raise InputError("dtype", dtype, "a CPU takes a minute for a second of video in it", "use fp32 or bf16")
         model = load_model(path, device=target, dtype=precision, operations=devices.operations())
-        return io.NodeOutput(replace(model, loader=HostLoader()))
+        return io.NodeOutput(replace(model, loader=models.HostWeights()))
 
     @classmethod
     def fingerprint_inputs(cls, weights: str, **_: Any) -> Any:

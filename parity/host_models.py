@@ -12,6 +12,7 @@ import json
 import resource
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,15 +147,15 @@ def freed(hosted: Any, files: dict[str, Path], management: Any) -> float:
 
 def states_held(repository: Path, management: Any) -> list[bool]:
     """Whether a stream that was pulled once holds its sampler's state: before and after all models are unloaded, and pulled again."""
-    names = ("tm_core.talk", "tm_core.weights.loading", "nodes.host.states", "nodes.host.models", "tm_core.model.talking")
-    talk, loading, states, models, talking = (importlib.import_module(f"tm_pack.{name}") for name in names)
+    names = ("tm_core.talk", "tm_core.weights.loading", "tm_core.model.talking", "nodes.host.states", "nodes.host.models")
+    talk, loading, talking, states, models = (importlib.import_module(f"tm_pack.{name}") for name in names)
     assets = repository / "tm_core" / "assets"
-    model = loading.load_model(device=torch.device("cpu"), dtype=torch.float32)
+    model = replace(loading.load_model(device=torch.device("cpu"), dtype=torch.float32), loader=models.HostWeights())
     stream = talk.animate(assets / "portraits" / "demo.jpg", next((assets / "speech").glob("*.wav")), model=model).latents
     states.watch([stream])
     found = []
     for _ in range(2):
-        models.HostLoader().load([talking.WeightNeeds(model=model, autoencoder=model.vae)])
+        talking.load_weights(stream.needs(model.vae))
         next(chunks := stream.chunks())
         found.append(stream.holds_state)
         chunks.close()

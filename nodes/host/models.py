@@ -1,7 +1,7 @@
 """The host's MODEL and VAE as a TalkingModel: same weights, our streaming code, the host's memory.
 
-Weights are brought to their device through the host before a stream runs (`TalkingModel.loader`), on the thread that executes
-the node: the transformer and the autoencoders together, so that none is put out for another in the middle of a stream.
+Weights are brought to their device through the host before streams run (`HostWeights`), on the thread that executes the node: all
+transformers and autoencoders together, so that none is put out for another in the middle of a stream.
 Non-goals: what a node looks like (open_model.py), the transformer (wan.py).
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import comfy.model_management
@@ -48,47 +49,45 @@ def talking_model(model: Any, vae: Any, width: int, height: int) -> TalkingModel
     shift = getattr(model.get_model_object("model_sampling"), "shift", None)
     return HostedModel(
         config=model_config(network.found, width, height, shift=shift), dit=network, projector=network.projector, vae=autoencoder,
-        host=model, loader=HostLoader())
+        host=model, loader=HostWeights())
 
 
-class HostLoader:
-    """Brings the weights of hosted models, of their autoencoders, and room for streams, through the host: all in one call.
+class HostWeights:
+    """The host as `WeightLoader`: the weights of all streams that run at the same time in one go, with room for their caches.
 
-    Of a model whose weights stay where they are the host is asked for the room alone.
+    In several goes it would put out the first one's for the second one's. All loaders of the host are equal, so that a canvas
+    of several models is one go; it may hold models whose weights stay where they are as well.
     """
 
     def load(self, needs: Sequence[WeightNeeds]) -> None:
-        """InputError where two layers need different patches (LoRA) on the same weights at the same time."""
-        models = {id(n.model.host): n.model.host for n in needs if n.transformer and isinstance(n.model, HostedModel)}
-        check_patches(list(models.values()))
-        vaes = {id(a): a.patcher for n in needs for a in (n.model.vae, n.autoencoder) if isinstance(a, HostedAutoencoder)}
-        room = sum(n.reserve + _activations(n.model) for n in needs if n.transformer)
-        wanted = [*models.values(), *vaes.values(), *([states.entry()] if any(n.transformer for n in needs) else [])]
-        if wanted:
-            comfy.model_management.load_models_gpu(wanted, memory_required=room)
+        """Bring them; InputError for two versions (LoRA) of one MODEL: its weights are patched in one way at a time."""
+        models = [need.model.host for need in needs if need.transformer and isinstance(need.model, HostedModel)]
+        for one, other in combinations(models, 2):
+            if one.is_clone(other) and not one.clone_has_same_weights(other):
+                raise InputError(
+                    "layers", "two versions of one MODEL", "its weights are patched in one way at a time",
+                    "put Preview Stream between one of them and its Layer, so that it is sampled before")
+        used = [v for need in needs for v in ((need.model.vae, need.autoencoder) if need.transformer else (need.autoencoder,))]
+        autoencoders = {id(v): v.patcher for v in used if isinstance(v, HostedAutoencoder)}
+        versions = {id(model.model): model for model in models}
+        comfy.model_management.load_models_gpu(
+            [*versions.values(), *autoencoders.values(), states.entry()], memory_required=sum(map(_room, needs)))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, HostLoader)
+        return isinstance(other, HostWeights)
 
     def __hash__(self) -> int:
-        return hash(HostLoader)
+        return hash(HostWeights)
 
 
-def _activations(model: TalkingModel) -> int:
-    """Bytes that the transformer's own work takes."""
+def _room(need: WeightNeeds) -> int:
+    """Bytes on the host's device besides weights: what the stream keeps, and activations."""
+    model = need.model
+    if not need.transformer:
+        return need.reserve
     if not isinstance(model, HostedModel):
-        return 0
-    needed: int = model.host.memory_required((1, model.config.dit.out_dim, LATENTS_AT_ONCE, *model.config.latent_hw))
-    return needed
-
-
-def check_patches(models: Sequence[Any]) -> None:
-    """InputError for clones of one MODEL with different patches: their weights are the same tensors, patched for one at a time."""
-    for i, one in enumerate(models):
-        if any(one.is_clone(other) and not one.clone_has_same_weights(other) for other in models[:i]):
-            raise InputError(
-                "layers", "two MODELs of one checkpoint with different LoRA or patches", "are one set of weights, which cannot be both",
-                "use the same patches for all layers, or render each layer in a run of its own")
+        return need.reserve if model.dit.compute_device == comfy.model_management.get_torch_device() else 0
+    return need.reserve + int(model.host.memory_required((1, model.config.dit.out_dim, LATENTS_AT_ONCE, *model.config.latent_hw)))
 
 
 def digest_of(model: TalkingModel) -> str:

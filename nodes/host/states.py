@@ -54,12 +54,8 @@ def _taken_out(_: Any, unpatch_all: bool) -> None:
 def give_back() -> None:
     """Every state that a stream of this process holds; what is sampled stays."""
     streams = list(_streams)
-    held = [stream for stream in streams if _holds(stream)]
+    held = [stream for stream in streams if stream.holds_state]
     for stream in held:
         stream.release_state()
-    left = sum(map(_holds, streams))
+    left = sum(stream.holds_state for stream in streams)
     log.info("memory asked for: %d of %d streams held a sampler's state, %d do now", len(held), len(streams), left)
-
-
-def _holds(stream: LatentStream) -> bool:
-    return stream.holds_state

@@ -208,6 +208,39 @@ def test_two_models_in_one_graph_do_not_meet(models: Host, graph: Graph, plain: 
     assert np.array_equal(frames_of(models, job, "both"), plain) and moved(frames_of(models, job, "other")[:30], plain[:30]) > 1
 
 
+def side_by_side(graph: Graph, model: list[Any], **nodes: Any) -> Graph:
+    """The graph's stream on the left of a canvas, the same with another MODEL on the right."""
+    made = changed(graph) | nodes
+    made["30"] = changed(made, n3_model=model)[WRAP]
+    made["31"] = changed(made, n15_model=["30", 0])[SAMPLER]
+    made["32"] = changed(made, n16_latents=["31", 0])[DECODER]
+    place = {"y": 0, "width": 0, "height": 0, "layer": 0, "soft_edge": False}
+    made["33"] = node("TM_Layer", frames=[DECODER, 0], x=0, **place)
+    made["34"] = node("TM_Layer", frames=["32", 0], others=["33", 0], x=SIDE, **place)
+    made["35"] = node("TM_Canvas", layers=["34", 0], width=2 * SIDE, height=SIDE, background="black")
+    return changed(made, n17_frames=["35", 0], n18_filename_prefix="open/canvas")
+
+
+def test_a_canvas_of_two_models_loads_both(models: Host, graph: Graph, plain: np.ndarray) -> None:
+    """Neither puts the other's weights out; both draw what they draw alone."""
+    other = changed(graph, n1_family="multitalk")[LOAD]
+    alone = frames_of(models, models.run(changed(graph, n1_family="multitalk")))
+    both = frames_of(models, models.run(side_by_side(graph, ["20", 0], **{"20": other})))
+    assert np.array_equal(both[:, :, :SIDE], plain) and np.array_equal(both[:, :, SIDE:], alone)
+
+
+def test_two_versions_of_one_model_are_not_sampled_at_the_same_time(models: Host, graph: Graph, plain: np.ndarray) -> None:
+    """Both would be drawn by the weights of the second. With the preview that the error names, one is sampled before the other."""
+    lora = node("LoraLoaderModelOnly", model=[LOAD, 0], lora_name="lora.safetensors", strength_model=1.0)
+    both = side_by_side(graph, ["20", 0], **{"20": lora})
+    job = models.run(both)
+    assert job.status == "error" and "two versions of one MODEL" in job.error and "Preview Stream" in job.error, job.error
+    both["36"] = node("TM_PreviewStream", frames=["32", 0], preview_fps=8, real_time=False)
+    frames = frames_of(models, models.run(changed(both, n34_frames=["36", 0])))
+    alone = frames_of(models, models.run(changed(graph | {"20": lora}, n3_model=["20", 0])))
+    assert np.array_equal(frames[:, :, :SIDE], plain) and np.array_equal(frames[:, :, SIDE:], alone) and moved(plain, alone) > 0.05
+
+
 # ---- the host's own sampler
 
 

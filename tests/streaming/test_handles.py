@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import torch
 
 from tm_core.config import VAEConfig
 from tm_core.errors import Cancelled, InputError
+from tm_core.model.talking import WeightNeeds
 from tm_core.streaming.cancel import CancelToken
 from tm_core.streaming.handles import DecodedStream, DecoderInput, LatentStream, StreamMeta
 from tm_core.streaming.metrics import current_rss_mb
@@ -88,6 +90,20 @@ def test_nothing_is_sampled_before_a_sink_pulls() -> None:
     assert (source.opened, source.stepped) == (0, 0)
     next(iterator)
     assert (source.opened, source.stepped) == (1, 1)
+
+
+def test_a_stream_that_is_all_sampled_needs_no_transformer(vae: TinyVAE) -> None:
+    """So that it can be decoded beside a model that is patched in another way, or needs the room."""
+    model: Any = object()
+    meta = stream_of(Counting()).meta
+    stream = LatentStream(Counting(), meta, needs=lambda v: WeightNeeds(model=model, autoencoder=v, reserve=7))
+    sampled = stream.chunks()
+    next(sampled)
+    assert stream.needs(vae) == [WeightNeeds(model=model, autoencoder=vae, reserve=7)]
+    assert_whole(list(stream))
+    assert stream.needs(vae) == [WeightNeeds(model=model, autoencoder=vae, transformer=False)]
+    stream.release()
+    assert stream.needs(vae) == [WeightNeeds(model=model, autoencoder=vae, reserve=7)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -174,8 +174,12 @@ class LatentStream:
         return self.meta.num_frames if self._arrival is None else self._arrival.num_frames
 
     def needs(self, autoencoder: StreamingVAE) -> list[WeightNeeds]:
-        """Weights that must be where they compute while `autoencoder` decodes this stream."""
-        return [] if self._needs is None else [self._needs(autoencoder)]
+        """Weights that must be where they compute while `autoencoder` decodes this stream; no transformer where all is sampled."""
+        if self._needs is None:
+            return []
+        need = self._needs(autoencoder)
+        with self._changed:
+            return [replace(need, transformer=False, reserve=0) if self._complete() else need]
 
     def chunks(self, cancel: CancelToken | None = None) -> Generator[LatentChunk, None, None]:
         """All chunks from the first; raises Cancelled within one denoising step of `cancel`."""

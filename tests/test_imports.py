@@ -36,7 +36,7 @@ def test_streaming_needs_no_library_of_sound_pictures_or_video(repo_root: Path) 
 def test_animate_loads_neither_librosa_nor_scipy(repo_root: Path) -> None:
     names = loaded(repo_root, ("tm_core.cli.animate",), FEATURES)
     assert {"torch", "av", "PIL"} <= names
-    assert not names & {"librosa", "scipy", "numba"}
+    assert not names & {"librosa", "scipy", "numba", "rich"}
 
 
 @pytest.mark.parametrize("module", ["tm_core.cli.commands", "tm_core.cli.inputs"])

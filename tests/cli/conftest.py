@@ -1,19 +1,27 @@
-"""A small model file, a portrait, sounds, and a way to run the command line as a user does."""
+"""A small model file, a portrait, sounds, and two ways to run the command line: in this process, and in one of its own."""
 
 from __future__ import annotations
 
+import io
+import logging
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+import traceback
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from tm_core.cli import main
 from tm_core.config import tiny
 from tm_core.model.audio_projector import AudioProjector
 from tm_core.model.dit import TalkingDiT
@@ -30,7 +38,72 @@ def cli_environment(repo_root: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def cli(cli_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Run:
+def cli(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Runs the console script's function with ARGS, from a folder that is not the repository: seconds less than a process takes.
+
+    What the process writes to its two outputs is caught, libraries in C included. Not as in a process: time counts from the start
+    of the tests, and what was loaded stays.
+    """
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+
+    def run(*args: object) -> subprocess.CompletedProcess[str]:
+        words = list(map(str, args))
+        with ExitStack() as stack:
+            outputs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(2)]
+            with _as_a_process(["talking-machines", *words], elsewhere, outputs):
+                code = _ended()
+            said = []
+            for file in outputs:
+                file.seek(0)
+                said.append(file.read().decode("utf-8"))
+        return subprocess.CompletedProcess(words, code, *said)
+
+    return run
+
+
+def _ended() -> int:
+    """The exit code of the command that sys.argv holds."""
+    try:
+        main()
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            sys.stderr.write(f"{ended.code}\n")
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+@contextmanager
+def _as_a_process(argv: list[str], folder: Path, outputs: list[IO[bytes]]) -> Iterator[None]:
+    """Arguments, folder, outputs, log and signals as a new process has them, put back afterwards."""
+    log, here = logging.getLogger(), Path.cwd()
+    before = sys.argv, sys.stdout, sys.stderr, log.handlers, log.level
+    signals = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    kept = [os.dup(number) for number in (1, 2)]
+    try:
+        sys.argv, log.handlers = argv, []
+        os.chdir(folder)
+        for number, file in zip((1, 2), outputs, strict=True):
+            os.dup2(file.fileno(), number)
+        sys.stdout, sys.stderr = (io.TextIOWrapper(os.fdopen(os.dup(n), "wb"), encoding="utf-8", write_through=True) for n in (1, 2))
+        yield
+        sys.stdout.close()
+        sys.stderr.close()
+    finally:
+        for number, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+        os.chdir(here)
+        sys.argv, sys.stdout, sys.stderr, log.handlers = before[:4]
+        log.setLevel(before[4])
+        for each, handler in signals.items():
+            signal.signal(each, handler)
+
+
+@pytest.fixture(scope="session")
+def cli_process(cli_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Runs `python -m tm_core.cli ARGS` from a folder that is not the repository."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
 

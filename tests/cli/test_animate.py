@@ -1,4 +1,7 @@
-"""`animate` as a user runs it: a process, real files; what works, what is refused, what is left behind."""
+"""`animate` as a user runs it, on real files: what works, what is refused, what is left behind.
+
+The main job, its repetition, names and signals in a process of their own (cli_process), the rest in this one.
+"""
 
 from __future__ import annotations
 
@@ -46,14 +49,18 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None
         assert word in lines[0]
 
 
-@pytest.fixture
-def animate(cli: Run, weights: Path, portrait: Path, second: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs animate with good inputs, except for the options given."""
+def _option(name: str, value: object) -> str:
+    return f"--{name}" if value is True else f"--{name}={value}"
 
-    def run(*flags: str, **options: object) -> subprocess.CompletedProcess[str]:
+
+@pytest.fixture
+def animate(cli: Run, cli_process: Run, weights: Path, portrait: Path, second: Path, tmp_path: Path) -> Run:
+    """Runs animate with good inputs, except for the options given; `own`: in a process of its own."""
+
+    def run(own: bool = False, **options: object) -> subprocess.CompletedProcess[str]:
         given = {"image": portrait, "audio": second, "out": tmp_path / "out" / "o.mp4", "weights": weights, "device": "cpu", **options}
         (tmp_path / "out").mkdir(exist_ok=True)
-        return cli("animate", *flags, *(f"--{key.replace('_', '-')}={value}" for key, value in given.items()))
+        return (cli_process if own else cli)("animate", *(_option(key.replace("_", "-"), value) for key, value in given.items()))
 
     return run
 
@@ -67,7 +74,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def test_a_portrait_and_a_voice_become_a_video(animate: Run, out: Path, tmp_path: Path) -> None:
-    done = animate(report=tmp_path / "r.json", seed=3)
+    done = animate(own=True, report=tmp_path / "r.json", seed=3)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
     assert report == json.loads((tmp_path / "r.json").read_text())
@@ -79,11 +86,12 @@ def test_a_portrait_and_a_voice_become_a_video(animate: Run, out: Path, tmp_path
     assert [p.name for p in out.parent.iterdir()] == ["o.mp4"]
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_pixels(animate: Run, tmp_path: Path) -> None:
-    paths = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
-    for path in paths:
-        assert animate(out=path, seed=1).returncode == 0
-    assert np.array_equal(pixels(paths[0]), pixels(paths[1]))
+    here, there = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    assert animate(out=here, seed=1).returncode == 0
+    assert animate(own=True, out=there, seed=1).returncode == 0
+    assert np.array_equal(pixels(here), pixels(there))
 
 
 @pytest.mark.parametrize("picture", ["grey.png", "alpha.png", "huge.jpg"])
@@ -103,13 +111,14 @@ def test_odd_sounds_work(animate: Run, make_wav: MakeWav, tmp_path: Path, out: P
     assert abs(video_s - seconds) <= 0.04
 
 
+@pytest.mark.slow
 def test_the_sound_of_a_video_and_a_name_with_spaces_work(animate: Run, tmp_path: Path, portrait: Path) -> None:
     folder = tmp_path / "Gr\u00fc\u00dfe aus \u6771\u4eac"
     folder.mkdir()
     picture = folder / f"mein Bild{portrait.suffix}"
     shutil.copy(portrait, picture)
     first = folder / "erstes Video.mp4"
-    assert animate(image=picture, out=first).returncode == 0
+    assert animate(own=True, image=picture, out=first).returncode == 0
     done = animate(image=picture, audio=first, out=folder / "zweites.mp4")
     assert done.returncode == 0, done.stderr
     assert abs(tracks(folder / "zweites.mp4")[0] - 1.0) <= 0.08  # the first AAC may be a frame longer than its source
@@ -131,7 +140,7 @@ def test_one_face_of_two_can_be_chosen_and_a_mask_given(animate: Run, pictures: 
     ("picture", "words"),
     [("none.png", ("image", "face")), ("two.jpg", ("2", "face")), ("empty.png", ("image",)), ("missing.png", ("missing.png",))])
 def test_unusable_pictures_are_one_line(animate: Run, pictures: Path, out: Path, picture: str, words: tuple[str, ...]) -> None:
-    assert_one_line(animate(image=pictures / picture), *words)
+    assert_one_line(animate(own=picture == "missing.png", image=pictures / picture), *words)
     assert list(out.parent.iterdir()) == []
 
 
@@ -206,13 +215,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(animate: Run, make_wav: MakeWav, tmp_path: Path, small_disk: Path) -> None:
     sound = make_wav(tmp_path / "long.wav", 8.0)
-    assert_one_line(animate("--quiet", audio=sound, out=small_disk / "o.mp4"), "disk is full", "space")  # a busy one tells how far it is
+    assert_one_line(animate(audio=sound, out=small_disk / "o.mp4", quiet=True), "disk is full", "space")
     assert list(small_disk.iterdir()) == []
 
 
 # -- stopping ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "code", "ignored"),
     [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, False), (signal.SIGHUP, 129, False), (signal.SIGTERM, 143, True)],

@@ -81,8 +81,9 @@ def test_bench_lists_the_benchmarks_of_the_issue(cli: Run) -> None:
     assert all(available().values()), "each says what it measures"
 
 
-def test_bench_json_is_one_object(cli: Run, weights: Path) -> None:
-    done = cli("bench", "memory", "--json", "--part", "stream", "--seconds", 3, "--weights", weights, "--device", "cpu")
+@pytest.mark.slow
+def test_bench_json_is_one_object(cli_process: Run, weights: Path) -> None:
+    done = cli_process("bench", "memory", "--json", "--part", "stream", "--seconds", 3, "--weights", weights, "--device", "cpu")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert set(result) == {"bench", "machine", "commit", "results"} and result["bench"] == "memory"

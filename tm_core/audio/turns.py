@@ -65,7 +65,7 @@ class SpeakingTurns:
     @property
     def text(self) -> str:
         """The same as a written timeline."""
-        return ", ".join(f"{t.start_s:.10g}-{'' if math.isinf(t.end_s) else f'{t.end_s:.10g}'} {t.speaker}" for t in self.turns)
+        return ", ".join(map(_written, self.turns))
 
     def spans(self, name: str) -> tuple[Span, ...]:
         """When a speaker speaks, in order, what touches joined; InputError for one who has no turn."""
@@ -94,6 +94,13 @@ class SpeakingTurns:
                 turn = SpeakingTurns(turns=(Turn(speaker=name, start_s=start, end_s=end),)).text
                 raise InputError(field, turn, f"begins when the sound is over ({duration_s:.2f} s)", "correct its times, or take it out")
         return spans
+
+
+def _written(turn: Turn) -> str:
+    """A turn as an entry of a timeline; in brackets where an open end stands before a name that is a number."""
+    if math.isinf(turn.end_s):
+        return f"[{turn.start_s:.10g}-] {turn.speaker}" if turn.speaker[0] in "0123456789." else f"{turn.start_s:.10g}- {turn.speaker}"
+    return f"{turn.start_s:.10g}-{turn.end_s:.10g} {turn.speaker}"
 
 
 def merged(spans: Iterable[Span]) -> tuple[Span, ...]:

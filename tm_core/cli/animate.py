@@ -15,9 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from .. import talk
 from ..compose.canvas import FrameStream
@@ -47,13 +44,6 @@ class Job:
     device: str
     quiet: bool
     started: float
-
-
-class _Rate(ProgressColumn):
-    """Frames per second so far."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f} frames/s" if task.speed else "- frames/s", style="progress.data.speed")
 
 
 def run_job(job: Job) -> dict[str, Any]:
@@ -93,19 +83,15 @@ def write_video(frames: FrameStream, out: Path, metrics: StreamMetrics, *, quiet
 @contextmanager
 def _bar(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
     """A callable that is told of new frames: a bar on a terminal, elsewhere a line every ten seconds."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.completed:.0f}/{task.total:.0f} frames"), BarColumn(), _Rate(), TextColumn("to go"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
-        task = progress.add_task("frames", total=total)
-        lines = None if quiet or console.is_terminal else _Lines(total)
+    if quiet:
+        yield lambda count: None
+    elif not sys.stderr.isatty():
+        yield _Lines(total).advance
+    else:
+        from .bar import progress_bar  # and rich, which nothing else here needs
 
-        def advance(count: int) -> None:
-            progress.advance(task, count)
-            if lines is not None:
-                lines.advance(count)
-
-        yield advance
+        with progress_bar(total) as advance:
+            yield advance
 
 
 class _Lines:

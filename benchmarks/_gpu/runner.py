@@ -149,6 +149,8 @@ def work(arguments: Sequence[str] | None = None) -> int:
         weights=given.weights)
     module, function = given.target.split(":")
     try:
+        if told.cuda:
+            importlib.import_module("torch").cuda.set_device(told.device)
         getattr(importlib.import_module(module), function)(told)
     except BaseException as error:  # an exit or an interrupt inside a part is an error of that part
         traceback.print_exc()

@@ -34,10 +34,10 @@ def chosen_device(device: str) -> str:
     """The device to measure; InputError where there is none."""
     there = torch.cuda.is_available()
     if device == "auto":
-        return "cuda" if there else "cpu"
+        device = "cuda" if there else "cpu"
     if device.startswith("cuda") and not there:
         raise InputError("device", device, "torch sees no CUDA device here", "use DEVICE=cpu to rehearse at reduced size")
-    return device
+    return "cuda:0" if device == "cuda" else device
 
 
 def chosen_parts(names: Sequence[str] | None) -> list[Part]:

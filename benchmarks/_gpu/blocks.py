@@ -40,6 +40,7 @@ def compiled_blocks(dit: TalkingDiT, device: str) -> Iterator[str]:
     finally:
         for block in dit.blocks:
             del block.step
+        torch.compiler.reset()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks._gpu.blocks import CUDNN_FIRST
+from benchmarks._gpu.blocks import CUDNN_FIRST, backend_of
 from benchmarks._gpu.record import Recorder
 from benchmarks._gpu.timing import difference, milliseconds
 from tm_core.model.rope import rope_table, rotate
@@ -107,7 +107,7 @@ def _rope(told: Recorder, sizes: Sizes) -> None:
         _moved(told, f"RoPE of {name}", way, size)
     if not told.enough("RoPE of a chunk, compiled", 25):
         return
-    turn = torch.compile(rotate, dynamic=False)
+    turn = torch.compile(rotate, dynamic=False, backend=backend_of(told.device))
     try:
         told.at_most("RoPE compiled: from eager", difference(turn(keys[0], tables[0]), rotate(keys[0], tables[0])), NEAR)
         _moved(told, "RoPE of a chunk, compiled", lambda: turn(keys[0], tables[0]), moved)

@@ -43,6 +43,7 @@ def run_parts(
     parts: Sequence[Part], *, out: Path, device: str, limit_s: float, weights: Path | None = None, python: str = sys.executable,
 ) -> list[Row]:
     """All rows; they are in OUT/rows.jsonl as well, each from the moment it was measured. Later parts get what time is left."""
+    out, weights = out.resolve(), weights and weights.resolve()  # parts run in the project's folder
     out.mkdir(parents=True, exist_ok=True)
     rows, started = out / ROWS, time.monotonic()
     rows.write_text("")
@@ -149,6 +150,8 @@ def work(arguments: Sequence[str] | None = None) -> int:
         weights=given.weights)
     module, function = given.target.split(":")
     try:
+        if told.cuda:
+            importlib.import_module("torch").cuda.set_device(told.device)
         getattr(importlib.import_module(module), function)(told)
     except BaseException as error:  # an exit or an interrupt inside a part is an error of that part
         traceback.print_exc()

@@ -53,11 +53,12 @@ def load_sample(config: ModelConfig) -> Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A sampler, a scene and a seed as a LatentStream takes them."""
+    """A sampler, a scene and a seed as a LatentStream takes them; `watch` is told each chunk's number before it is sampled."""
 
     sampler: ChunkedSampler
     scene: Scene
     seed: int = 0
+    watch: Callable[[int], None] = lambda chunk: None
 
     def open(self) -> Any:
         """See ChunkSource."""
@@ -65,6 +66,7 @@ class Source:
 
     def step(self, state: Any, cancel: CancelToken) -> tuple[LatentChunk, Any]:
         """See ChunkSource."""
+        self.watch(state.chunk)
         return self.sampler.step(state, cancel)
 
 
@@ -76,7 +78,10 @@ def meta_of(config: ModelConfig, cfg: SamplerConfig, chunks: int) -> StreamMeta:
         width=config.width, height=config.height, num_frames=frames, timeline=timeline, audio_s=float(frames / config.frame_rate))
 
 
-def open_stream(model: TalkingModel, sample: Sample, chunks: int, *, chunk_latents: int = 3, seed: int = 0) -> LatentStream:
+def open_stream(
+    model: TalkingModel, sample: Sample, chunks: int, *, chunk_latents: int = 3, seed: int = 0,
+    watch: Callable[[int], None] = lambda chunk: None,
+) -> LatentStream:
     """A new stream of the model where its weights are."""
     config = model.config
     cfg = replace(config.sampler, chunk_latents=chunk_latents)
@@ -85,7 +90,7 @@ def open_stream(model: TalkingModel, sample: Sample, chunks: int, *, chunk_laten
     speaker = SpeakerInput(windows=sample.windows, mask=sample.mask, speaking=lambda latents: torch.ones(len(latents), dtype=torch.bool))
     with torch.inference_mode():
         scene = Scene(reference=vae.encode_image(portrait), speakers=(speaker,), frames=meta.num_frames)
-    source = Source(sampler=ChunkedSampler(model, cfg), scene=scene, seed=seed)
+    source = Source(sampler=ChunkedSampler(model, cfg), scene=scene, seed=seed, watch=watch)
     return LatentStream(source, meta, DecoderInput(vae=vae, reference=portrait), device=model.dit.compute_device)
 
 

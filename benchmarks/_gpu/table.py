@@ -26,8 +26,8 @@ Training takes its stills and its speech from `benchmarks/data/gpu_pack.safetens
 REHEARSAL = """
 **No row of a GPU is here yet.** What follows is a rehearsal on a CPU at reduced size, which shows that every part answers. Its times say
 nothing of a GPU, nor of the full shapes, so they are left out: only what had a bar, what is said in words and what was not measured is
-listed. "Compiled" is the graph alone, run as it is (aot_eager), except for RoPE. Against the CPU the CPU is the same machine twice:
-differences of 0 show that the check ran, no more.
+listed. "Compiled" is the graph alone, run as it is (aot_eager, eager). The CPU against the CPU is the same machine twice: differences of 0
+show that the check ran, no more.
 """
 
 

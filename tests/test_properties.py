@@ -18,12 +18,12 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from tm_core.audio.schedule import Schedule, Span, Turn, flags_of_spans, merged, parse_schedule, parse_timeline, spans_of_flags, without
+from tm_core.audio.turns import Span, SpeakingTurns, Turn, flags_of_spans, merged, parse_timeline, parse_turns, spans_of_flags, without
 from tm_core.batch.manifest import ManifestError, parse_manifest
 from tm_core.config import SamplerConfig
 from tm_core.errors import InputError
+from tm_core.families.settings import noise_schedule
 from tm_core.inputs import MAX_SEED, MAX_STEPS
-from tm_core.settings import schedule
 from tm_core.timeline import Timeline
 
 check = settings(
@@ -98,14 +98,14 @@ def holds(spans: Iterable[Span], moment: float) -> bool:
 @check
 @given(st.lists(turns(), min_size=1, max_size=6).map(tuple))
 def test_a_written_timeline_is_read_as_it_was_meant(said: tuple[Turn, ...]) -> None:
-    assert parse_timeline(Schedule(turns=said).text).turns == said
+    assert parse_timeline(SpeakingTurns(turns=said).text).turns == said
 
 
 @check
 @given(st.text(alphabet=st.sampled_from("012.5:-,;+ \nABs[]()>#SPEAKER"), max_size=40) | st.text(max_size=40))
 def test_any_text_is_turns_or_one_line_of_error(text: str) -> None:
     try:
-        found, said = parse_schedule(text).turns, ""
+        found, said = parse_turns(text).turns, ""
     except InputError as error:
         found, said = (), str(error)
     assert bool(found) != bool(said) and "\n" not in said
@@ -137,12 +137,12 @@ def test_flags_survive_as_spans(timeline: Timeline, flags: list[bool]) -> None:
 @given(st.lists(st.floats(0.01, 0.99), max_size=8, unique=True), st.integers(1, MAX_STEPS))
 def test_any_number_of_steps_follows_the_same_curve(levels: list[float], steps: int) -> None:
     base = SamplerConfig(sigmas=(1.0, *sorted(levels, reverse=True)))
-    made = schedule(base, steps).sigmas
+    made = noise_schedule(base, steps).sigmas
     assert len(made) == steps and made[0] == 1 and made[-1] > 0
     assert all(a > b for a, b in pairwise(made))
     curve = np.interp(np.linspace(0, base.num_steps, steps + 1)[:-1], range(base.num_steps + 1), [*base.sigmas, 0])
     assert np.allclose(made, curve)
-    assert schedule(base, base.num_steps) is base and schedule(base, None) is base
+    assert noise_schedule(base, base.num_steps) is base and noise_schedule(base, None) is base
 
 
 @check
@@ -150,7 +150,7 @@ def test_any_number_of_steps_follows_the_same_curve(levels: list[float], steps: 
 def test_more_steps_keep_the_levels_that_there_were(count: int, times: int) -> None:
     base = SamplerConfig(sigmas=tuple(np.linspace(1, 0, count + 1)[:-1].tolist()))
     assume(count * times <= MAX_STEPS)
-    assert np.allclose(schedule(base, count * times).sigmas[::times], base.sigmas)
+    assert np.allclose(noise_schedule(base, count * times).sigmas[::times], base.sigmas)
 
 
 # -- manifests

@@ -16,7 +16,7 @@ import pytest
 from benchmarks._gpu.parts import LIMIT_S, PARTS
 from benchmarks._gpu.record import FIELDS, Recorder, read_rows
 from benchmarks._gpu.runner import Part, run_parts
-from benchmarks._gpu.table import table_of, write_table
+from benchmarks._gpu.table import HOW, table_of, write_table
 
 # parts without torch, so that a process costs a tenth of a second
 SCRIPT = """
@@ -148,6 +148,13 @@ def test_the_page_shows_every_row_and_says_what_a_rehearsal_is(tmp_path: Path) -
     assert "failed: RuntimeError: the first line" in page and "MISS raises: part: failed" in summary
     assert "No row of a GPU" not in table_of([r | {"device": "cuda"} for r in rows]).page
     assert len(list(tmp_path.glob("*.*"))) - 1 <= 8  # what comes back from a lent machine; the script of this test is one of them
+
+
+def test_the_page_in_docs_says_how_to_run_it(repo_root: Path) -> None:
+    """docs/gpu.md is what a run writes, the newest there is: its beginning and its parts are the code's."""
+    page = (repo_root / "docs" / "gpu.md").read_text()
+    assert page.startswith(HOW.rstrip()) and all(f"| {p.name} | " in page for p in PARTS)
+    assert ("**No row of a GPU is here yet.**" in page) == (", device cpu: " in page)
 
 
 def test_parts_fit_a_lent_machine() -> None:

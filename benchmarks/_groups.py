@@ -19,7 +19,7 @@ from benchmarks._common import ROOT
 from tm_core.errors import InputError
 from tm_core.face.choice import prominent
 from tm_core.face.mesh import FaceMesh
-from tm_core.face.portrait import cut_portrait
+from tm_core.face.portrait_crop import cut_portrait
 from tm_core.media.image_io import open_image
 
 CROP = 512

@@ -15,7 +15,7 @@ from benchmarks._corpus import Face, Sound
 from tm_core import talk
 from tm_core.audio.features import log_mel
 from tm_core.config import AudioConfig
-from tm_core.face.portrait import crop_portrait
+from tm_core.face.portrait_crop import crop_portrait
 from tm_core.media.audio_io import Waveform
 from tm_core.media.image_io import open_image
 from tm_core.metrics.lip_sync import lip_gap

@@ -21,11 +21,11 @@ from benchmarks._corpus import RATE, Face, Sound, held_faces, held_sounds
 from benchmarks._truth import corpus_folder, true_clip
 from tm_core import talk
 from tm_core.errors import InputError
+from tm_core.metrics.active_speaker import FaceScore, Speakers, speakers
 from tm_core.metrics.face_distances import FaceDistances, SyncDistanceMeter
 from tm_core.metrics.face_follower import FaceFollower
 from tm_core.metrics.lip_sync import opening_curve
 from tm_core.metrics.phones import installed, recognise_phones
-from tm_core.metrics.speaker import FaceScore, Speakers, speakers
 from tm_core.metrics.syncnet import load_syncnet
 from tm_core.metrics.video_score import blocks
 

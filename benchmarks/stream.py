@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks._common import ROOT, Result, demo_portrait, load, result, say, speech_of, write_wav
 from tm_core import talk
-from tm_core.cli.animate import write_video
+from tm_core.cli.video_job import write_video
 from tm_core.media import probe
 from tm_core.weights.loading import TalkingModel
 

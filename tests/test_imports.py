@@ -34,11 +34,11 @@ def test_streaming_needs_no_library_of_sound_pictures_or_video(repo_root: Path) 
 
 
 def test_animate_loads_neither_librosa_nor_scipy(repo_root: Path) -> None:
-    names = loaded(repo_root, ("tm_core.cli.animate",), FEATURES)
+    names = loaded(repo_root, ("tm_core.cli.video_job",), FEATURES)
     assert {"torch", "av", "PIL"} <= names
     assert not names & {"librosa", "scipy", "numba", "rich"}
 
 
-@pytest.mark.parametrize("module", ["tm_core.cli.commands", "tm_core.cli.inputs"])
+@pytest.mark.parametrize("module", ["tm_core.cli.commands", "tm_core.cli.argument_checks"])
 def test_options_are_checked_without_heavy_libraries(repo_root: Path, module: str) -> None:
     assert not loaded(repo_root, (module,)) & {"torch", "numpy", "av", "PIL", "scipy", "librosa"}

@@ -9,7 +9,7 @@ LIMIT_S = 455.0  # of a whole run; with the table after it under 8 minutes
 PARTS = (
     Part(name="machine", target=f"{HERE}.machine:run", limit_s=60),
     Part(name="correctness", target=f"{HERE}.correctness:run", limit_s=90),
-    Part(name="tests", target=f"{HERE}.device_tests:run", limit_s=45),
+    Part(name="device_tests", target=f"{HERE}.device_tests:run", limit_s=45),
     Part(name="memory", target=f"{HERE}.memory:run", limit_s=45),
     Part(name="infinitetalk", target=f"{HERE}.large:infinitetalk", limit_s=150),
     Part(name="paper", target=f"{HERE}.large:paper", limit_s=95),

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import scorer
 from benchmarks._corpus import RATE, Sound
-from tm_core.metrics.speaker import FaceScore
+from tm_core.metrics.active_speaker import FaceScore
 
 SCORE = FaceScore(sync_c=1.0, sync_d=9.0, offset_frames=0, lip_r=0.7, confidence=1.7)
 

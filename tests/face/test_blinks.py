@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from tm_core import talk
 from tm_core.face.blinks import CREASE, LOWER, UPPER, Blinks, close_lids, eyes_covered
 from tm_core.face.mesh import FaceMesh
-from tm_core.face.portrait import PortraitCrop, crop_portrait, cut_portrait
+from tm_core.face.portrait_crop import PortraitCrop, crop_portrait, cut_portrait
 from tm_core.media.audio_io import Waveform
 from tm_core.media.image_io import open_image
 from tm_core.weights.loading import load_model

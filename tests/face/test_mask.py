@@ -9,7 +9,7 @@ import torch
 from tm_core.config import tiny
 from tm_core.face.mask import crop_mask, face_mask, lips_mask, moved_mask, token_mask
 from tm_core.face.mesh import FaceMesh
-from tm_core.face.portrait import PortraitCrop, crop_portrait
+from tm_core.face.portrait_crop import PortraitCrop, crop_portrait
 from tm_core.face.topology import CHIN, FOREHEAD, OUTER_LIPS
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from tm_core.errors import InputError
 from tm_core.face.crops import Squares, sample_squares
 from tm_core.face.mesh import FaceMesh
-from tm_core.face.portrait import crop_portrait
+from tm_core.face.portrait_crop import crop_portrait
 from tm_core.face.topology import CHIN, FOREHEAD, LEFT_EYE, RIGHT_EYE
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from tm_core.errors import InputError
 from tm_core.face.mesh import FaceMesh
-from tm_core.face.portrait import PortraitCrop, crop_portrait, into_crop, resample
+from tm_core.face.portrait_crop import PortraitCrop, crop_portrait, into_crop, resample
 from tm_core.face.topology import CHIN, FOREHEAD
 
 

@@ -12,7 +12,7 @@ from tm_core.errors import InputError
 from tm_core.face.found import faces_to_choose_from, find_faces
 from tm_core.face.mesh import FaceMesh
 from tm_core.face.networks import Face
-from tm_core.face.portrait import crop_portrait
+from tm_core.face.portrait_crop import crop_portrait
 from tm_core.face.search import FaceFinder, middle, reading_order
 from tm_core.face.topology import CHIN, FOREHEAD
 

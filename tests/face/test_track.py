@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tm_core.face.mesh import FaceMesh
-from tm_core.face.portrait import crop_portrait
+from tm_core.face.portrait_crop import crop_portrait
 from tm_core.face.search import FaceFinder, middle
 from tm_core.face.track import FaceTracker
 

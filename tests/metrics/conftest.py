@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from tm_core.face.mesh import FaceMesh
-from tm_core.face.portrait import crop_portrait
+from tm_core.face.portrait_crop import crop_portrait
 from tm_core.media import read_audio
 from tm_core.metrics.phones import Phone, recognise_phones
 

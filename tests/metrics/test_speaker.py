@@ -10,10 +10,10 @@ import torch
 
 from tests.metrics.conftest import FPS, Clip
 from tm_core.face.mesh import FaceMesh
+from tm_core.metrics.active_speaker import as_json, assigned, speakers
 from tm_core.metrics.face_distances import FaceDistances, SoundEmbeddings, SyncDistanceMeter, source_of, ticks_of
 from tm_core.metrics.face_follower import FaceFollower, FaceRun
 from tm_core.metrics.report import report_of
-from tm_core.metrics.speaker import as_json, assigned, speakers
 from tm_core.metrics.syncnet import REACH, SyncNet, crops_of, distances, embeddings, mfcc
 from tm_core.metrics.video_score import score_video
 

@@ -11,7 +11,7 @@ import torch
 
 from tm_core.config import DiTConfig, ModelConfig, VAEConfig, tiny
 from tm_core.face.mesh import FaceMesh
-from tm_core.face.portrait import crop_portrait
+from tm_core.face.portrait_crop import crop_portrait
 from tm_core.media import open_image, read_audio
 from tm_core.train.dataset import PAD, TEXTURE, Inputs, SpeechDataset, _padded, mouth_shapes, normalised
 from tm_core.train.generator import PackedFaces

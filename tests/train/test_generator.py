@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tm_core.face.mesh import FaceMesh
-from tm_core.face.portrait import crop_portrait
+from tm_core.face.portrait_crop import crop_portrait
 from tm_core.media import open_image
 from tm_core.train import landmarks as lm
 from tm_core.train.dataset import TEXTURE, mouth_shapes, normalised

@@ -78,7 +78,7 @@ def animate(
         image=image[0], audio=audio, mask=mask, weights=weights, out=out, report=report, options=options, queue_depth=queue_depth)
     from ..streaming.metrics import process_started
     from ..talk import Running
-    from .animate import Job, run_job
+    from .video_job import Job, run_job
 
     job = Job(
         image=image[0], audio=audio, out=out, options=options, mask=mask, report=report, weights=weights, device=device, quiet=quiet,

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from .filters import box_blur
 from .networks import Box
-from .portrait import PortraitCrop, resample
+from .portrait_crop import PortraitCrop, resample
 from .topology import CHIN, FOREHEAD, OUTER_LIPS, OVAL
 
 WIDER = 1.05  # of the oval: ears' edge and hairline move a little with the jaw

@@ -16,12 +16,12 @@ import numpy as np
 
 from ..errors import InputError
 from ..face.mesh import FaceMesh
+from .active_speaker import Speakers, as_json, speakers
 from .drift import DriftMeter
 from .face_distances import FaceDistances, SyncDistanceMeter
 from .face_follower import FaceFollower
 from .lip_sync import LEAST_S, closure_score, lip_gap, margin_score, opening_curve, shifted_curves, silence_score, sync_score
 from .phones import Phone, Recogniser, installed, recognise_phones
-from .speaker import Speakers, as_json, speakers
 from .syncnet import FPS, FRAMES, REACH, SyncNet, load_syncnet, score_of
 
 log = logging.getLogger(__name__)

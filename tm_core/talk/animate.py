@@ -14,7 +14,7 @@ from torch import Tensor
 from ..compose.canvas import FrameStream
 from ..errors import InputError
 from ..face.found import find_faces
-from ..face.portrait import UNUSABLE
+from ..face.portrait_crop import UNUSABLE
 from ..families.settings import Choices
 from ..inputs import SpeakingMode
 from ..media.audio_io import LongWaveform, Waveform, open_audio

@@ -19,7 +19,7 @@ import torch
 from ..compose.canvas import Box, ComposedStream, FrameStream, Layer, apart, inner_sides, soft_edge
 from ..compose.mix import Track
 from ..errors import InputError
-from ..face.portrait import resample
+from ..face.portrait_crop import resample
 from ..families.settings import Choices
 from ..inputs import MAX_SEED
 from ..media.audio_io import Waveform

@@ -17,7 +17,7 @@ from ..face.choice import prominent
 from ..face.found import Faces, faces_to_choose_from, shared_mesh
 from ..face.mask import DEFAULT_FEATHER, crop_mask, face_mask
 from ..face.mesh import FaceMesh
-from ..face.portrait import PortraitCrop, cut_portrait, frame_picture
+from ..face.portrait_crop import PortraitCrop, cut_portrait, frame_picture
 
 
 @dataclass(frozen=True, kw_only=True)

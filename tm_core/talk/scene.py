@@ -13,7 +13,7 @@ from torch import Tensor
 from ..config import ModelConfig, SamplerConfig
 from ..errors import InputError
 from ..face.mask import moved_mask, token_mask
-from ..face.portrait import PortraitCrop
+from ..face.portrait_crop import PortraitCrop
 from ..families.registry import FAMILIES
 from ..families.settings import Choices, settings
 from ..model.talking import TalkingModel, WeightNeeds, load_weights

@@ -149,7 +149,7 @@ class _FaceRow:
 def _face_rows(corpus: Path) -> tuple[np.ndarray, list[_FaceRow]]:
     """Pictures (K, 3, S, S) uint8 and what is seen in them and in their mirror images."""
     from ..face.mesh import FaceMesh
-    from ..face.portrait import crop_portrait
+    from ..face.portrait_crop import crop_portrait
     from ..media import open_image
 
     mesh = FaceMesh()

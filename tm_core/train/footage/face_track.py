@@ -1,6 +1,6 @@
 """One face through a piece of video: followed, measured, cropped.
 
-The crop is one square for the whole clip, as a portrait's is (face/portrait.py), so the head moves in it as in what the
+The crop is one square for the whole clip, as a portrait's is (face/portrait_crop.py), so the head moves in it as in what the
 model is to draw. Shapes: T frames, 468 landmarks in pixels of the source.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from ...face.mesh import FaceMesh
 from ...face.networks import Box, Face
-from ...face.portrait import crop_box, resample
+from ...face.portrait_crop import crop_box, resample
 from ...face.search import faces_of_frame
 from ...face.topology import COUNT
 from ...media.video_reader import to_rgb

@@ -24,7 +24,7 @@ from ...audio.silence import speaking_latents
 from ...config import ModelConfig
 from ...errors import InputError
 from ...face.mesh import FaceMesh
-from ...face.portrait import into_crop
+from ...face.portrait_crop import into_crop
 from ...media.sound_reader import SoundReader
 from ...media.video_reader import VideoReader
 from ...metrics.phones import Phone, installed, recognise_phones

@@ -23,8 +23,8 @@ from tm_core.model.talking import TalkingModel
 from tm_core.streaming.cancel import CancelToken
 from tm_core.streaming.clip_sampler import ClipSampler, ClipState
 from tm_core.streaming.handles import DecodedStream, DecoderInput, LatentStream
-from tm_core.streaming.pipeline import WorkerConfig, to_uint8
 from tm_core.streaming.sampler import LatentChunk, Scene, chunk_noise
+from tm_core.streaming.workers import WorkerConfig, to_uint8
 from tm_core.timeline import Timeline
 from tm_core.vae.base import device_of
 

@@ -32,8 +32,8 @@ from tm_core.metrics.drift import RIGID
 from tm_core.metrics.lip_sync import opening_curve, without_slow
 from tm_core.model.conditioning import make_reference
 from tm_core.model.talking import TalkingModel
-from tm_core.streaming.pipeline import to_uint8
 from tm_core.streaming.sampler import ChunkedSampler, Scene
+from tm_core.streaming.workers import to_uint8
 from tm_core.train.denoiser import Denoiser, sample
 from tm_core.train.methods.regression import TeacherSampling, teacher_sample
 from tm_core.train.recipes import ABLATION_STEPS, RECIPES

@@ -67,8 +67,8 @@ def compose(model: TalkingModel, faces: Sequence[Face]) -> Group:
         picture[GAP : GAP + CELL, left : left + CELL] = cell
         subject = talk.prepare_portrait(cell, model.config)
         x0, y0, x1, y1 = subject.crop.box
-        moved = replace(subject.portrait, box=(x0 + left, y0 + GAP, x1 + left, y1 + GAP))
-        subjects.append(replace(subject, portrait=moved))
+        moved = replace(subject.crop, box=(x0 + left, y0 + GAP, x1 + left, y1 + GAP))
+        subjects.append(replace(subject, crop=moved))
     return Group(picture=picture, subjects=tuple(subjects))
 
 
@@ -90,7 +90,7 @@ def cast_of(model: TalkingModel, group: Group, speeches: Sequence[tuple[Waveform
 
 def rendered(model: TalkingModel, group: Group, cast: Sequence[talk.Character], name: str, out: Path | None) -> np.ndarray:
     """All frames of a scene (T, H, W, 3)."""
-    sound = cast[0].speech.voice.waveform
+    sound = cast[0].speaker.voice.waveform
     frames = np.concatenate([c.frames for c in talk.scene_stream(model, group.picture, cast, sound).chunks()])
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

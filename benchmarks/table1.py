@@ -28,7 +28,7 @@ from tm_core.families.settings import noise_schedule
 from tm_core.metrics.lip_sync import opening_curve, sync_score
 from tm_core.metrics.syncnet import SyncNetScore
 from tm_core.streaming.metrics import StreamMetrics, percentile
-from tm_core.streaming.pipeline import to_uint8
+from tm_core.streaming.workers import to_uint8
 from tm_core.vae.tiny import TinyVAE
 from tm_core.weights.loading import TalkingModel
 

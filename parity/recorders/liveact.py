@@ -27,7 +27,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from parity.golden import GOLDENS
-from parity.recorders.open_models import AUDIO_DIM, SIZES, TOKENS, inputs, stand_in
+from parity.recorders.official import stand_in
+from parity.recorders.open_models import AUDIO_DIM, SIZES, TOKENS, inputs
 from parity.seeded import fill_module, numbers
 
 BLOCKS, WATCHED, SLOTS = 5, 4, 14  # sampled; their velocities recorded; latents of the encoded reference

@@ -1,10 +1,11 @@
 # make demo   everything from nothing to output/demo.mp4, .webp and .jpg; the last line is one JSON object (the report)
+# make check  the daily loop: ruff, mypy and every test of the engine that is not marked slow, on two processes
 # make test   everything from nothing, then ruff, mypy and the whole test suite, a real ComfyUI included
 # make gpu    on a CUDA machine without network: all GPU measurements in 8 minutes into OUT (default output/gpu); DEVICE=cpu rehearses
 #
 # Respected: PYTHON (interpreter the environment is made from), VENV (where it goes), COMFYUI_PATH and
 # COMFYUI_PYTHON (a ComfyUI of your own instead of .host), TORCH (what pip installs as torch), TORCH_INDEX
-# (package index for torch, e.g. https://download.pytorch.org/whl/cpu), PYTEST_ARGS.
+# (package index for torch, e.g. https://download.pytorch.org/whl/cpu), PYTEST_ARGS, TEST_PROCESSES.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,6 +15,7 @@ TM_HOST ?= .host
 OUT ?= output/gpu
 DEVICE ?= cuda
 PYTEST_ARGS ?=
+TEST_PROCESSES ?= 2
 
 DEMO_IMAGE ?= tm_core/assets/portraits/demo.jpg
 DEMO_AUDIO ?= tm_core/assets/speech/librivox_sense_and_sensibility_0870.wav
@@ -22,7 +24,7 @@ BIN := $(VENV)/bin
 ENVIRONMENT := TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/make_venv.sh "$(PYTHON)" "$(VENV)"
 RECIPE := pyproject.toml requirements.txt scripts/make_venv.sh
 
-.PHONY: demo test gpu lint types host env clean
+.PHONY: demo check test gpu lint types host env clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.run.done
@@ -31,9 +33,13 @@ demo: $(VENV)/.run.done
 	@$(BIN)/talking-machines animate --image "$(DEMO_IMAGE)" --audio "$(DEMO_AUDIO)" --out output/demo.mp4 --report output/demo.json
 	@$(BIN)/python scripts/demo_pictures.py output/demo.mp4
 
+check: $(VENV)/.dev.done lint types
+	@echo "== pytest: the engine, quick"
+	@$(BIN)/python -m pytest --ignore tests/host -m "not slow and not gpu" -n $(TEST_PROCESSES) --dist loadgroup --durations 5 $(PYTEST_ARGS)
+
 test: $(VENV)/.dev.done host lint types
-	@echo "== pytest"
-	@TM_HOST="$(TM_HOST)" $(BIN)/python -m pytest $(PYTEST_ARGS)
+	@echo "== pytest: everything"
+	@TM_HOST="$(TM_HOST)" $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup $(PYTEST_ARGS)
 
 gpu:
 	@DEVICE="$(DEVICE)" OUT="$(OUT)" VENV="$(VENV)" PYTHON="$(PYTHON)" sh scripts/gpu.sh

@@ -24,6 +24,14 @@ from parity.host import HostMissing, Installation
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one host share it, whichever process runs them, and begin first: they take the longest."""
+    hosted = [item for item in items if ROOT / "tests" / "host" in item.path.parents]
+    for item in hosted:
+        item.add_marker(pytest.mark.xdist_group("host"))
+    items.sort(key=lambda item: item not in hosted)
+
+
 @pytest.fixture(scope="session")
 def repo_root() -> Path:
     """Root of the repository."""

@@ -123,7 +123,7 @@ class ApplySpeech(io.ComfyNode):
         encoders.speech_of(family.name)
         talking, voice = model.clone(), speaker.voice
         sound = wan.Sound(
-            windows=partial(voice.windows, each_clip=True), speaking=speaker.speaking, region=None if portrait is None else portrait.mask)
+            windows=partial(speaker.windows, each_clip=True), speaking=speaker.speaking, region=None if portrait is None else portrait.mask)
         talking.model_options["transformer_options"] = {**talking.model_options.get("transformer_options", {}), wan.SOUND: sound}
         if voice.num_frames > family.clip_frames:
             said = f"the sound lasts {voice.num_frames} frames, {family.title} was made for {family.clip_frames}"

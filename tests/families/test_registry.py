@@ -137,7 +137,7 @@ def test_an_adapter_of_another_size_says_which_tensor() -> None:
         identify([base, small])
 
 
-def test_liveacts_memory_is_part_of_its_transformer_and_of_no_other() -> None:
+def test_liveacts_history_is_part_of_its_transformer_and_of_no_other() -> None:
     found = {name: identify([published(name)]) for name in LAYOUTS}
     assert {name for name, f in found.items() if f.dit.memory_stride} == {"liveact"} and found["liveact"].dit.memory_stride == 5
     named = {name: {k for k in expected(f.dit, f.family.layout) if ".memory_proj_" in k} for name, f in found.items()}
@@ -147,16 +147,16 @@ def test_liveacts_memory_is_part_of_its_transformer_and_of_no_other() -> None:
 def test_liveacts_sampler_is_its_own() -> None:
     """Blocks of 6 and 8 latents, 3 steps of which the first skips the sound (generate.py of SoulX-LiveAct ac8579b)."""
     family = FAMILIES["liveact"]
-    assert family.memory is not None and family.timesteps is not None
-    sampler = SamplerConfig(sigmas=tuple(t / 1000 for t in family.timesteps), memory=family.memory)
-    assert checked(identify([published("liveact")]).dit, sampler) == (family.memory, range(2, 12))
-    assert family.memory == HistoryConfig(first_latents=6, chunk_latents=8, anchor_latents=2, uses_audio=(False, True, True))
-    assert family.clip_frames == 4 * family.memory.chunk_latents and family.timesteps == (1000.0, 937.5, pytest.approx(833.33333333))
+    assert family.history is not None and family.timesteps is not None
+    sampler = SamplerConfig(sigmas=tuple(t / 1000 for t in family.timesteps), history=family.history)
+    assert checked(identify([published("liveact")]).dit, sampler) == (family.history, range(2, 12))
+    assert family.history == HistoryConfig(first_latents=6, chunk_latents=8, anchor_latents=2, uses_audio=(False, True, True))
+    assert family.clip_frames == 4 * family.history.chunk_latents and family.timesteps == (1000.0, 937.5, pytest.approx(833.33333333))
 
 
 def test_families_say_what_a_sampler_needs() -> None:
     for family in FAMILIES.values():
         assert (family.clip_frames - 1) % 4 == 0 or family.mode == "sparse_causal"
-        assert (family.memory is not None) == (family.mode == "sparse_causal")
+        assert (family.history is not None) == (family.mode == "sparse_causal")
         assert family.timesteps is None or (len(family.timesteps) == family.steps and family.timesteps[0] == 1000)
         assert family.motion_frames == 0 or (family.motion_frames - 1) % 4 == 0

@@ -18,7 +18,7 @@ from tm_core.media.image_io import open_image
 from tm_core.model.talking import TalkingModel
 from tm_core.weights.loading import load_model
 
-SPEECH = Path(__file__).parents[1] / "tm_core" / "assets" / "speech" / "librivox_sense_and_sensibility_0870.wav"
+SPEECH = Path(__file__).parents[2] / "tm_core" / "assets" / "speech" / "librivox_sense_and_sensibility_0870.wav"
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_real_silence_reaches_the_projector_as_windows_of_silence(voice: talk.Au
     spoken = torch.from_numpy(zero.flags[:15])
     silence = model.projector.project(torch.full_like(voice.windows(latents), float(np.log(1e-5))), torch.ones(15, dtype=torch.bool), like)
     listen = model.projector.project
-    heard = {s.silence: listen(s.voice.windows(latents), s.speaking(latents), like).tokens for s in (zero, real)}
+    heard = {s.silence: listen(s.windows(latents), s.speaking(latents), like).tokens for s in (zero, real)}
     assert 0 < spoken.sum() < 15 and torch.equal(heard["zero"][spoken], heard["real"][spoken])
     assert not heard["zero"][~spoken].any()
     assert heard["real"][~spoken].any() and torch.allclose(heard["real"][~spoken], silence.tokens[~spoken], atol=1e-5)
@@ -68,7 +68,7 @@ def test_a_speech_that_is_changed_keeps_its_kind_of_silence(voice: talk.AudioWin
     real = talk.select_speaking(voice, "speaking", silence="real")
     listening = replace(real, flags=np.zeros_like(real.flags))
     same = talk.select_speaking(voice, "listening", silence="real")
-    assert torch.equal(listening.voice.windows(range(5)), same.voice.windows(range(5)))
+    assert torch.equal(listening.windows(range(5)), same.windows(range(5)))
     assert replace(listening, silence="zero").voice is voice
     with pytest.raises(InputError, match="silence: loud"):
         talk.select_speaking(voice, silence="loud")  # type: ignore[arg-type]

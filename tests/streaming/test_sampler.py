@@ -229,6 +229,31 @@ def test_cancel_is_seen_before_the_next_evaluation(model: TalkingModel) -> None:
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_boundary_can_be_kept_and_gone_back_to(model: TalkingModel, mode: CacheMode) -> None:
+    """After an interruption: the chunks since are forgotten, and another sound follows the same past in the same buffers."""
+    sampler = ChunkedSampler(model, replace(CONFIG.sampler, cache_mode=mode))
+    said, instead = scene(features(0)), scene(features(1))
+    first, state = stream(sampler, sampler.open(said, 1), 2)
+    kept = state.copy()
+    assert kept.cache_bytes == state.cache_bytes  # what keeping costs
+    places = [buffer.data_ptr() for step in state.buffers.caches for cache in step.values() for buffer in cache.buffers]
+    forgotten, later = stream(sampler, state, 3)
+    again, later = stream(sampler, later.gone_back(kept), 3)
+    assert torch.equal(again, forgotten)
+    changed, end = stream(sampler, replace(later.gone_back(kept), scene=instead), 3)
+    assert [b.data_ptr() for step in end.buffers.caches for cache in step.values() for b in cache.buffers] == places
+
+    def turning(latents: range) -> torch.Tensor:
+        return (said if latents[0] < 6 else instead).speakers[0].windows(latents)
+
+    turned = replace(said, speakers=(replace(said.speakers[0], windows=turning),))
+    whole, _ = stream(sampler, sampler.open(turned, 1), 5)
+    assert torch.equal(torch.cat([first, changed], 2), whole) and not torch.equal(changed, forgotten)
+    with pytest.raises(RuntimeError, match="spent"):
+        state.copy()
+
+
 @pytest.mark.parametrize("sigmas", [(), (0.9, 0.5), (1.0, 1.0), (1.0, 0.5, 0.7)], ids=str)
 def test_noise_levels_must_fall_from_one(model: TalkingModel, sigmas: tuple[float, ...]) -> None:
     with pytest.raises(InputError, match="sigmas"):

@@ -98,6 +98,12 @@ class StreamingLogMel:
         return rows
 
 
+def samples_of_rows(rows: int, cfg: AudioConfig) -> int:
+    """Samples after which StreamingLogMel has given so many rows: they come in whole blocks."""
+    blocks = -(-rows // BLOCK)
+    return max(0, cfg.n_fft + (blocks * BLOCK - 1) * cfg.hop - (cfg.n_fft // 2 - cfg.hop // 2))
+
+
 def log_mel(waveform: Floats, cfg: AudioConfig) -> Floats:
     """Rows (ceil(n / hop), M) of a waveform (n,) in -1..1 at cfg.sample_rate."""
     stream = StreamingLogMel(cfg)

@@ -29,8 +29,15 @@ Floats = NDArray[np.float32]
 KEPT_ROWS = 2000  # behind what was asked for last: a sampler that steps back a clip finds them
 
 
-class StoredSound(Protocol):
+class SoundPieces(Protocol):
     """A sound that can be read again and again from its beginning."""
+
+    def pieces(self) -> Iterator[Floats]:
+        """All samples in pieces (n,)."""
+
+
+class StoredSound(SoundPieces, Protocol):
+    """One that is all there."""
 
     @property
     def sample_rate(self) -> int:
@@ -40,14 +47,11 @@ class StoredSound(Protocol):
     def num_samples(self) -> int:
         """How many there are."""
 
-    def pieces(self) -> Iterator[Floats]:
-        """All samples, `num_samples` in all, in pieces (n,)."""
-
 
 class LongMelFeatures:
-    """A stored sound as our own models hear it (see MelFeatures): windows of log-mel rows, whatever is needed of them in memory."""
+    """A sound in pieces as our own models are given it (see MelFeatures): of its log-mel rows what is needed is in memory."""
 
-    def __init__(self, sound: StoredSound, timeline: Timeline, cfg: AudioConfig) -> None:
+    def __init__(self, sound: SoundPieces, timeline: Timeline, cfg: AudioConfig) -> None:
         self._sound, self._timeline, self._cfg = sound, timeline, cfg
         self._lock = threading.Lock()
         self._begin()

@@ -53,9 +53,18 @@ class StepCache:
         return self.layers[0].keys.shape[2]
 
     @property
+    def buffers(self) -> list[Tensor]:
+        """All of them, in one order."""
+        return [t for layer in self.layers for t in (layer.keys, layer.values)]
+
+    def copy(self) -> StepCache:
+        """The same contents in buffers of its own."""
+        return StepCache(layers=[LayerCache(keys=layer.keys.clone(), values=layer.values.clone()) for layer in self.layers])
+
+    @property
     def nbytes(self) -> int:
         """Bytes the buffers take."""
-        return sum(t.numel() * t.element_size() for c in self.layers for t in (c.keys, c.values))
+        return sum(t.numel() * t.element_size() for t in self.buffers)
 
 
 @dataclass(kw_only=True)
@@ -82,6 +91,16 @@ class HistoryCache:
         return HistoryCache(layers=[HistoryLayer(keys=empty(), values=empty()) for _ in range(num_layers)], latent_tokens=latent_tokens)
 
     @property
+    def buffers(self) -> list[Tensor]:
+        """All of them, in one order."""
+        return [t for layer in self.layers for t in (layer.keys, layer.values)]
+
+    def copy(self) -> HistoryCache:
+        """The same contents in buffers of its own."""
+        layers = [HistoryLayer(keys=layer.keys.clone(), values=layer.values.clone()) for layer in self.layers]
+        return HistoryCache(layers=layers, latent_tokens=self.latent_tokens)
+
+    @property
     def nbytes(self) -> int:
         """Bytes the buffers take."""
-        return sum(t.numel() * t.element_size() for c in self.layers for t in (c.keys, c.values))
+        return sum(t.numel() * t.element_size() for t in self.buffers)

@@ -19,7 +19,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,6 +33,9 @@ from ..model.dit import TOGETHER, Conditions, TalkingDiT
 from ..model.talking import TalkingModel
 from .cancel import CancelToken
 from .guidance import BOTH, Pass, join, passes
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +57,7 @@ class Scene:
 
     reference: Tensor
     speakers: tuple[SpeakerInput, ...]
-    frames: int
+    frames: int | None = None  # of the whole stream, None while its sound is arriving
     image: Tensor | None = None  # (1, 257, image_dim) CLIP tokens
     text: Tensor | None = None  # (1, L, text_dim); None: an empty prompt of zeros
     negative: Tensor | None = None  # the same for guidance of the text
@@ -79,15 +82,22 @@ class LatentChunk:
     epoch: int | None = None
 
 
-class Sized(Protocol):
+class KeyValueCache(Protocol):
     """A cache of keys and values."""
 
     @property
     def nbytes(self) -> int:
         """Its memory."""
 
+    @property
+    def buffers(self) -> list[Tensor]:
+        """All of it, in one order."""
 
-CacheT = TypeVar("CacheT", bound=Sized)
+    def copy(self) -> Self:
+        """The same contents in buffers of its own."""
+
+
+CacheT = TypeVar("CacheT", bound=KeyValueCache)
 
 
 @dataclass(kw_only=True)
@@ -119,6 +129,25 @@ class SamplerState(Generic[CacheT]):
         """Memory of the keys and values, constant in stream length."""
         return self.buffers.nbytes
 
+    def copy(self) -> SamplerState[CacheT]:
+        """This boundary between two chunks, to go back to; costs `cache_bytes`. RuntimeError for a state that is spent."""
+        check_unspent(self)
+        caches = tuple({which: cache.copy() for which, cache in step.items()} for step in self.buffers.caches)
+        return replace(self, buffers=Buffers(caches=caches, chunk=self.chunk))
+
+    def gone_back(self, kept: SamplerState[CacheT]) -> SamplerState[CacheT]:
+        """The state at the boundary that `kept` is a copy of, in this stream's own buffers, which stay where they are.
+
+        Whatever this stream has sampled since is forgotten; `kept` may be used again. RuntimeError where it is spent.
+        """
+        check_unspent(kept)
+        for mine, theirs in zip(self.buffers.caches, kept.buffers.caches, strict=True):
+            for which, cache in mine.items():
+                for here, there in zip(cache.buffers, theirs[which].buffers, strict=True):
+                    here.copy_(there)
+        self.buffers.chunk = kept.chunk
+        return replace(kept, buffers=self.buffers)
+
 
 def chunk_noise(seed: int, chunk: int, step: int, shape: tuple[int, ...]) -> Tensor:
     """Standard normal noise on the CPU, the same on every machine and in any order of chunks."""
@@ -126,11 +155,16 @@ def chunk_noise(seed: int, chunk: int, step: int, shape: tuple[int, ...]) -> Ten
     return torch.randn(shape, generator=generator)
 
 
+def check_unspent(state: SamplerState[Any]) -> None:
+    """RuntimeError for a state whose buffers hold something later."""
+    if state.buffers.chunk != state.chunk:
+        raise RuntimeError(f"the state before chunk {state.chunk} is spent; open the stream again")
+
+
 @contextmanager
 def spending(state: SamplerState[Any]) -> Iterator[None]:
     """One step of a state: RuntimeError for one that is spent, because its buffers hold something later by then."""
-    if state.buffers.chunk != state.chunk:
-        raise RuntimeError(f"the state before chunk {state.chunk} is spent; open the stream again")
+    check_unspent(state)
     state.buffers.chunk = None
     with torch.inference_mode():
         yield

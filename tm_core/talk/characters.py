@@ -46,9 +46,11 @@ class Character:
 
     @property
     def track(self) -> Track:
-        """The voice in a mix."""
-        voice = self.speaker.voice
-        return Track(sound=voice.sound, gain_db=self.gain_db, pan=self.pan)
+        """The voice in a mix; InputError for a sound that is still arriving."""
+        sound = self.speaker.voice.sound
+        if sound is None:
+            raise InputError("sound", "a sound that is still arriving", "cannot be mixed", "end the sound first")
+        return Track(sound=sound, gain_db=self.gain_db, pan=self.pan)
 
 
 class Cast(tuple[Character, ...]):

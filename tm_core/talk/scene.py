@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..audio.growing_sound import GrowingSound
 from ..config import ModelConfig, SamplerConfig
 from ..errors import InputError
 from ..face.mask import moved_mask, token_mask
@@ -17,7 +18,9 @@ from ..face.portrait_crop import PortraitCrop
 from ..families.registry import FAMILIES
 from ..families.settings import Choices, settings
 from ..model.talking import TalkingModel, WeightNeeds, load_weights
-from ..streaming.handles import StreamMeta
+from ..streaming.cancel import CancelToken
+from ..streaming.handles import SoundArrival, StreamMeta
+from ..streaming.mailbox import WAIT_S
 from ..streaming.sampler import Scene, SpeakerInput
 from ..vae.base import device_of, dtype_of
 from .portrait import Portrait
@@ -36,11 +39,32 @@ class BuiltScene:
     meta: StreamMeta
     sampler: SamplerConfig
     face: np.ndarray | None = None  # landmarks (468, 3) where the model draws one face
+    arrival: SoundArrival | None = None  # while the first speaker's sound is arriving
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeakersArrival:
+    """How far the sounds of a scene's speakers have arrived; the first one's is as long as the video."""
+
+    speakers: tuple[Speaker, ...]
+
+    @property
+    def num_frames(self) -> int | None:
+        """Frames of the video, None while the first sound goes on."""
+        return self.speakers[0].voice.known_frames
+
+    def wait(self, latents: range, cancel: CancelToken) -> None:
+        """Returns once windows and flags of these latents are final; raises Cancelled."""
+        for speaker in self.speakers:
+            sound = speaker.voice.waveform
+            if isinstance(sound, GrowingSound):
+                while not sound.wait(speaker.samples_needed(latents), WAIT_S):
+                    cancel.check()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """What open checkpoints are told besides the sound: text (1, L, text_dim), the negative one, CLIP tokens (1, 257, image_dim)."""
+    """What open checkpoints are given besides the sound: text (1, L, text_dim), the negative one, CLIP tokens (1, 257, image_dim)."""
 
     text: Tensor | None = None
     negative: Tensor | None = None
@@ -61,13 +85,15 @@ def build_scene(
     check_prompt(config, sampler, prompt)
     speakers = tuple(_speaker(config, sampler, portrait.crop, *member) for member in [(portrait, speaker), *others])
     meta = StreamMeta(
-        width=config.width, height=config.height, num_frames=voice.num_frames, timeline=timeline_of(config, sampler),
-        audio_s=voice.duration_s, audio=voice.sound)
+        width=config.width, height=config.height, num_frames=voice.known_frames, timeline=timeline_of(config, sampler),
+        audio_s=voice.known_duration_s, audio=voice.sound)
     scene = Scene(
-        reference=encode_picture(model, portrait.image, sampler), speakers=speakers, frames=voice.num_frames, picture=portrait.image,
+        reference=encode_picture(model, portrait.image, sampler), speakers=speakers, frames=voice.known_frames, picture=portrait.image,
         text=prompt.text, image=prompt.image, negative=prompt.negative)
     face = portrait.crop.landmarks if config.framing == "face" else None
-    return BuiltScene(scene=scene, image=portrait.image, meta=meta, sampler=sampler, face=face)
+    arrival = SpeakersArrival(speakers=(speaker, *(other for _, other in others)))
+    return BuiltScene(
+        scene=scene, image=portrait.image, meta=meta, sampler=sampler, face=face, arrival=arrival if voice.known_frames is None else None)
 
 
 def _speaker(config: ModelConfig, sampler: SamplerConfig, frame: PortraitCrop, portrait: Portrait, speaker: Speaker) -> SpeakerInput:

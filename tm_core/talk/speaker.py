@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..audio.growing_sound import ConstantFlags, GrowingFlags, GrowingSound
 from ..audio.long_sound import LongFlags
 from ..audio.silence import RULE, Levels, SpeakingStream, StretchedSpeaking, check_rule, loudness_db, speaking_latents, warn_if_silent
 from ..audio.silenced_windows import Flags, Silence, SilencedWindows, flags_at
@@ -44,9 +45,16 @@ class Speaker:
         """Which of these latents are given their windows (F,); with zero silence those that speak, none outside the sound."""
         return torch.ones(len(latents), dtype=torch.bool) if self.silence == "real" else flags_at(self.flags, latents)
 
+    def samples_needed(self, latents: range) -> int:
+        """Samples after which windows and flags of these latents are final."""
+        windows = self.voice.samples_needed(latents)
+        return max(windows, self.flags.samples_needed(latents)) if isinstance(self.flags, GrowingFlags) else windows
+
     def lasting(self, seconds: float) -> Speaker:
-        """The same speaker, silent after the end until `seconds`."""
-        sound = self.voice.waveform
+        """The same speaker, silent after the end until `seconds`; InputError while its sound is arriving."""
+        sound, _ = self.voice.waveform, self.voice.duration_s
+        if isinstance(sound, GrowingSound):
+            sound = Waveform(samples=np.concatenate(list(sound.pieces())), sample_rate=sound.sample_rate)
         missing = round(seconds * sound.sample_rate) - sound.num_samples
         if missing <= 0:
             return self
@@ -78,7 +86,8 @@ def select_speaking(
         own = turns.inside(name or _only(turns), voice.duration_s)
         flags = flags_of_spans(own, voice.num_latents, voice.timeline)
     elif mode != "auto":
-        flags = np.full(voice.num_latents, mode == "speaking")
+        growing = isinstance(voice.waveform, GrowingSound)
+        flags = ConstantFlags(mode == "speaking") if growing else np.full(voice.num_latents, mode == "speaking")
     else:
         flags = _flags_by_loudness(voice, **thresholds)
     return Speaker(voice=voice, flags=flags, silence=silence)
@@ -87,6 +96,8 @@ def select_speaking(
 def _flags_by_loudness(voice: AudioWindows, levels: Levels = "relative", **rule: Any) -> Flags:
     """Flags (F,) by loudness; of a long sound, found as they are asked for."""
     sound, timeline = voice.waveform, voice.timeline
+    if isinstance(sound, GrowingSound):
+        return _growing_flags(voice, sound, levels, rule)
     if isinstance(sound, LongWaveform):
         check_rule(**{**RULE, **rule}, levels=levels)
         stream = StretchedSpeaking if levels == "relative" else SpeakingStream
@@ -95,6 +106,13 @@ def _flags_by_loudness(voice: AudioWindows, levels: Levels = "relative", **rule:
     if not flags.any():
         warn_if_silent(False, float(loudness_db(sound.samples, sound.sample_rate).max()))
     return flags
+
+
+def _growing_flags(voice: AudioWindows, sound: GrowingSound, levels: Levels, rule: dict[str, Any]) -> GrowingFlags:
+    if levels != "absolute":
+        raise InputError("levels", levels, "a sound that is still arriving has no loud part to compare with", "use absolute levels")
+    stream = SpeakingStream(voice.timeline, sample_rate=sound.sample_rate, **{**RULE, **rule})
+    return GrowingFlags(sound, voice.timeline, lambda: None if voice.known_frames is None else voice.num_latents, stream)
 
 
 def _only(turns: SpeakingTurns) -> str:

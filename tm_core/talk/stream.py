@@ -63,7 +63,7 @@ def sample_stream(model: TalkingModel, built: BuiltScene, *, seed: int = 0) -> L
     reserve = cache_size(dit.cfg, cfg, model.config.latent_hw, dit.compute_dtype).total
     return LatentStream(
         _SamplerSource(sampler=sampler, scene=built.scene, seed=seed), built.meta, decoder, device=dit.compute_device,
-        needs=partial(_needs, model, reserve))
+        needs=partial(_needs, model, reserve), arrival=built.arrival)
 
 
 def _stages(built: BuiltScene, seed: int) -> tuple[FrameStage, ...]:

@@ -8,7 +8,7 @@ from io import StringIO
 
 import pytest
 
-from tm_core.cli import animate
+from tm_core.cli import video_job
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal, which this system lacks")
@@ -17,7 +17,7 @@ def test_a_terminal_has_a_bar_that_goes(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("TERM", "xterm")
     with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as patched:
         patched.setattr(sys, "stderr", terminal)
-        with animate._bar(10, quiet=False) as advance:
+        with video_job._bar(10, quiet=False) as advance:
             advance(4)
         terminal.flush()
         shown = os.read(ours, 1 << 16).decode()
@@ -29,8 +29,8 @@ def test_a_terminal_has_a_bar_that_goes(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("quiet", [False, True])
 def test_a_log_has_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, quiet: bool) -> None:
     monkeypatch.setattr(sys, "stderr", StringIO())
-    monkeypatch.setattr(animate, "LINE_EVERY_S", 0.0)
-    with animate._bar(10, quiet) as advance:
+    monkeypatch.setattr(video_job, "LINE_EVERY_S", 0.0)
+    with video_job._bar(10, quiet) as advance:
         advance(4)
     said = sys.stderr.getvalue()  # type: ignore[attr-defined]
     assert said == "" if quiet else said.startswith("4/10 frames, ") and said.count("\n") == 1

@@ -1,4 +1,4 @@
-"""The progress bar of a terminal. Non-goals: logs, which get lines (animate)."""
+"""The progress bar of a terminal. Non-goals: logs, which get lines (video_job)."""
 
 from __future__ import annotations
 

@@ -85,6 +85,7 @@ import json, sys, time
 from pathlib import Path
 from benchmarks._common import demo_portrait, load
 from benchmarks._loading import status
+from tm_core import talk
 model, video_s, first = load(None, "cpu"), float(sys.argv[2]), []
 for attempt in range(3):
     started = time.monotonic()

@@ -83,6 +83,7 @@ def summary(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_failures_are_listed_and_a_second_run_goes_on(
     batch: Callable[..., subprocess.CompletedProcess[str]], files: Path, portrait: Path, tmp_path: Path,
 ) -> None:
@@ -111,12 +112,15 @@ def test_bad_input_is_exit_code_two_and_touches_nothing(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("options", [("--workers", "0"), ("--model", __file__)], ids=["no-workers", "no-model"])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(("--workers", "0"), id="no-workers"), pytest.param(("--model", __file__), id="no-model", marks=pytest.mark.slow)])
 def test_workers_that_cannot_start(batch: Callable[..., subprocess.CompletedProcess[str]], options: tuple[str, ...]) -> None:
     done = batch(*options)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_everything_and_what_is_done_stays(
     files: Path, weights: Path, tmp_path: Path, environment: Environment, batch: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
@@ -160,6 +164,7 @@ class Shooting(LocalEngine):
             next(w for w in self._workers if w.task is task).process.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("times", "failed"), [(1, 0), (2, 1)], ids=["once", "twice"])
 def test_a_worker_that_dies_is_replaced_and_its_item_tried_once_more(
     items: list[BatchItem], weights: Path, tmp_path: Path, times: int, failed: int,
@@ -173,6 +178,7 @@ def test_a_worker_that_dies_is_replaced_and_its_item_tried_once_more(
     assert all("SIGKILL" in f["reason"] and "2 times" in f["reason"] for f in report.failures)
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_parent_that_is_killed(weights: Path, tmp_path: Path, environment: Environment) -> None:
     code = (
         "import sys; from pathlib import Path; from tm_core.batch.local import LocalEngine; from tm_core.batch.worker import BatchConfig\n"
@@ -218,6 +224,7 @@ def test_threads_are_split(weights: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert local.places(BatchConfig(staging=tmp_path, device="cpu"), 3) == 3
 
 
+@pytest.mark.slow
 def test_one_process_with_a_model_makes_the_same_files_and_stops_where_the_host_says(
     items: list[BatchItem], weights: Path, tmp_path: Path,
 ) -> None:
@@ -299,6 +306,7 @@ def test_full_disk_ends_the_run_and_the_next_goes_on(items: list[BatchItem], wei
     assert inline(items, out, weights).done_now == 2
 
 
+@pytest.mark.slow
 def test_disk_that_takes_no_large_file_ends_the_run(manifest: Path, environment: Environment) -> None:
     code = (
         "import resource, sys, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); sys.argv = sys.argv[1:]\n"

@@ -50,6 +50,7 @@ def test_a_row_sheet_has_a_line_for_each_row(tmp_path: Path) -> None:
     assert Image.open(path).size == (60, 14 + 2 * 34)
 
 
+@pytest.mark.slow
 def test_a_smiley_breaks_and_the_demo_portrait_holds(model: TalkingModel, assets: Path) -> None:
     pytest.importorskip("pocketsphinx", reason="pocketsphinx (extra score) says which sounds the voice makes")
     from benchmarks._common import speech_of

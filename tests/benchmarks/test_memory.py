@@ -38,6 +38,7 @@ def test_growth_is_what_came_after_the_warm_up() -> None:
     assert not memory._growth("it", peak - first)["ok"]
 
 
+@pytest.mark.slow
 def test_both_modes_stream_in_bounded_memory_and_equal_the_whole(model: TalkingModel) -> None:
     rows = memory.mode_rows(model, 3.0)
     assert len(rows) == 5 and all(row["ok"] for row in rows), rows
@@ -64,6 +65,7 @@ def test_what_is_written_is_an_infinitetalk_of_that_size(gb: float) -> None:
         assert _loading.numbers_in(base, adapter) == pytest.approx(18.88e9, rel=0.001)
 
 
+@pytest.mark.slow
 def test_loading_is_measured_in_fresh_processes_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(memory, "find_host", lambda: None)  # the host's part is tested below
@@ -115,3 +117,12 @@ def test_a_full_disk_is_said_before_anything_is_written() -> None:
 def test_an_unknown_part_is_named() -> None:
     with pytest.raises(InputError, match="stream, sound, modes, cache, loading"):
         memory.run(part=["weather"])
+
+
+@pytest.mark.slow
+def test_a_longer_sound_costs_neither_time_nor_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In processes of their own, as the bench does it, with minutes for an hour."""
+    monkeypatch.setattr(memory, "MINUTE_S", 2.0)
+    monkeypatch.setattr(memory, "HOUR_S", 20.0)
+    found = values(memory.sound_rows(0.5))
+    assert "MB" in found["a minute of sound: first frame, peak RSS"] and abs(found["an hour of sound: more peak RSS"]) < 100

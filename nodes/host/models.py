@@ -45,7 +45,7 @@ def network_of(model: Any) -> HostedDiT:
 def talking_model(model: Any, vae: Any, width: int, height: int) -> TalkingModel:
     """A host MODEL and VAE for every node of ours; patches of the MODEL (LoRA, shift) stay on."""
     network, autoencoder = network_of(model), HostedAutoencoder(vae)
-    network.run_on = model.load_device
+    network.compute(device=model.load_device)
     shift = getattr(model.get_model_object("model_sampling"), "shift", None)
     return HostedModel(
         config=model_config(network.found, width, height, shift=shift), dit=network, projector=network.projector, vae=autoencoder,

@@ -1,8 +1,8 @@
 """Open checkpoints as ordinary ComfyUI models: our transformer inside the host's own model class and patcher.
 
-So LoRA, fp8 and scaled fp8, offloading, `ModelSamplingSD3`, `TorchCompileModel` and KSampler work as on any model. The
-host reads the files, chooses types and casts; weights keep Wan's names. Sound reaches KSampler through
-`transformer_options[SOUND]`. Non-goal: streaming (tm_core.streaming).
+So LoRA, fp8 and scaled fp8, offloading, `ModelSamplingSD3` and KSampler work as on any model; `TorchCompileModel` reaches
+KSampler alone, since a stream calls the blocks itself. The host reads the files, chooses types and casts; weights keep Wan's
+names. Sound reaches KSampler through `transformer_options[SOUND]`. Non-goal: streaming (tm_core.streaming).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from ...tm_core.families.registry import HEAD_DIM, Family, Identified, advise, c
 from ...tm_core.model.dit import TalkingDiT
 from ...tm_core.weights.files import TensorFile
 from ...tm_core.weights.open_models import build_projector
+from .attention import with_attention
 
 SOUND = "tm_sound"
 PART_BYTES = 2**28
@@ -48,11 +49,27 @@ class HostedDiT(TalkingDiT):
     """TalkingDiT as the host calls a diffusion model, the audio projector beside it under its published name."""
 
     def __init__(self, *, found: Identified, operations: Any, device: Any = None, dtype: torch.dtype | None = None, **_: Any) -> None:
-        super().__init__(found.dit, operations=operations, device=device, dtype=dtype)
+        super().__init__(found.dit, operations=with_attention(operations), device=device, dtype=dtype)
         self.dtype, self.found = dtype, found
+        self._computes_in: torch.dtype | None = None
+        self._computes_on: torch.device | None = None
         projector = build_projector(found, operations, device=device, dtype=dtype)
         if projector is not None:
             self.add_module("proj_model" if found.family.layout == "fantasytalking" else "audio_proj", projector)
+
+    def compute(self, *, dtype: torch.dtype | None = None, device: torch.device | None = None) -> None:
+        """Say where and in what type layers compute whose weights the host stores elsewhere or otherwise."""
+        self._computes_in, self._computes_on = dtype or self._computes_in, device or self._computes_on
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """What the layers compute in."""
+        return self._computes_in or super().compute_dtype
+
+    @property
+    def compute_device(self) -> torch.device:
+        """Where the layers compute."""
+        return self._computes_on or super().compute_device
 
     @property
     def projector(self) -> Any:
@@ -87,7 +104,7 @@ class TalkingWan(comfy.model_base.WAN21):
         comfy.model_base.BaseModel.__init__(
             self, model_config, comfy.model_base.ModelType.FLOW, device=device, unet_model=partial(HostedDiT, found=found))
         self.image_to_video = True
-        self.diffusion_model.cast_to = self.manual_cast_dtype
+        self.diffusion_model.compute(dtype=self.manual_cast_dtype)
 
 
 def load(files: Sequence[Path], *, preset: str | None = None, weight_type: str = "default", head_dim: int = HEAD_DIM) -> Any:

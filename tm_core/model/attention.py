@@ -6,12 +6,21 @@ Shapes: B batch, L tokens, N keys, H heads, E head width.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # (B, L, H, E), (B, N, H, E), (B, N, H, E) -> (B, L, H E), every key counted
 FEW_KEYS = 32  # up to here plain products are faster on a CPU, by far in bfloat16
+
+
+def attention_of(operations: Any) -> Attend:
+    """What `operations` attend with where all keys count: their own `attend`, as a host's that a user has chosen, or ours."""
+    own: Attend = getattr(operations, "attend", attention)
+    return own
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None = None) -> Tensor:

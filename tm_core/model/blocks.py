@@ -1,6 +1,7 @@
 """Transformer blocks of Wan2.1 with audio cross-attention; module names are Wan's state-dict names.
 
-Every layer is built from injected `operations`. Audio cross-attention is of one of two kinds. `shared_q_kv`: new
+Every layer is built from injected `operations`, which may bring `attend` as well. Audio cross-attention is of one of two
+kinds. `shared_q_kv`: new
 keys and values per block, the text query reused, summed before the output layer (paper section 3; the key names are
 FantasyTalking's). `own_q_kv_proj`: a layer of its own after text and image, with its own norm, query, keys, values
 and output (MultiTalk's names; InfiniteTalk, SoulX-FlashTalk and SoulX-LiveAct share them). Several voices are attended
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from ..config import DiTConfig
-from .attention import attention
+from ..constants import constant
+from .attention import Attend, attention, attention_of
 from .cache import HistoryLayer, LayerCache
 from .masks import visible_chunks
 from .rope import rotate
@@ -54,6 +56,17 @@ class Given(NamedTuple):
     regions: Tensor | None = None  # (B, S, 3) of two speakers who are heard together (voices.py), None: each by the mask
 
 
+class Modulation(NamedTuple):
+    """What a timestep does to a block, in Wan's order, each (B, 1, D)."""
+
+    attention_shift: Tensor
+    attention_scale: Tensor
+    attention_gate: Tensor
+    ffn_shift: Tensor
+    ffn_scale: Tensor
+    ffn_gate: Tensor
+
+
 class TokenShare(Protocol):
     """One rank's l of a sequence's L tokens, under sequence parallelism (distributed/ulysses.py)."""
 
@@ -73,15 +86,15 @@ class TokenShare(Protocol):
         """(B, L, D / n) of own heads -> (B, l, D) of own tokens."""
 
 
-def masked_attention(q: Tensor, k: Tensor, v: Tensor, num_chunks: int | None) -> Tensor:
+def masked_attention(q: Tensor, k: Tensor, v: Tensor, num_chunks: int | None, attend: Attend = attention) -> Tensor:
     """Full attention, or the sparse causal mask over `num_chunks` equal chunks; (B, L, H, E) -> (B, L, H E)."""
     if num_chunks is None:
-        return attention(q, k, v)
+        return attend(q, k, v)
     qs, ks, vs = (t.chunk(num_chunks, 1) for t in (q, k, v))
     rows = []
     for t in range(num_chunks):
         seen = visible_chunks(t)
-        rows.append(attention(qs[t], torch.cat([ks[i] for i in seen], 1), torch.cat([vs[i] for i in seen], 1)))
+        rows.append(attend(qs[t], torch.cat([ks[i] for i in seen], 1), torch.cat([vs[i] for i in seen], 1)))
     return torch.cat(rows, 1)
 
 
@@ -105,7 +118,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, cfg: DiTConfig, operations: Any, factory: dict[str, Any]) -> None:
         super().__init__()
-        self.heads = cfg.num_heads
+        self.heads, self.attend = cfg.num_heads, attention_of(operations)
         self.q, self.k, self.v, self.o = (operations.Linear(cfg.dim, cfg.dim, **factory) for _ in range(4))
         self.norm_q, self.norm_k = (operations.RMSNorm(cfg.dim, eps=cfg.eps, **factory) for _ in range(2))
         self.memory_proj_k: Any = None
@@ -132,7 +145,7 @@ class SelfAttention(nn.Module):
         between = None if regions_BSR is None else places(q, k, regions_BSR)
         if share is not None:
             q, k, v = share.to_heads(q, k, v)
-        mixed = masked_attention(q, k, v, num_chunks)
+        mixed = masked_attention(q, k, v, num_chunks, self.attend)
         out: Tensor = self.o(mixed if share is None else share.to_tokens(mixed))
         return out, between
 
@@ -142,7 +155,7 @@ class SelfAttention(nn.Module):
         past = cache.read(len(tables) - 1)
         keys = torch.cat([rotate(key, table) for (key, _), table in zip([*past, (k, v)], tables, strict=True)], 1)
         values = torch.cat([value for _, value in past] + [v], 1)
-        out: Tensor = self.o(attention(rotate(q, tables[-1]).to(v.dtype), keys, values))
+        out: Tensor = self.o(self.attend(rotate(q, tables[-1]).to(v.dtype), keys, values))
         if slot is not None:
             cache.write(slot, k, v)
         return out
@@ -153,7 +166,7 @@ class SelfAttention(nn.Module):
         stop = start + x_BLD.shape[1]
         cache.keys[:, start:stop], cache.values[:, start:stop] = k, v
         keys = rotate(cache.keys[:, :stop], table)
-        out: Tensor = self.o(attention(rotate(q, table[:, start:]).to(v.dtype), keys, cache.values[:, :stop]))
+        out: Tensor = self.o(self.attend(rotate(q, table[:, start:]).to(v.dtype), keys, cache.values[:, :stop]))
         return out
 
     def compress_history(self, cache: HistoryLayer, pool: slice) -> None:
@@ -171,7 +184,7 @@ class CrossAttention(nn.Module):
 
     def __init__(self, cfg: DiTConfig, operations: Any, factory: dict[str, Any]) -> None:
         super().__init__()
-        self.heads = cfg.num_heads
+        self.heads, self.attend = cfg.num_heads, attention_of(operations)
         self.q, self.k, self.v, self.o = (operations.Linear(cfg.dim, cfg.dim, **factory) for _ in range(4))
         self.norm_q, self.norm_k = (operations.RMSNorm(cfg.dim, eps=cfg.eps, **factory) for _ in range(2))
         self.k_img: Any = None
@@ -205,9 +218,9 @@ class CrossAttention(nn.Module):
     def forward(self, x_BLD: Tensor, ctx: ContextKV, audio: AudioKV | None, mask_BPFS: Tensor | None) -> Tensor:
         """The summed outputs (B, L, D); mask weighs each speaker's sound per token."""
         q = self._heads(normalised(self.norm_q, self.q(x_BLD))).to(ctx.text_value.dtype)
-        out = attention(q, ctx.text_key, ctx.text_value)
+        out = self.attend(q, ctx.text_key, ctx.text_value)
         if ctx.image_key is not None and ctx.image_value is not None:
-            out = out + attention(q, ctx.image_key, ctx.image_value)
+            out = out + self.attend(q, ctx.image_key, ctx.image_value)
         if audio is not None:
             out = out + attend_audio(q, audio, mask_BPFS)
         summed: Tensor = self.o(out)
@@ -236,7 +249,7 @@ def attend_audio(q_BLHE: Tensor, audio: AudioKV, mask_BPFS: Tensor | None, leave
 def attend_audio_together(q_BLHE: Tensor, audio: AudioKV, places_BL: Tensor) -> Tensor:
     """Each latent's tokens attend both voices of that latent at once, turned by where they and the voices stand; (B, L, D)."""
     speakers, latents = audio.key.shape[1:3]
-    stands = torch.tensor(STANDS[:speakers], device=q_BLHE.device).view(-1, 1, 1)
+    stands = constant(STANDS[:speakers], q_BLHE.device).view(-1, 1, 1)
     keys, values = (t.movedim(1, 2).flatten(2, 3).flatten(0, 1) for t in (turned(audio.key, stands), audio.value))
     valid = None if audio.valid is None else audio.valid.movedim(1, 2).flatten(2).flatten(0, 1)
     q = turned(q_BLHE, places_BL).unflatten(1, (latents, -1)).flatten(0, 1)
@@ -306,53 +319,52 @@ class Block(nn.Module):
         """
         ctx = self.cross_attn.context(given.text, given.image)
         audio = None if given.audio is None else self.audio(given.audio, given.valid)
-        e = self._modulated(time_B6D)
-        y, between = self.self_attn(self._enter(x_BLD, e, ctx), table, num_chunks, share, given.regions)
-        return self._leave(x_BLD, y, e, ctx, audio, given.mask, between)
+        by = self._modulated(time_B6D)
+        y, between = self.self_attn(self._enter(x_BLD, by, ctx), table, num_chunks, share, given.regions)
+        return self._leave(x_BLD, y, by, ctx, audio, given.mask, between)
 
     def step(
         self, x_BLD: Tensor, time_B6D: Tensor, ctx: ContextKV, audio: AudioKV | None, mask_BPFS: Tensor | None, tables: list[Tensor],
         cache: LayerCache, slot: int | None,
     ) -> Tensor:
         """One chunk of a stream; tables: RoPE of each visible chunk, its own last; its keys go to `slot`."""
-        e = self._modulated(time_B6D)
-        y = self.self_attn.step(self._enter(x_BLD, e, ctx), tables, cache, slot)
-        return self._leave(x_BLD, y, e, ctx, audio, mask_BPFS)
+        by = self._modulated(time_B6D)
+        y = self.self_attn.step(self._enter(x_BLD, by, ctx), tables, cache, slot)
+        return self._leave(x_BLD, y, by, ctx, audio, mask_BPFS)
 
     def step_with_history(
         self, x_BLD: Tensor, time_B6D: Tensor, ctx: ContextKV, audio: AudioKV | None, mask_BPFS: Tensor | None, table: Tensor,
         cache: HistoryLayer, start: int,
     ) -> Tensor:
         """One chunk of a stream with a compressed history; the last three as for `SelfAttention.step_with_history`."""
-        e = self._modulated(time_B6D)
-        y = self.self_attn.step_with_history(self._enter(x_BLD, e, ctx), table, cache, start)
-        return self._leave(x_BLD, y, e, ctx, audio, mask_BPFS)
+        by = self._modulated(time_B6D)
+        y = self.self_attn.step_with_history(self._enter(x_BLD, by, ctx), table, cache, start)
+        return self._leave(x_BLD, y, by, ctx, audio, mask_BPFS)
 
     # Modulation and the residual sum are float32 (time_B6D is), layers compute in the type of their weights.
 
-    def _modulated(self, time_B6D: Tensor) -> tuple[Tensor, ...]:
-        """Shift, scale and gate of self-attention and of the feed-forward, each (B, 1, D)."""
-        return (self.modulation.to(time_B6D) + time_B6D).unsqueeze(2).unbind(1)
+    def _modulated(self, time_B6D: Tensor) -> Modulation:
+        return Modulation(*(self.modulation.to(time_B6D) + time_B6D).unsqueeze(2).unbind(1))
 
-    def _enter(self, x_BLD: Tensor, e: tuple[Tensor, ...], ctx: ContextKV) -> Tensor:
+    def _enter(self, x_BLD: Tensor, by: Modulation, ctx: ContextKV) -> Tensor:
         """What self-attention sees."""
-        seen: Tensor = self.norm1(x_BLD) * (1 + e[1]) + e[0]
+        seen: Tensor = self.norm1(x_BLD) * (1 + by.attention_scale) + by.attention_shift
         return seen.to(ctx.text_value.dtype)
 
     def _leave(
-        self, x_BLD: Tensor, y: Tensor, e: tuple[Tensor, ...], ctx: ContextKV, audio: AudioKV | None, mask: Tensor | None,
+        self, x_BLD: Tensor, y: Tensor, by: Modulation, ctx: ContextKV, audio: AudioKV | None, mask: Tensor | None,
         places: Tensor | None = None,
     ) -> Tensor:
         """All after self-attention, whose output is y."""
         dtype = ctx.text_value.dtype
-        x_BLD = x_BLD + y * e[2]
+        x_BLD = x_BLD + y * by.attention_gate
         y = normalised(self.norm3, x_BLD).to(dtype)
         own = self.audio_cross_attn
         x_BLD = x_BLD + self.cross_attn(y, ctx, None if own is not None else audio, mask)
         if own is not None and audio is not None:
             x_BLD = x_BLD + own(normalised(self.norm_x, x_BLD).to(dtype), audio, mask, places)
-        y = self.ffn((self.norm2(x_BLD) * (1 + e[4]) + e[3]).to(dtype))
-        out: Tensor = x_BLD + y * e[5]
+        y = self.ffn((self.norm2(x_BLD) * (1 + by.ffn_scale) + by.ffn_shift).to(dtype))
+        out: Tensor = x_BLD + y * by.ffn_gate
         return out
 
 

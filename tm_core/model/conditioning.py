@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor, cat
+from torch import Tensor, cat, stack
 
 
 def make_reference(latent: Tensor, latents: list[int]) -> Tensor:
@@ -14,5 +14,7 @@ def make_reference(latent: Tensor, latents: list[int]) -> Tensor:
     given = latent[:, :, None] if latent.dim() == 4 else latent
     batch, _, count, height, width = given.shape
     mask = given.new_zeros(batch, 4, len(latents), height, width)
-    mask[:, :, [k for k, i in enumerate(latents) if i == 0]] = 1
-    return cat([mask, given[:, :, [min(i, count - 1) for i in latents]]], 1)
+    for k in (k for k, i in enumerate(latents) if i == 0):
+        mask[:, :, k] = 1
+    # one by one: a list of indices would be copied to a GPU, which waits for it
+    return cat([mask, stack([given[:, :, min(i, count - 1)] for i in latents], 2)], 1)

@@ -76,8 +76,6 @@ class TalkingDiT(nn.Module):
         self.blocks = nn.ModuleList([Block(cfg, ops, make) for _ in range(cfg.num_layers)])
         self.head = Head(cfg, ops, make)
         self.img_emb = ImageProjection(cfg, ops, make) if cfg.image_dim is not None else None
-        self.cast_to: torch.dtype | None = None  # type and place that layers compute in, where a host stores weights otherwise
-        self.run_on: torch.device | None = None
 
     def init_weights(self) -> None:
         """Wan's initialisation, for training from scratch: the output starts at zero."""
@@ -95,13 +93,15 @@ class TalkingDiT(nn.Module):
 
     @property
     def compute_dtype(self) -> torch.dtype:
-        """What the layers compute in."""
-        return self.cast_to or self.patch_embedding.weight.dtype
+        """What the layers compute in; a host's subclass says so where it stores weights in another type."""
+        dtype: torch.dtype = self.patch_embedding.weight.dtype
+        return dtype
 
     @property
     def compute_device(self) -> torch.device:
-        """Where the layers compute."""
-        return self.run_on or self.patch_embedding.weight.device
+        """Where the layers compute; a host's subclass says so where it stores weights elsewhere."""
+        device: torch.device = self.patch_embedding.weight.device
+        return device
 
     @property
     def _blocks(self) -> tuple[Block, ...]:

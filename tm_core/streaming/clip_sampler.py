@@ -27,7 +27,7 @@ from ..model.talking import TalkingModel
 from .cancel import CancelToken
 from .colour_correction import ColourCorrection
 from .guidance import Pass, join, passes
-from .sampler import LatentChunk, Scene, audio_tokens, chunk_noise, note_voices_apart, stack_masks, voices_together
+from .sampler import LatentChunk, Scene, audio_tokens, noise_of_steps, note_voices_apart, stack_masks, voices_together
 from .shared_decode import SharedDecode
 
 STRIDE = VAEConfig().temporal_stride  # video frames of a latent in Wan's autoencoder, which all these families share
@@ -101,8 +101,7 @@ class ClipSampler:
         evaluate = self._evaluation(state, lead)
         shape = (1, self._model.dit.cfg.out_dim, self._clip.latents, *lead.motion.shape[3:])
 
-        def noise(step: int) -> Tensor:
-            return chunk_noise(state.seed, state.clip, step, shape).to(lead.motion.device)
+        noise = noise_of_steps(state.seed, state.clip, self._cfg.num_steps + 1, shape, lead.motion.device)
 
         def led(x: Tensor, level: float, fresh: Tensor) -> Tensor:
             motion, count = lead.motion.to(x), lead.motion.shape[2]
@@ -110,12 +109,12 @@ class ClipSampler:
                 motion = (1 - level) * motion + level * fresh[:, :, :count]
             return torch.cat([motion, x[:, :, count:]], 2)
 
-        x = noise(0)
+        x = noise[0]
         x = led(x, 1.0, x)
         levels = (*self._cfg.sigmas, 0.0)
         for i, sigma in enumerate(self._cfg.sigmas):
             token.check()
-            x0, after, fresh = evaluate(x, sigma), levels[i + 1], noise(i + 1)
+            x0, after, fresh = evaluate(x, sigma), levels[i + 1], noise[i + 1]
             x = (1 - after) * x0 + after * fresh if self._cfg.renoise else x0 + (x - x0) * (after / sigma)
             x = led(x, after, fresh)
         return x

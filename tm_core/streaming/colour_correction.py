@@ -11,6 +11,8 @@ Shapes: T frames, H x W pixels; a picture is (3, H, W) in 0..1.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -30,14 +32,18 @@ def rgb_to_white() -> Tensor:
     return scaled / white[:, None]
 
 
-TO_WHITE = rgb_to_white()
-FROM_WHITE = torch.linalg.inv(TO_WHITE)
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _matrix(back: bool, device: str, dtype: torch.dtype) -> Tensor:
+    """`rgb_to_white` or its inverse, copied to a device once."""
+    matrix = rgb_to_white()
+    return (torch.linalg.inv(matrix) if back else matrix).to(device=device, dtype=dtype)
 
 
 def to_lab(rgb: Tensor) -> Tensor:
     """Lab of a picture, L in 0..100."""
     linear = torch.where(rgb > 0.04045, ((rgb.clamp(min=0) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
-    share = _mixed(TO_WHITE, linear)
+    share = _mixed(linear)
     x, y, z = torch.where(share > CORNER**3, share.clamp(min=0) ** (1 / 3), share / (3 * CORNER**2) + 4 / 29)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
@@ -47,12 +53,12 @@ def to_rgb(lab: Tensor) -> Tensor:
     y = (lab[0] + 16) / 116
     root = torch.stack([y + lab[1] / 500, y, y - lab[2] / 200])
     share = torch.where(root > CORNER, root**3, 3 * CORNER**2 * (root - 4 / 29))
-    linear = _mixed(FROM_WHITE, share).clamp(0, 1)
+    linear = _mixed(share, back=True).clamp(0, 1)
     return torch.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
 
 
-def _mixed(matrix: Tensor, picture: Tensor) -> Tensor:
-    mixed: Tensor = torch.tensordot(matrix.to(picture), picture, 1)
+def _mixed(picture: Tensor, *, back: bool = False) -> Tensor:
+    mixed: Tensor = torch.tensordot(_matrix(back, str(picture.device), picture.dtype), picture, 1)
     return mixed
 
 

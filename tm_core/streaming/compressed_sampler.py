@@ -28,7 +28,7 @@ from ..model.talking import TalkingModel
 from ..timeline import Timeline
 from .cancel import CancelToken
 from .guidance import BOTH, Pass, join, of_steps, passes
-from .sampler import Buffers, LatentChunk, SamplerState, Scene, audio_tokens, chunk_noise, note_voices_apart, spending, stack_masks
+from .sampler import Buffers, LatentChunk, SamplerState, Scene, audio_tokens, noise_of_steps, note_voices_apart, spending, stack_masks
 
 Evaluate = Callable[[Tensor, int], Tensor]
 
@@ -74,16 +74,14 @@ class CompressedSampler:
         latents, device = self._timeline.latents_of_chunk(state.chunk), self._model.dit.compute_device
         shape = (1, self._model.dit.cfg.out_dim, len(latents), *state.scene.reference.shape[-2:])
 
-        def noise(step: int) -> Tensor:
-            return chunk_noise(state.seed, state.chunk, step, shape).to(device)
-
-        x = noise(0)
+        noise = noise_of_steps(state.seed, state.chunk, self._cfg.num_steps if self._cfg.renoise else 1, shape, device)
+        x = noise[0]
         levels = (*self._cfg.sigmas, 0.0)
         for i, sigma in enumerate(self._cfg.sigmas):
             token.check()
             x0, after = evaluate(x, i), levels[i + 1]
             again = self._cfg.renoise and after > 0
-            x = (1 - after) * x0 + after * noise(i + 1) if again else x0 + (x - x0) * (after / sigma)
+            x = (1 - after) * x0 + after * noise[i + 1] if again else x0 + (x - x0) * (after / sigma)
         return x
 
     def _evaluation(self, state: CompressedState) -> Evaluate:

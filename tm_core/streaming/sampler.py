@@ -155,6 +155,14 @@ def chunk_noise(seed: int, chunk: int, step: int, shape: tuple[int, ...]) -> Ten
     return torch.randn(shape, generator=generator)
 
 
+def noise_of_steps(seed: int, chunk: int, steps: int, shape: tuple[int, ...], device: torch.device) -> list[Tensor]:
+    """What is added before each step, on the device: drawn before the first, because a copy in the middle of a chunk waits for the GPU."""
+    drawn = [chunk_noise(seed, chunk, step, shape) for step in range(steps)]
+    if device.type != "cuda":
+        return [noise.to(device) for noise in drawn]
+    return [noise.pin_memory().to(device, non_blocking=True) for noise in drawn]
+
+
 def check_unspent(state: SamplerState[Any]) -> None:
     """RuntimeError for a state whose buffers hold something later."""
     if state.buffers.chunk != state.chunk:
@@ -209,12 +217,13 @@ class ChunkedSampler:
     def _denoise(self, state: SamplerState[StepCache], token: CancelToken) -> LatentChunk:
         evaluate, caches = self._evaluation(state), state.buffers.caches
         per_step = self._cfg.cache_mode == "per_step"
-        x = x0 = evaluate.noise(0)
+        noise = evaluate.noise(self._cfg.num_steps if self._cfg.renoise else 1)
+        x = x0 = noise[0]
         before = 1.0
         for i, sigma in enumerate(self._cfg.sigmas):
             token.check()
             if i and self._cfg.renoise:
-                x = (1 - sigma) * x0 + sigma * evaluate.noise(i)
+                x = (1 - sigma) * x0 + sigma * noise[i]
             elif i:
                 x = x0 + (x - x0) * (sigma / before)
             x0 = evaluate(x, sigma, caches[i if per_step else 0], write=per_step)
@@ -281,10 +290,10 @@ class _Evaluation:
     audio: dict[bool, list[AudioKV | None]]  # heard, and silent if guidance asks for it
     guidance: Guidance
 
-    def noise(self, step: int) -> Tensor:
-        """What is added before denoising step `step`."""
+    def noise(self, steps: int) -> list[Tensor]:
+        """What is added before each of so many denoising steps."""
         shape = (1, self.dit.cfg.out_dim, *self.reference.shape[2:])
-        return chunk_noise(self.state.seed, self.state.chunk, step, shape).to(self.reference.device)
+        return noise_of_steps(self.state.seed, self.state.chunk, steps, shape, self.reference.device)
 
     def __call__(self, x: Tensor, sigma: float, caches: dict[Pass, StepCache], *, write: bool, past: int = 2) -> Tensor:
         level = torch.full((len(x),), sigma, device=x.device)

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..constants import constant
 from .geometry import LATENT_CHANNELS, STRIDE, check_latents, frame_groups
 from .past import Past, StreamState
 
@@ -292,5 +293,5 @@ def _clip(frames: Tensor) -> Tensor:
 
 def _statistics(like: Tensor) -> tuple[Tensor, Tensor]:
     """Wan's mean and deviation of each channel, (1, 16, 1, 1, 1) float32; constants, so no tensors of the module."""
-    mean, std = (torch.tensor(v, dtype=torch.float32, device=like.device).view(1, -1, 1, 1, 1) for v in (MEAN, STD))
+    mean, std = (constant(v, like.device).view(1, -1, 1, 1, 1) for v in (MEAN, STD))
     return mean, std

@@ -70,7 +70,7 @@ def streamed(model: TalkingModel, cfg: SamplerConfig, shown: Scene, blocks: int 
     def noise(seed: int, chunk: int, step: int, shape: tuple[int, ...]) -> Tensor:
         return drawn(DRAWS * chunk + step, shape[1:])[None]
 
-    with patch("tm_core.streaming.compressed_sampler.chunk_noise", noise):
+    with patch("tm_core.streaming.sampler.chunk_noise", noise):
         for _ in range(blocks):
             chunk, state = sampler.step(state)
             parts.append(chunk.latents[0])

@@ -147,7 +147,7 @@ def stand_in_scene(hear: Callable[[range], Tensor], reference: Tensor | None = N
 def sampled(sampler: ClipSampler, scene: Scene, clips: int, noise: Callable[[int, int], Tensor]) -> list[Tensor]:
     """Latents (C, F, h, w) of the first clips, by noise (C, F, h, w) of clip and step."""
     state, found = sampler.open(scene, 0), []
-    with patch("tm_core.streaming.clip_sampler.chunk_noise", lambda seed, clip, step, shape: noise(clip, step)[None]):
+    with patch("tm_core.streaming.sampler.chunk_noise", lambda seed, clip, step, shape: noise(clip, step)[None]):
         for _ in range(clips):
             chunk, state = sampler.step(state)
             found.append(chunk.latents[0])

@@ -346,3 +346,38 @@ def test_the_package_carries_no_file_too_large_for_a_registry() -> None:
     assets = [path for path in (CORE / "assets").rglob("*") if path.is_file()]
     assert assets, "tm_core/assets is empty"
     assert not [f"{p.name}: {p.stat().st_size}" for p in assets if p.stat().st_size > 16 * 2**20]
+
+
+MOST_HOPS = 7
+
+
+def walks() -> dict[str, list[str]]:
+    """The files that each walk of docs/architecture.md passes, by what walks."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    section = text.split("## Three walks")[1].split("\n## ")[0]
+    return {
+        name: re.findall(r"`(tm_core/[\w/]+\.py)`", told)
+        for name, told in re.findall(r"\*\*(A \w+)\*\*(.*?)\n\n", f"{section}\n\n", re.DOTALL)}
+
+
+def test_walks_through_the_house_are_short_and_their_rooms_exist() -> None:
+    found = walks()
+    assert set(found) == {"A waveform", "A picture", "A latent"}
+    for name, hops in found.items():
+        assert 2 < len(hops) <= MOST_HOPS, name
+        assert all((ROOT / hop).is_file() for hop in hops), name
+
+
+def test_functions_of_the_walks_are_where_they_say() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text().split("## Three walks")[1].split("\n## ")[0]
+    named = re.findall(r"`(tm_core/[\w/]+\.py)`\s+([a-z]+_\w+|step|append|decode|write)\b", text)
+    assert len(named) > 12
+    for file, function in named:
+        assert re.search(rf"def {function}\b", (ROOT / file).read_text()), f"{file}: {function}"
+
+
+def test_words_of_the_glossary_are_classes() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text().split("## Glossary")[1].split("\n## ")[0]
+    known = {name for path in files(CORE, {".py"}) for name in re.findall(r"^(?:class|def) (\w+)", path.read_text(), re.MULTILINE)}
+    named = re.findall(r"`([A-Z]\w+|[a-z]+_\w+)`", text)
+    assert len(named) > 15 and set(named) <= known, set(named) - known

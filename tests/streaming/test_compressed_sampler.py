@@ -166,7 +166,7 @@ def test_noise_goes_by_seed_and_chunk(model: TalkingModel, monkeypatch: pytest.M
         asked.append((seed, chunk, step))
         return chunk_noise(seed, chunk, step, shape)
 
-    monkeypatch.setattr("tm_core.streaming.compressed_sampler.chunk_noise", watched)
+    monkeypatch.setattr("tm_core.streaming.sampler.chunk_noise", watched)
     sampler = CompressedSampler(model, SAMPLER)
     a = latents(sampler, 4)
     assert asked == [(3, t, i) for t in range(4) for i in range(2)]

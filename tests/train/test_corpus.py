@@ -163,7 +163,7 @@ def mesh() -> FaceMesh:
 def test_a_portrait_is_cropped_round_its_face(assets: Path, tmp_path: Path, mesh: FaceMesh) -> None:
     demo = assets / "portraits" / "demo.jpg"
     square = stills.portrait(demo, stills.Still(name=demo.name), mesh)
-    found = mesh.stills(square)
+    found = mesh.faces(square)
     assert square.shape[0] == square.shape[1] <= stills.SIDE
     assert len(found) == 1
     assert found[0].extent * 2.4 > square.shape[0] * 0.9

@@ -14,11 +14,11 @@ from .host.schemas import ComfyExtension
 from .model import LoadModel
 from .open_model import ApplySpeech, LoadOpenModel, TalkingModelFromModel
 from .scenes import Canvas, Character, Layer, PasteBack, SceneStream
-from .schedule import Conversation, SchedulePicture, SpeakingTimeline
 from .score import ScoreVideo
 from .sinks import CollectFrames, PreviewStream, SaveStream
 from .stream import CausalSampler, DecodeStream
 from .subject import FaceMask
+from .turns import Conversation, SchedulePicture, SpeakingTimeline
 from .voice import AudioEncoder, SpeakingSilence
 
 NODES: list[type] = [

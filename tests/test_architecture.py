@@ -220,6 +220,35 @@ def test_only_the_host_folder_of_the_nodes_imports_the_host() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def names_in(path: Path) -> set[str]:
+    """What a module defines or imports, at any depth."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    return found
+
+
+def test_what_nodes_import_of_the_pack_exists() -> None:
+    """They are imported by a ComfyUI alone, so that a renamed module or class would show only there."""
+    wrong = []
+    for path in files(ROOT / "nodes", {".py"}):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.ImportFrom) and node.level):
+                continue
+            place = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+            module = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+            known = names_in(module) if module.is_file() else set()
+            lost = [a.name for a in node.names if a.name not in known and not (place / a.name).is_dir()
+                    and not (place / f"{a.name}.py").is_file()]
+            wrong += [f"{path.relative_to(ROOT)}:{node.lineno}: {node.module}: {name}" for name in lost]
+    assert not wrong, "\n".join(wrong)
+
+
 FORBIDDEN = {"parity": {"tests", "benchmarks"}, "benchmarks": {"tests"}, "tests": {"benchmarks"}}  # tests/benchmarks tests the latter
 
 

@@ -137,6 +137,7 @@ def test_another_face_that_a_glance_is_too_coarse_for_is_asked_about(mesh: FaceM
         mesh.face(picture)
 
 
+@pytest.mark.slow
 def test_faces_of_60_pixels_in_24_megapixels(mesh: FaceMesh, head: tuple[Image.Image, float]) -> None:
     at = [(200, 300, 60.0, 0), (5700, 420, 64.0, 0), (3100, 3700, 60.0, 0)]
     finder = FaceFinder(mesh=mesh, turns=(0,))

@@ -19,6 +19,7 @@ def test_known_gaussians() -> None:
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_blur_and_stillness_are_farther_than_another_half(clip: Clip, mesh: FaceMesh) -> None:
     features = VideoFeatures()
     landmarks = mesh.landmarks_batch(clip.frames)

@@ -126,6 +126,7 @@ def test_a_gap_in_a_face_joins_no_windows(clip: Clip, mesh: FaceMesh) -> None:
     assert meter.faces[0].at == [0, 1, 10, 11]
 
 
+@pytest.mark.slow
 def test_two_faces_in_one_picture(clip: Clip, mesh: FaceMesh) -> None:
     """The clip beside its first frame, which never moves: the moving one speaks."""
     still = np.repeat(clip.frames[:1], 75, 0)

@@ -67,6 +67,7 @@ def motion(frames: np.ndarray) -> float:
     return float(np.abs(np.diff(frames, axis=0)).mean())
 
 
+@pytest.mark.slow
 def test_only_who_speaks_moves_the_mouth_and_swapping_voices_swaps_mouths(
     model: TalkingModel, picture: np.ndarray, voice: Waveform,
 ) -> None:
@@ -91,6 +92,7 @@ def test_outside_the_crops_the_picture_is_untouched(model: TalkingModel, picture
     assert outside.mean() > 0.2 and (frames[:, outside] == picture[outside]).all()
 
 
+@pytest.mark.slow
 def test_a_face_among_others_is_the_face_alone(model: TalkingModel, picture: np.ndarray, voice: Waveform) -> None:
     """The same seed gives the same mouth, whoever else is there and however long they speak."""
     one, longer = character(model, picture, 0, voice), Waveform(samples=np.concatenate([voice.samples, voice.samples]))

@@ -71,7 +71,8 @@ def stream_of(model: TalkingModel, picture: np.ndarray, choices: Choices, seed: 
 
 
 @pytest.mark.parametrize(("name", "chunks"), [
-    ("infinitetalk", [32]), ("flashtalk", [32]), ("multitalk", [32]), ("fantasytalking", [30]), ("liveact", [21, 10])])
+    *(pytest.param(name, [32], marks=pytest.mark.slow) for name in ("infinitetalk", "multitalk")), ("flashtalk", [32]),
+    pytest.param("fantasytalking", [30], marks=pytest.mark.slow), ("liveact", [21, 10])])
 def test_every_family_makes_as_many_frames_as_the_sound_has(
     files: dict[str, Path], portrait: np.ndarray, name: str, chunks: list[int],
 ) -> None:
@@ -92,6 +93,7 @@ def two_people(model: TalkingModel, picture: np.ndarray) -> talk.BuiltScene:
     return talk.build_scene(model, *members[0], others=members[1:], choices=Choices(steps=1, text=1, audio=2), prompt=PROMPT)
 
 
+@pytest.mark.slow
 def test_two_people_are_heard_as_the_file_was_trained(files: dict[str, Path], portrait: np.ndarray) -> None:
     """The same weights and seed: InfiniteTalk's single file by masks, its multi file in one attention."""
     made = {}

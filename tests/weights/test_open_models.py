@@ -115,6 +115,7 @@ print(json.dumps({"added": (after - before) * 1024, "sum": sum(float(p.float().s
 """
 
 
+@pytest.mark.slow
 def test_loading_needs_no_second_copy(tmp_path: Path) -> None:
     """The full bar (a file of several GB) is `bench memory`'s; this is its rule at 300 MB."""
     cfg = DiTConfig(dim=1024, ffn_dim=4096, num_heads=8, num_layers=6, text_dim=512, audio_kind="none")

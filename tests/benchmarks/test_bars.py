@@ -102,8 +102,9 @@ def test_every_bar_of_the_readme_is_the_one_that_its_bench_checks() -> None:
 
 
 def test_no_other_table_has_bars() -> None:
-    """They would have to be compared as well."""
-    heads = [line for path in (ROOT / "docs").glob("*.md") for line in path.read_text().splitlines() if re.match(r"\|.*\bbar\b.*\|", line)]
+    """They would have to be compared as well; docs/gpu.md is written by the run itself, its bars with it."""
+    pages = [path for path in (ROOT / "docs").glob("*.md") if path.name != "gpu.md"]
+    heads = [line for path in pages for line in path.read_text().splitlines() if re.match(r"\|.*\bbar\b.*\|", line)]
     assert not heads
 
 

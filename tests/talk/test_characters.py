@@ -131,7 +131,7 @@ def test_a_picture_larger_than_players_take_is_shrunk_with_the_face_in_its_place
     large[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     alone = talk.prepare_portrait(picture, model.config, face_index=0)
     x0, y0, x1, y1 = alone.crop.box
-    there = replace(alone, portrait=replace(alone.portrait, box=(x0 + left, y0 + top, x1 + left, y1 + top)))
+    there = replace(alone, crop=replace(alone.crop, box=(x0 + left, y0 + top, x1 + left, y1 + top)))
     voice = Waveform(samples=voice.samples[: RATE // 8])
     speech = talk.select_speaking(talk.encode_audio(voice, model.config), "speaking")
     pasted = talk.scene_stream(model, large, [talk.Character(portrait=there, speaker=speech)], voice)

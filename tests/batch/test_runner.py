@@ -362,6 +362,7 @@ def open_model(tmp_path_factory: pytest.TempPathFactory) -> TalkingModel:
     return TalkingModel(config=config, dit=loaded.dit, projector=loaded.projector, vae=load_autoencoder(files["vae"]))
 
 
+@pytest.mark.slow
 def test_an_open_model_is_given_what_it_hears_and_reads_for_each_item_and_keeps_nothing_of_it(
     items: list[BatchItem], open_model: TalkingModel, tmp_path: Path,
 ) -> None:

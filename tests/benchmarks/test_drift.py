@@ -48,7 +48,7 @@ class FakeStream:
     meta: SimpleNamespace = field(init=False)
 
     def __post_init__(self) -> None:
-        self.meta = SimpleNamespace(fps=Fraction(FPS), num_frames=self.num_frames, duration_s=self.num_frames / FPS)
+        self.meta = SimpleNamespace(fps=Fraction(FPS), total_frames=self.num_frames, duration_s=self.num_frames / FPS)
 
     def __iter__(self) -> Iterator[SimpleNamespace]:
         for first in range(0, self.num_frames, 12):

@@ -11,7 +11,7 @@ import torch
 from tm_core.config import ModelConfig
 from tm_core.errors import InputError
 from tm_core.train.audio_augmentation import augment
-from tm_core.train.autoencoder import train_autoencoder
+from tm_core.train.autoencoder import AutoencoderTraining, train_autoencoder
 from tm_core.train.checkpoint import Average, load_checkpoint, save_checkpoint
 from tm_core.train.dataset import FLOOR, STEP, Inputs, load_inputs
 from tm_core.train.phoneme_classifier import label_batch, train_phoneme_classifier
@@ -25,8 +25,9 @@ ASSETS = Path(__file__).parents[2] / "tm_core" / "assets"
 def test_the_autoencoder_trains_and_goes_on(tmp_path: Path, inputs: Inputs, small: ModelConfig) -> None:
     path, points = tmp_path / "a.safetensors", []
     for _ in range(2):
-        train_autoencoder(small, inputs, path, minutes=9, device="cpu", batch=4, fresh=1, people=2, bank_size=8, first_clips=4,
-                          most_steps=15, report_every=5, report=points.append)
+        training = AutoencoderTraining(batch=4, fresh=1, people=2, buffer=8, first_clips=4, report_every=5)
+        train_autoencoder(
+            small, inputs, path, minutes=9, device="cpu", training=training, most_steps=15, report=points.append)
     steps = [p["step"] for p in points]
     assert len(steps) >= 2 and steps == sorted(set(steps))
     assert points[-1]["loss"] < points[0]["loss"]

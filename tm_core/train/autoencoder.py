@@ -155,17 +155,30 @@ def _averaged(checkpoint: Path, model: _Trained, average: Average) -> TinyVAE:
     return model.vae.eval()
 
 
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderTraining:
+    """How the tiny autoencoder is trained; the first clips are drawn before the first step, `fresh` ones at each."""
+
+    batch: int = 24
+    fresh: int = 3
+    people: int = 60
+    buffer: int = 1200  # clips kept to draw from
+    first_clips: int = 72
+    report_every: int = 25
+    seed: int = 0
+
+
 def train_autoencoder(
-    cfg: ModelConfig, inputs: Inputs, out: Path, *, minutes: float, device: str, batch: int = 24, fresh: int = 3,
-    resume: bool = True, report: Callable[[dict[str, Any]], None] = lambda _: None, seed: int = 0, people: int = 60,
-    bank_size: int = 1200, first_clips: int = 72, start: TinyVAE | None = None, most_steps: int | None = None, report_every: int = 25,
+    cfg: ModelConfig, inputs: Inputs, out: Path, *, minutes: float, device: str, most_steps: int | None = None, resume: bool = True,
+    start: TinyVAE | None = None, training: AutoencoderTraining | None = None, report: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> TinyVAE:
-    """Train for `minutes` of wall time or `most_steps`; `fresh` clips are drawn a step.
+    """Train for `minutes` of wall time or `most_steps`.
 
     Goes on from the checkpoint `out` when it is there, else from the weights of `start`, if any.
     """
+    training = training or AutoencoderTraining()
     assert cfg.vae is not None
-    torch.manual_seed(seed)
+    torch.manual_seed(training.seed)
     vae = TinyVAE(cfg.vae)
     vae.init_output()
     if start is not None:
@@ -174,50 +187,78 @@ def train_autoencoder(
     average = Average(model, 0.995)
     if minutes <= 0:
         return _averaged(out, model, average) if out.is_file() or start is None else vae.to(device).eval()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=1e-4)
-    info: dict[str, Any] = {"step": 0, "curve": [], "minutes": 0.0}
-    if resume and out.is_file():
-        info = load_checkpoint(out, model, average, optimiser)
-    rng = torch.Generator().manual_seed(seed + info["step"])
-    crowd = cat_heads([new_person(inputs.faces, rng) for _ in range(people)])
-    bank, began, saved, before = RenderedClipBuffer(bank_size), time.monotonic(), time.monotonic(), info["minutes"]
-    total, count = torch.zeros((), device=device), 0
-
-    def draw_some(number: int, motion: float) -> None:
-        heads = crowd[torch.randint(0, people, (number,), generator=rng).to(device)]
-        with torch.no_grad():
-            bank.add(random_clips(heads, inputs, seed + bank.added + 100_000 * (info["step"] + 1), cfg, CLIP, motion), heads)
-
-    for _ in range(0, first_clips, 12):
-        draw_some(min(12, first_clips), _motion(info["step"]))
-    last = math.inf if most_steps is None else info["step"] + most_steps
-    while (spent := (time.monotonic() - began) / 60) < minutes and info["step"] < last:
-        for group in optimiser.param_groups:  # resumed runs cool down to the end of their own budget
-            group["lr"] = RATE * min(1.0, (info["step"] + 1) / 50) * min(1.0, 0.05 + 2 * (1 - spent / minutes))
-        if info["step"] % 6 == 5:  # people come and go
-            crowd = cat_heads([crowd[torch.arange(1, people, device=device)], new_person(inputs.faces, rng)])
-        draw_some(fresh, _motion(info["step"]))
-        truth = bank.crops(batch, cfg.height, rng)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
-            loss = model.loss(truth)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        average.update(model)
-        info["step"] += 1
-        total, count = total + loss.detach(), count + 1
-        if info["step"] % report_every == 0:
-            info["minutes"] = round(before + spent, 2)
-            point = {"step": info["step"], "loss": round((total / count).item(), 5), "minutes": info["minutes"]}
-            total, count = torch.zeros((), device=device), 0
-            info["curve"].append(point)
-            report(point)
-        if time.monotonic() - saved > 120:
-            save_checkpoint(out, model, average, optimiser, info)
-            saved = time.monotonic()
-    save_checkpoint(out, model, average, optimiser, info)
+    _AutoencoderRun(cfg, inputs, out, model, average, training, device, resume).run(minutes, most_steps, report)
     return _averaged(out, model, average)
+
+
+class _AutoencoderRun:
+    """One run: its clips, its optimiser and what it has reached."""
+
+    def __init__(
+        self, cfg: ModelConfig, inputs: Inputs, out: Path, model: _Trained, average: Average, training: AutoencoderTraining, device: str,
+        resume: bool,
+    ) -> None:
+        self.cfg, self.inputs, self.out, self.model, self.average = cfg, inputs, out, model, average
+        self.training, self.device = training, device
+        self.optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=1e-4)
+        self.info: dict[str, Any] = {"step": 0, "curve": [], "minutes": 0.0}
+        if resume and out.is_file():
+            self.info = load_checkpoint(out, model, average, self.optimiser)
+        self.rng = torch.Generator().manual_seed(training.seed + self.info["step"])
+        self.crowd = cat_heads([new_person(inputs.faces, self.rng) for _ in range(training.people)])
+        self.clips = RenderedClipBuffer(training.buffer)
+
+    def run(self, minutes: float, most_steps: int | None, report: Callable[[dict[str, Any]], None]) -> None:
+        """Steps until the time or the steps are over; a checkpoint every two minutes and at the end."""
+        began, saved, before = time.monotonic(), time.monotonic(), self.info["minutes"]
+        total, count = torch.zeros((), device=self.device), 0
+        for _ in range(0, self.training.first_clips, 12):
+            self._draw(min(12, self.training.first_clips))
+        last = math.inf if most_steps is None else self.info["step"] + most_steps
+        while (spent := (time.monotonic() - began) / 60) < minutes and self.info["step"] < last:
+            total, count = total + self._step(spent / minutes), count + 1
+            if self.info["step"] % self.training.report_every == 0:
+                self._report(round((total / count).item(), 5), round(before + spent, 2), report)
+                total, count = torch.zeros((), device=self.device), 0
+            if time.monotonic() - saved > 120:
+                self._save()
+                saved = time.monotonic()
+        self._save()
+
+    def _draw(self, number: int) -> None:
+        """Clips of some of the crowd."""
+        heads = self.crowd[torch.randint(0, self.training.people, (number,), generator=self.rng).to(self.device)]
+        seed = self.training.seed + self.clips.added + 100_000 * (self.info["step"] + 1)
+        with torch.no_grad():
+            self.clips.add(random_clips(heads, self.inputs, seed, self.cfg, CLIP, _motion(self.info["step"])), heads)
+
+    def _step(self, share_spent: float) -> Tensor:
+        """One step's loss; resumed runs cool down to the end of their own budget."""
+        step, people = self.info["step"], self.training.people
+        for group in self.optimiser.param_groups:
+            group["lr"] = RATE * min(1.0, (step + 1) / 50) * min(1.0, 0.05 + 2 * (1 - share_spent))
+        if step % 6 == 5:  # people come and go
+            self.crowd = cat_heads([self.crowd[torch.arange(1, people, device=self.device)], new_person(self.inputs.faces, self.rng)])
+        self._draw(self.training.fresh)
+        truth = self.clips.crops(self.training.batch, self.cfg.height, self.rng)
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16):
+            loss = self.model.loss(truth)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        self.average.update(self.model)
+        self.info["step"] += 1
+        return loss.detach()
+
+    def _report(self, loss: float, minutes: float, report: Callable[[dict[str, Any]], None]) -> None:
+        self.info["minutes"] = minutes
+        point = {"step": self.info["step"], "loss": loss, "minutes": minutes}
+        self.info["curve"].append(point)
+        report(point)
+
+    def _save(self) -> None:
+        save_checkpoint(self.out, self.model, self.average, self.optimiser, self.info)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ import json
 import resource
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,27 @@ def main(folder: str, repository: str) -> dict[str, Any]:
         found["interrupted"] = interrupted(model, management)
         found["freed"] = freed(hosted, files, management)
         found["states"] = states_held(Path(repository), management)
+        found["kernels"] = [kernel_calls(lambda: loaded([files["base"]]), plain, chosen) for chosen in (False, True)]
     return found
+
+
+def kernel_calls(load: Callable[[], Any], plain: torch.Tensor, chosen: bool) -> list[float]:
+    """How often the host's attention ran in a job, with a kernel chosen by name or not, and how far the result is from the plain one."""
+    args, kernels = importlib.import_module("comfy.cli_args").args, importlib.import_module("comfy.ldm.modules.attention")
+    split, calls = kernels.attention_split, 0
+
+    def counted(*given: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return split(*given, **options)
+
+    before = kernels.optimized_attention
+    kernels.optimized_attention, args.use_split_cross_attention = counted, chosen
+    try:
+        made = ksampler(load())
+    finally:
+        kernels.optimized_attention, args.use_split_cross_attention = before, False
+    return [calls, difference(plain, made)]
 
 
 def interrupted(model: Any, management: Any) -> bool:

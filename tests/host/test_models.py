@@ -47,6 +47,12 @@ def test_torch_compile_model_traces_the_same_model(found: dict[str, Any]) -> Non
     assert found["TorchCompileModel, not compiled"] <= EXACT
 
 
+def test_attention_is_the_kernel_that_the_user_has_chosen(found: dict[str, Any]) -> None:
+    """Here split attention, by the host's flag; on a CPU without a flag our own, which is what it was before."""
+    (unchosen, same), (chosen, near) = found["kernels"]
+    assert (unchosen, same) == (0, 0) and chosen > 0 and near <= EXACT
+
+
 def test_a_streams_state_goes_when_the_host_unloads_its_models(found: dict[str, Any]) -> None:
     assert found["states"] == [True, False, True, False]
 

@@ -40,12 +40,14 @@ def evidence(clip: Any, *, phones: bool = True) -> ClipToCheck:
         phones=clip.phones if phones else None, fps=25.0)
 
 
+@pytest.mark.slow
 def test_lips_without_phones_are_judged_by_loudness(prepared: Any) -> None:
     clip = next(c for c in load_footage(prepared.out) if c.source == "talk.mp4")
     verdict = LipSyncCheck(cfg=FootageConfig())(evidence(clip, phones=False))
     assert verdict.method == "loudness" and abs(verdict.offset_frames) <= 2
 
 
+@pytest.mark.slow
 def test_a_syncnet_judges_where_it_is_asked_for(prepared: Any) -> None:
     """Its verdict follows from its own score and the thresholds."""
     clip = evidence(load_footage(prepared.out)[0])

@@ -22,14 +22,17 @@ from parity.golden import recorded
 from parity.host import HostMissing, Installation
 
 ROOT = Path(__file__).resolve().parent.parent
+SHARED = ("host", "train/footage", "metrics")  # a ComfyUI, prepared footage, a drawn clip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one host share it, whichever process runs them, and begin first: they take the longest."""
-    hosted = [item for item in items if ROOT / "tests" / "host" in item.path.parents]
-    for item in hosted:
-        item.add_marker(pytest.mark.xdist_group("host"))
-    items.sort(key=lambda item: item not in hosted)
+    """Of several processes one runs all tests that share something dear; they begin first."""
+    shared = [ROOT / "tests" / folder for folder in SHARED]
+    for item in items:
+        for folder in shared:
+            if folder in item.path.parents:
+                item.add_marker(pytest.mark.xdist_group(folder.name))
+    items.sort(key=lambda item: next((i for i, folder in enumerate(shared) if folder in item.path.parents), len(shared)))
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,6 @@ def evidence(clip: Any, *, phones: bool = True) -> ClipToCheck:
         phones=clip.phones if phones else None, fps=25.0)
 
 
-@pytest.mark.slow
 def test_lips_without_phones_are_judged_by_loudness(prepared: Any) -> None:
     clip = next(c for c in load_footage(prepared.out) if c.source == "talk.mp4")
     verdict = LipSyncCheck(cfg=FootageConfig())(evidence(clip, phones=False))

@@ -109,12 +109,26 @@ def main(folder: str, repository: str) -> dict[str, Any]:
             found[f"{name}: zero mask"] = difference(plain, ksampler(with_sound(talking, hosted, np.zeros((64, 64), np.float32))))
         compiled = importlib.import_module("comfy_extras.nodes_torch_compile").TorchCompileModel.execute(talking, "eager")[0]
         found["TorchCompileModel, not compiled"] = difference(ksampler(with_sound(talking, hosted)), ksampler(with_sound(compiled, hosted)))
+        found["TorchCompileModel, a kernel by name, not compiled"] = compiled_with_a_kernel(
+            lambda: loaded([files["base"], files["infinitetalk"]]), lambda m: ksampler(with_sound(m, hosted)))
         found["two models, first again"] = difference(plain, ksampler(model))
         found["interrupted"] = interrupted(model, management)
         found["freed"] = freed(hosted, files, management)
         found["states"] = states_held(Path(repository), management)
         found["kernels"] = [kernel_calls(lambda: loaded([files["base"]]), plain, chosen) for chosen in (False, True)]
     return found
+
+
+def compiled_with_a_kernel(load: Callable[[], Any], sample: Callable[[Any], torch.Tensor]) -> float:
+    """Of a model that attends by the host's kernel, in which graphs break: compiled (traced only) against not compiled."""
+    args = importlib.import_module("comfy.cli_args").args
+    compile_node = importlib.import_module("comfy_extras.nodes_torch_compile").TorchCompileModel
+    args.use_split_cross_attention = True
+    try:
+        model = load()
+        return difference(sample(model), sample(compile_node.execute(model, "eager")[0]))
+    finally:
+        args.use_split_cross_attention = False
 
 
 def kernel_calls(load: Callable[[], Any], plain: torch.Tensor, chosen: bool) -> list[float]:

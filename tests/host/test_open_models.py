@@ -214,10 +214,10 @@ def side_by_side(graph: Graph, model: list[Any], **nodes: Any) -> Graph:
     made["30"] = changed(made, n3_model=model)[WRAP]
     made["31"] = changed(made, n15_model=["30", 0])[SAMPLER]
     made["32"] = changed(made, n16_latents=["31", 0])[DECODER]
-    place = {"y": 0, "width": 0, "height": 0, "layer": 0, "soft_edge": False}
+    place = {"y": 0, "width": 0, "height": 0, "layer": 0, "soft_edge": False, "start_s": 0.0, "gain_db": 0.0, "pan": 0.0}
     made["33"] = node("TM_Layer", frames=[DECODER, 0], x=0, **place)
     made["34"] = node("TM_Layer", frames=["32", 0], others=["33", 0], x=SIDE, **place)
-    made["35"] = node("TM_Canvas", layers=["34", 0], width=2 * SIDE, height=SIDE, background="black")
+    made["35"] = node("TM_Canvas", layers=["34", 0], width=2 * SIDE, height=SIDE, background="black", fps=0.0)
     return changed(made, n17_frames=["35", 0], n18_filename_prefix="open/canvas")
 
 

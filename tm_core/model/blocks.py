@@ -307,7 +307,8 @@ class Block(nn.Module):
 
     def audio(self, tokens_BPFND: Tensor, valid_BPFN: Tensor | None = None) -> AudioKV:
         """Keys and values of audio tokens, of whichever kind."""
-        return (self.audio_cross_attn or self.cross_attn).audio(tokens_BPFND)._replace(valid=valid_BPFN)
+        made = (self.audio_cross_attn or self.cross_attn).audio(tokens_BPFND)
+        return AudioKV(made.key, made.value, valid_BPFN)  # not _replace: torch 2.11 cannot compile it where the graph breaks after it
 
     def forward(
         self, x_BLD: Tensor, time_B6D: Tensor, given: Given, table: Tensor, num_chunks: int | None, share: TokenShare | None = None,

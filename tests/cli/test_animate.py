@@ -203,10 +203,10 @@ def test_several_portraits_are_one_line(cli: Run, portrait: Path, second: Path, 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 24 kB."""
+    """A real file system of 12 kB."""
     folder = tmp_path / "small disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", str(folder)], capture_output=True, check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12k", "tmpfs", str(folder)], capture_output=True, check=False)
     if mounted.returncode != 0:
         pytest.skip("needs the right to mount a small tmpfs")
     yield folder
@@ -214,7 +214,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(animate: Run, make_wav: MakeWav, tmp_path: Path, small_disk: Path) -> None:
-    sound = make_wav(tmp_path / "long.wav", 8.0)
+    sound = make_wav(tmp_path / "long.wav", 5.0)
     assert_one_line(animate(audio=sound, out=small_disk / "o.mp4", quiet=True), "disk is full", "space")
     assert list(small_disk.iterdir()) == []
 

@@ -40,7 +40,7 @@ def test_a_still_face_does_not_drift_and_does_not_speak(cli: Run, clip: Path) ->
 
 
 def test_another_sound_can_be_given(cli: Run, clip: Path, second: Path) -> None:
-    done = cli("score", clip, "--audio", second)
+    done = cli("score", clip, "--audio", second, "--seconds", "1.5")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["audio_s"] == pytest.approx(1.0)
 

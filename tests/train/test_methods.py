@@ -101,6 +101,7 @@ def test_flow_matching_learns_a_clip(small: ModelConfig, data: ClipData, bank: C
     assert curve.points[-1]["loss"] < 0.9 * curve.points[0]["loss"] and curve.points[-1]["held_right"] < curve.points[1]["held_right"]
 
 
+@pytest.mark.slow
 def test_regression_brings_the_student_to_the_teachers_end(small: ModelConfig, data: ClipData) -> None:
     trainer = trainer_of(regression(small, Path("/nonexistent")), data)
     trainer.method.folder = None  # type: ignore[attr-defined]
@@ -108,6 +109,7 @@ def test_regression_brings_the_student_to_the_teachers_end(small: ModelConfig, d
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
 
 
+@pytest.mark.slow
 def test_matching_moves_the_student_towards_the_teachers_distribution(small: ModelConfig, data: ClipData) -> None:
     """A student and a critic that begin elsewhere; the teacher's sample mean is where the student should go."""
     student, teacher = network(small, 0), network(small, 1)

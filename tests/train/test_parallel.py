@@ -76,24 +76,28 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 WHOLE_RUNS = [name for name in OF_TWO if not name.endswith("by two")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WHOLE_RUNS)
 def test_two_processes_are_one(by_two: Path, name: str) -> None:
     """Losses, gradient norms, weights and AdamW's state after three steps."""
     assert_equal(load_file(str(by_two / f"{name}.safetensors")), alone(*worker.CASES[name].task))
 
 
+@pytest.mark.slow
 def test_one_process_saves_and_two_resume(by_two: Path) -> None:
     found, expected = load_file(str(by_two / "resumed by two.safetensors")), alone(*worker.CASES["resumed by two"].task)
     last = {k: v[worker.HALF :] if k in ("losses", "norms") else v for k, v in expected.items()}
     assert_equal(found, last)
 
 
+@pytest.mark.slow
 def test_two_processes_save_and_one_resumes(by_two: Path) -> None:
     found = worker.train(worker.case(first=worker.HALF), "cpu", by_two / "saved by two.safetensors")[1]
     expected = alone(*worker.CASES["saved by two"].task)
     assert_equal(found, {k: v[worker.HALF :] if k in ("losses", "norms") else v for k, v in expected.items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("processes", "name"), [(3, "ulysses of three, 21 latents"), (4, "ulysses of two, hybrid of two")])
 def test_more_processes_are_one(tmp_path: Path, processes: int, name: str) -> None:
     torchrun(processes, tmp_path, [name])

@@ -153,6 +153,7 @@ def test_steps_on_the_same_patches_learn_them(clip: TalkClip) -> None:
     assert losses[-1] < 0.6 * losses[0]
 
 
+@pytest.mark.slow
 def test_joining_learns_and_leaves_the_fixed_layers_alone(clip: TalkClip) -> None:
     torch.manual_seed(0)
     net = SyncNet()
@@ -172,6 +173,7 @@ def test_joining_learns_and_leaves_the_fixed_layers_alone(clip: TalkClip) -> Non
     assert changed and all(k.startswith(heads) for k in changed)
 
 
+@pytest.mark.slow
 def test_maps_are_what_the_whole_network_sees(clip: TalkClip) -> None:
     """Fixed layers, then the rest: the same embeddings as the published network's on the same windows."""
     torch.manual_seed(0)

@@ -24,6 +24,13 @@ SIDE, FRAMES, SAMPLES = 256, 125, 640  # of a picture; of a video; a frame
 Write = Callable[..., Path]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What looks at the whole folder, prepared, is slow."""
+    for item in items:
+        if "prepared" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @dataclass(frozen=True)
 class Talk:
     """Frames (T, 256, 256, 3) of the bundled portrait talking and the sound (640 T,) it says."""

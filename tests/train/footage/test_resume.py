@@ -46,6 +46,7 @@ def killed_when(run: subprocess.Popen[str], ready: Any) -> None:
     run.communicate()
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_as_if_it_had_not_been(few: Path, lips: FootageConfig, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     prepare(few, whole, lips)
@@ -61,6 +62,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(few: Path, lips: FootageConfig,
     assert contents(out) == contents(whole)
 
 
+@pytest.mark.slow
 def test_two_workers_come_to_the_same_verdicts(few: Path, lips: FootageConfig, tmp_path: Path, prepared: Any) -> None:
     run = start(few, tmp_path, "--workers", "2")
     assert run.wait(120) == 0, run.communicate()[0]
@@ -77,6 +79,7 @@ def test_what_is_finished_is_not_done_again(footage: Path, prepared: Any, lips: 
     assert contents(prepared.out) == before
 
 
+@pytest.mark.slow
 def test_a_changed_file_and_other_thresholds_are_done_again(footage: Path, lips: FootageConfig, tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()

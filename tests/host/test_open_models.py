@@ -221,24 +221,31 @@ def side_by_side(graph: Graph, model: list[Any], **nodes: Any) -> Graph:
     return changed(made, n17_frames=["35", 0], n18_filename_prefix="open/canvas")
 
 
-def test_a_canvas_of_two_models_loads_both(models: Host, graph: Graph, plain: np.ndarray) -> None:
+def halves_alone(models: Host, both: Graph) -> list[np.ndarray]:
+    """What each of the two draws alone; nothing of it is kept for the canvas."""
+    made = [frames_of(models, models.run(changed(both, n17_frames=[decoder, 0]))) for decoder in (DECODER, "32")]
+    models.forget_cache()
+    return made
+
+
+def test_a_canvas_of_two_models_loads_both(models: Host, graph: Graph) -> None:
     """Neither puts the other's weights out; both draw what they draw alone."""
-    other = changed(graph, n1_family="multitalk")[LOAD]
-    alone = frames_of(models, models.run(changed(graph, n1_family="multitalk")))
-    both = frames_of(models, models.run(side_by_side(graph, ["20", 0], **{"20": other})))
-    assert np.array_equal(both[:, :, :SIDE], plain) and np.array_equal(both[:, :, SIDE:], alone)
+    both = side_by_side(graph, ["20", 0], **{"20": changed(graph, n1_family="multitalk")[LOAD]})
+    left, right = halves_alone(models, both)
+    frames = frames_of(models, models.run(both))
+    assert np.array_equal(frames[:, :, :SIDE], left) and np.array_equal(frames[:, :, SIDE:], right) and moved(left, right) > 0.05
 
 
-def test_two_versions_of_one_model_are_not_sampled_at_the_same_time(models: Host, graph: Graph, plain: np.ndarray) -> None:
+def test_two_versions_of_one_model_are_not_sampled_at_the_same_time(models: Host, graph: Graph) -> None:
     """Both would be drawn by the weights of the second. With the preview that the error names, one is sampled before the other."""
     lora = node("LoraLoaderModelOnly", model=[LOAD, 0], lora_name="lora.safetensors", strength_model=1.0)
     both = side_by_side(graph, ["20", 0], **{"20": lora})
+    left, right = halves_alone(models, both)
     job = models.run(both)
     assert job.status == "error" and "two versions of one MODEL" in job.error and "Preview Stream" in job.error, job.error
     both["36"] = node("TM_PreviewStream", frames=["32", 0], preview_fps=8, real_time=False)
-    frames = frames_of(models, models.run(changed(both, n34_frames=["36", 0])))
-    alone = frames_of(models, models.run(changed(graph | {"20": lora}, n3_model=["20", 0])))
-    assert np.array_equal(frames[:, :, :SIDE], plain) and np.array_equal(frames[:, :, SIDE:], alone) and moved(plain, alone) > 0.05
+    frames = frames_of(models, models.run(changed(both, n34_frames=["36", 0])), "canvas")
+    assert np.array_equal(frames[:, :, :SIDE], left) and np.array_equal(frames[:, :, SIDE:], right) and moved(left, right) > 0.05
 
 
 # ---- the host's own sampler

@@ -25,8 +25,15 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ("host", "train/footage", "metrics")  # a ComfyUI, prepared footage, a drawn clip
 
 
+SLOW = {line for line in (ROOT / "tests" / "slow.txt").read_text().splitlines() if line and not line.startswith("#")}
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several processes one runs all tests that share something dear; they begin first."""
+    """Marks those of slow.txt. Of several processes one runs all tests that share something dear; they begin first."""
+    for item in items:
+        if item.nodeid.partition("[")[0] in SLOW:
+            item.add_marker(pytest.mark.slow)
     shared = [ROOT / "tests" / folder for folder in SHARED]
     for item in items:
         for folder in shared:

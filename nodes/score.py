@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from ..tm_core import talk
+from ..tm_core.compose.canvas import ComposedStream, FrameStream
 from ..tm_core.errors import InputError
 from ..tm_core.media.audio_io import Waveform, read_audio, resample
 from ..tm_core.media.video_reader import VideoReader, probe
@@ -97,7 +98,7 @@ def heard(audio: Any) -> np.ndarray:
 
 def footage_of(video: Any, fps: float, stack: ExitStack) -> Footage:
     """What is connected, as frames; `stack` closes what it opens. InputError for anything else."""
-    if isinstance(video, DecodedStream):
+    if isinstance(video, DecodedStream | ComposedStream):
         return _stream(video, stack)
     if isinstance(video, Tensor):
         return _images(video, fps)
@@ -105,7 +106,7 @@ def footage_of(video: Any, fps: float, stack: ExitStack) -> Footage:
     return _parts(video) if path is None else _file(path, stack)
 
 
-def _stream(stream: DecodedStream, stack: ExitStack) -> Footage:
+def _stream(stream: FrameStream, stack: ExitStack) -> Footage:
     kept = sound.present(stream.meta.audio)
     waveform = resample(kept.samples, kept.sample_rate) if isinstance(kept, Waveform) else read_audio(kept)
     chunks = stack.enter_context(sinks.pulled(stream))

@@ -188,6 +188,24 @@ def test_a_spent_state_is_refused(model: TalkingModel) -> None:
         sampler.step(new)
 
 
+def test_a_boundary_can_be_kept_and_gone_back_to(model: TalkingModel) -> None:
+    """With its history, in the same buffers; `kept` may be used again and again."""
+    sampler = CompressedSampler(model, SAMPLER)
+    state = sampler.open(scene(), 3)
+    for _ in range(3):
+        _, state = sampler.step(state)
+    kept, buffers = state.copy(), state.buffers
+    assert kept.cache_bytes == state.cache_bytes and kept.buffers is not buffers
+    wanted = latents(sampler, 5)[3:]
+    for _ in range(2):
+        made = []
+        for _ in wanted:
+            chunk, state = sampler.step(state)
+            made.append(chunk.latents)
+        assert all(map(torch.equal, made, wanted)) and state.buffers is buffers
+        state = state.gone_back(kept)
+
+
 def test_cancel_is_seen_between_denoising_steps(model: TalkingModel) -> None:
     sampler, token, calls = CompressedSampler(model, SAMPLER), CancelToken(), []
 

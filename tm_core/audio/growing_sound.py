@@ -10,15 +10,14 @@ Shapes: n samples, F latents.
 from __future__ import annotations
 
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..scratch import ScratchFile
 from ..timeline import Timeline
 from .silence import SpeakingStream
 
@@ -32,7 +31,7 @@ class GrowingSound:
 
     def __init__(self, sample_rate: int = 16000) -> None:
         self.sample_rate = sample_rate
-        self._file = cast(BinaryIO, tempfile.TemporaryFile(prefix="tm-sound-", buffering=0))
+        self._file = ScratchFile("the sound")
         self._changed = threading.Condition()
         self._arrived, self._ended = 0, False
 
@@ -50,19 +49,10 @@ class GrowingSound:
 
     def push(self, samples: Floats) -> None:
         """The next samples (n,) in -1..1, any number; InputError once the sound has ended, or where the disk is full."""
-        data = np.ascontiguousarray(samples, np.float32).tobytes()
         with self._changed:
             if self._ended:
                 raise InputError("audio", f"{len(samples)} samples", "came after the sound had ended", "begin another sound")
-            try:
-                self._file.seek(4 * self._arrived)
-                written = 0
-                while written < len(data):
-                    written += self._file.write(data[written:])
-            except OSError as error:
-                raise InputError(
-                    "temporary folder", tempfile.gettempdir(), f"cannot hold the sound ({error.strerror or error})",
-                    "free some space or point TMPDIR to a disk that has it") from error
+            self._file.append(np.ascontiguousarray(samples, np.float32).tobytes())
             self._arrived += len(samples)
             self._changed.notify_all()
 
@@ -87,14 +77,7 @@ class GrowingSound:
     def _read(self, start: int) -> Floats:
         with self._changed:
             count = min(READ_SAMPLES, self._arrived - start)
-            self._file.seek(4 * start)
-            data = bytearray()
-            while len(data) < 4 * count:
-                part = self._file.read(4 * count - len(data))
-                if not part:
-                    raise OSError("the kept sound ended early")
-                data += part
-        return np.frombuffer(data, np.float32)
+            return np.frombuffer(self._file.read(4 * start, 4 * count) if count else b"", np.float32)
 
 
 class GrowingFlags:

@@ -44,9 +44,11 @@ def worker_context(config: WorkerConfig, role: Role) -> Iterator[None]:
         with torch.cuda.device(config.device):
             stream, outside = worker_stream(config.device, role), torch.cuda.current_stream(config.device)
             stream.wait_stream(outside)  # weights and inputs made there
-            with torch.cuda.stream(stream):
-                yield
-            outside.wait_stream(stream)  # what is freed outside may still be read here
+            try:
+                with torch.cuda.stream(stream):
+                    yield
+            finally:  # after an error or a cancel as well
+                outside.wait_stream(stream)  # what is freed outside may still be read here
 
 
 def worker_stream(device: torch.device, role: Role) -> Any:
@@ -60,8 +62,8 @@ def worker_stream(device: torch.device, role: Role) -> Any:
 def limit_threads(count: int) -> None:
     """The calling thread computes with `count` threads of the CPU, nobody else is touched.
 
-    torch keeps the number for the calling thread and, besides, for threads born later. The second is put back at once, from a
-    thread that has just been born, since no other can read it; so pipelines may overlap in any order.
+    torch keeps the number for the calling thread and, besides, for threads born later. The second is read and put back at once,
+    both in a thread made for it, since only a new one knows it; so pipelines may overlap in any order.
     """
     torch.get_num_threads()  # a thread takes the common number when it first asks, which must not be after it has its own
     with _LOCK:
@@ -83,7 +85,8 @@ def few_threads(count: int = 1) -> Iterator[None]:
 
 def free_threads() -> int:
     """Threads of the CPU that a thread born now computes with, whatever the calling one was limited to."""
-    return _in_new_thread(torch.get_num_threads)
+    with _LOCK:  # not while a worker takes its own
+        return _in_new_thread(torch.get_num_threads)
 
 
 def _in_new_thread(work: Callable[[], T]) -> T:

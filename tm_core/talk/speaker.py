@@ -52,12 +52,12 @@ class Speaker:
 
     def lasting(self, seconds: float) -> Speaker:
         """The same speaker, silent after the end until `seconds`; InputError while its sound is arriving."""
-        sound, _ = self.voice.waveform, self.voice.duration_s
-        if isinstance(sound, GrowingSound):
-            sound = Waveform(samples=np.concatenate(list(sound.pieces())), sample_rate=sound.sample_rate)
-        missing = round(seconds * sound.sample_rate) - sound.num_samples
+        sound, length = self.voice.waveform, round(self.voice.duration_s * self.voice.waveform.sample_rate)
+        missing = round(seconds * sound.sample_rate) - length
         if missing <= 0:
             return self
+        if isinstance(sound, GrowingSound):
+            sound = Waveform(samples=np.concatenate(list(sound.pieces())), sample_rate=sound.sample_rate)
         if isinstance(sound, LongWaveform):
             return replace(self, voice=replace(self.voice, waveform=replace(sound, num_samples=sound.num_samples + missing)))
         longer = Waveform(samples=np.concatenate([sound.samples, np.zeros(missing, np.float32)]), sample_rate=sound.sample_rate)

@@ -73,6 +73,18 @@ def test_a_stream_brings_its_own_sound(host: Host, portrait: Path, speech: Path)
     assert job.of("progress")[-1].data["value"] == 50
 
 
+def test_a_composed_stream_is_judged_as_well(host: Host, portrait: Path, speech: Path) -> None:
+    """A face put back into its picture, as Scene and Canvas are: it was refused, as no stream at all."""
+    graph: Graph = json.loads((ROOT / "workflows" / "api" / "portrait.json").read_text())
+    graph[IMAGE]["inputs"]["image"], graph[AUDIO]["inputs"]["audio"] = host.upload(portrait), speech.name
+    (face,) = (key for key, node in graph.items() if node["class_type"] == "TM_FaceMask")
+    back = {"class_type": "TM_PasteBack", "inputs": {"frames": [DECODER, 0], "image": [IMAGE, 0], "portrait": [face, 0]}}
+    job = host.run({key: graph[key] for key in map(str, range(1, 9))} | {"11": back} | scored(["11", 0]))
+    with Image.open(portrait) as picture:
+        assert text(job, SCORE).startswith(f"1 face, 2.0 s, {picture.width}x{picture.height} at 25 frames/s")
+    assert numbers(job)["sync_c"] > 0.3
+
+
 def test_a_file_is_judged_as_the_command_line_does(host: Host, portrait: Path, speech: Path, tmp_path: Path) -> None:
     from tm_core.cli.score_files import score_file
 

@@ -21,10 +21,10 @@ MARGIN_S = 0.05  # diarisation cuts words short: into pauses, a turn reaches thi
 FADE_S = 0.01  # no click
 
 
-def own_spans(schedule: SpeakingTurns, name: str, duration_s: float, margin_s: float = MARGIN_S) -> tuple[Span, ...]:
+def own_spans(turns: SpeakingTurns, name: str, duration_s: float, margin_s: float = MARGIN_S) -> tuple[Span, ...]:
     """When a speaker is heard: the own turns, widened by `margin_s` where nobody else speaks."""
-    own = [(start, min(end, duration_s)) for start, end in schedule.inside(name, duration_s)]
-    others = (span for other in schedule.names if other != name for span in schedule.spans(other))
+    own = [(start, min(end, duration_s)) for start, end in turns.inside(name, duration_s)]
+    others = (span for other in turns.names if other != name for span in turns.spans(other))
     wide = without(((max(0.0, start - margin_s), min(end + margin_s, duration_s)) for start, end in own), others)
     return merged((*own, *wide))
 
@@ -48,9 +48,9 @@ def _ramp(count: int) -> Floats:
 
 
 def split_conversation(
-    samples: Floats, sample_rate: int, schedule: SpeakingTurns, names: Sequence[str], *, margin_s: float = MARGIN_S, fade_s: float = FADE_S,
+    samples: Floats, sample_rate: int, turns: SpeakingTurns, names: Sequence[str], *, margin_s: float = MARGIN_S, fade_s: float = FADE_S,
 ) -> list[Floats]:
     """For each name the sound (C, n) or (n,) as that speaker's face hears it; InputError for a turn after its end."""
     count = samples.shape[-1]
-    spans = [own_spans(schedule, name, count / sample_rate, margin_s) for name in names]
+    spans = [own_spans(turns, name, count / sample_rate, margin_s) for name in names]
     return [samples * gain_of(own, count, sample_rate, fade_s) for own in spans]

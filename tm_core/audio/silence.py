@@ -4,7 +4,7 @@ A pure reducer over 10 ms steps: speech begins above one level, ends below a low
 not end it, and what lasts less than `shortest_s` was no speech. Levels are relative to the loud part of the sound, above
 a steady noise and an absolute floor, so quiet recordings speak and digital silence never does; or absolute, in dB of full
 scale, which needs no look at the whole sound: `SpeakingStream` gives the same flags while the sound is still coming.
-Non-goals: telling speech from other sounds, who speaks in one sound (schedule.py).
+Non-goals: telling speech from other sounds, who speaks in one sound (turns.py).
 
 Shapes: n samples, F latents.
 """

@@ -1,10 +1,10 @@
-"""Silence as a model hears it: windows of digital silence where a speaker does not speak.
+"""Silence as a model is given it: windows of digital silence where a speaker does not speak.
 
-The other kind of silence, the zero embedding, is the projector's (model.talking: Listener). Our own models hear the
-log-mel of digital silence; for the open families silence is features of zeros, which they met in training (for those
-that hear in groups of frames that is what their zero embedding does as well). The features of digital silence by their own
+The other kind of silence, the zero embedding, is the projector's (model.talking: AudioProjection). Our own models are given
+the log-mel of digital silence; for the open families silence is features of zeros, which they met in training (for those
+encoded in groups of frames that is what their zero embedding does as well). The features of digital silence by their own
 encoder come with the sound instead: split it (conversation.py) and let it speak always. Non-goals: when (silence.py,
-schedule.py).
+turns.py).
 
 Shapes: F latents, W x M one window, "..." kept as they are.
 """

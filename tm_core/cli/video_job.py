@@ -1,6 +1,6 @@
 """`talking-machines animate`: files in, an mp4 and a report out, with a progress bar.
 
-The mp4 appears under its name when it is whole. Non-goals: the work itself (app), the file format (media).
+The mp4 appears under its name when it is whole. Non-goals: the work itself (talk), the file format (media).
 """
 
 from __future__ import annotations

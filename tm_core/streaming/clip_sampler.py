@@ -2,7 +2,7 @@
 
 What MultiTalk, InfiniteTalk and SoulX-FlashTalk were trained for, and what users of Wan and FantasyTalking do by hand.
 The frames that lead a clip are encoded again. They stand clean in its latents at every step, or take the portrait's place
-as what is given (ClipConfig). Pixels of a clip feed the next, so a clip is decoded for both this and whoever shows it (shared.py);
+as what is given (ClipConfig). Pixels of a clip feed the next, so a clip is decoded for both this and whoever shows it (shared_decode.py);
 nothing grows with the stream. Noise depends on (seed, clip, step) alone.
 
 Sources: `generate_infinitetalk` of MeiGen-AI/InfiniteTalk 0107cd9, `FlashTalkPipeline.generate` of

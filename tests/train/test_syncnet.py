@@ -193,8 +193,8 @@ def test_every_stage_goes_on_and_hands_over_its_average(source: SpeechClips, tmp
     for wanted in (1, 2):
         net = SyncNet()
         train_audio_stream(net, source, source, listening, minutes=5, size=2, exam=2, most_steps=1)
-        train_lip_stream(net, source, source, looking, minutes=5, size=2, clips=2, exam=1, most_steps=1)
-        train_joint(net, source, source, joining, minutes=5, size=2, clips=2, exam=1, most_steps=1)
+        train_lip_stream(net, source, source, looking, minutes=5, size=2, clips=1, exam=1, most_steps=1)
+        train_joint(net, source, source, joining, minutes=5, size=2, clips=1, exam=1, most_steps=1)
         assert [read_info(p)["step"] for p in (listening, looking, joining)] == [wanted] * 3
     other = SyncNet()
     take_over(other, listening, AudioPretraining)

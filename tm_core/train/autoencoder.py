@@ -24,6 +24,7 @@ from . import landmarks as lm
 from .checkpoint import Average, load_checkpoint, save_checkpoint
 from .dataset import Inputs, tracks
 from .generator import Heads, cat_heads, draw, new_person, pixel_grid
+from .mixed_precision import mixed_precision
 from .sequences import loss_weight
 from .visemes import SHAPES
 
@@ -241,7 +242,7 @@ class _AutoencoderRun:
             self.crowd = cat_heads([self.crowd[torch.arange(1, people, device=self.device)], new_person(self.inputs.faces, self.rng)])
         self._draw(self.training.fresh)
         truth = self.clips.crops(self.training.batch, self.cfg.height, self.rng)
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16):
+        with mixed_precision(self.device):
             loss = self.model.loss(truth)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()

@@ -21,6 +21,7 @@ from ..model.audio_projector import AudioProjector
 from .audio_augmentation import SAME, augment
 from .checkpoint import Average, load_checkpoint, save_checkpoint
 from .dataset import SpeechDataset
+from .mixed_precision import mixed_precision
 from .visemes import PHONES, SHAPES
 
 FRAMES = 20  # of a window
@@ -111,7 +112,7 @@ def train_phoneme_classifier(
         for group in optimiser.param_groups:
             group["lr"] = RATE * min(1.0, (info["step"] + 1) / 50) * min(1.0, 0.05 + 1.5 * (1 - spent / minutes))
         rows, *rest = label_batch(speech, batch, rng, paces=True)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with mixed_precision(device):
             loss, _ = phoneme_loss(model, (augment(rows, rng), rest[0], rest[1], rest[2]))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

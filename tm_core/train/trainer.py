@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .checkpoint import Average
 from .methods.method import Draw, Method
+from .mixed_precision import mixed_precision
 from .parallel import ParallelConfig, World
 from .sequences import Batch
 
@@ -51,7 +52,7 @@ class TrainConfig:
     critic: OptimConfig | None = None  # other roles than the first; None: the same
     average: float = 0.997  # decay of the moving average of the first role's weights
     seed: int = 0
-    autocast: bool = True  # bfloat16
+    autocast: bool = True  # bfloat16 where the hardware multiplies it
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
 
@@ -122,7 +123,7 @@ class Trainer:
         draw = Draw(rng=rng, total=self.cfg.batch, mine=mine, device=device)
         part = batch.part(mine).map(lambda t: t.to(device))
         module, optim = self.method.roles[role], self._config(role)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.cfg.autocast):
+        with mixed_precision(device, self.cfg.autocast):
             loss, metrics = self.method.loss(role, part, draw, self.step)
         self.optimisers[role].zero_grad(set_to_none=True)
         loss.backward()

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...metrics.syncnet import FRAMES, REACH, ROWS, SyncNet, crops_of, distances, embeddings, face_crops, flat, score_of
+from ..mixed_precision import mixed_precision
 from ..visemes import SHAPES
 from .lip_stage import LIP_FIXED, lit, shaken
 from .speech_clips import WINDOWS, TalkClip
@@ -42,8 +43,8 @@ class JointTraining(nn.Module):
     def forward(self, seen: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings (B, T, 1024) of maps of faces (B, T, 256, 6, 6) and of sounds (B, T, 256, 5, 4)."""
         size = seen.shape[:2]
-        lips = flat(list(self.net.netcnnlip)[LIP_FIXED + 1 :], F.dropout(seen.flatten(0, 1), 0.3, self.training)).flatten(1)
-        ears = self.net.netcnnaud[AUDIO_FIXED:](F.dropout(heard.flatten(0, 1), 0.2, self.training)).flatten(1)
+        lips = flat(list(self.net.netcnnlip)[LIP_FIXED + 1 :], F.dropout(seen.flatten(0, 1).float(), 0.3, self.training)).flatten(1)
+        ears = self.net.netcnnaud[AUDIO_FIXED:](F.dropout(heard.flatten(0, 1).float(), 0.2, self.training)).flatten(1)
         return self.net.netfclip(lips).unflatten(0, size), self.net.netfcaud(ears).unflatten(0, size)
 
     def loss(self, seen: Tensor, heard: Tensor, mouths: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,7 +72,7 @@ def maps_of(net: SyncNet, clip: TalkClip, rng: np.random.Generator) -> tuple[Ten
     windows = crops.unfold(0, FRAMES, 1).permute(0, 1, 4, 2, 3).flatten(1, 2)
     rows = clip.rows[: 4 * WINDOWS + ROWS - 4].unfold(0, ROWS, 4)[:, None]
     fixed = list(net.netcnnlip)[: LIP_FIXED + 1]
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed_precision("cpu"):
         seen = [flat(fixed, part.contiguous(memory_format=torch.channels_last)).bfloat16() for part in windows.split(19)]
         heard = net.netcnnaud[:AUDIO_FIXED](rows).bfloat16()
     mouths = clip.mouth.unfold(0, FRAMES, 1).transpose(1, 2).flatten(1)

@@ -19,6 +19,7 @@ from ...metrics.syncnet import BUNDLED, FRAMES, SyncNet
 from ...outputs import write_text
 from ...weights.files import save_tensors
 from ..checkpoint import Average, load_checkpoint, read_info, save_checkpoint
+from ..mixed_precision import mixed_precision
 from .audio_stage import AudioPretraining, audio_loss, explained, speech_batch
 from .joint_stage import JointTraining, examine, maps_of
 from .lip_stage import LipPretraining, patch_batch, patches_of
@@ -101,7 +102,7 @@ def train_audio_stream(
 
     def step(number: int, share: float) -> Tensor:
         rows, mouths, phones = speech_batch(source, size, STRETCH, np.random.default_rng(number))
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision("cpu"):
             predicted = model(rows, cut=share > EARNEST)
         return audio_loss(predicted, mouths, phones, spread)
 
@@ -135,7 +136,7 @@ def train_lip_stream(
             if len(bank) > most_clips:
                 bank.pop(0)
         faces, mouths = patch_batch(bank, size, np.random.default_rng(number))
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision("cpu"):
             predicted = model(faces)
         return cast(Tensor, (((predicted.float() - mouths) / spread) ** 2).mean())
 
@@ -168,7 +169,7 @@ def train_joint(
                 bank.pop(0)
         picks = np.random.default_rng(number).permutation(len(bank))[:size]
         seen, heard, mouths = (torch.stack([bank[i][part] for i in picks]) for part in range(3))
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision("cpu"):
             return model.loss(seen, heard, mouths, spread)[0]
 
     return Stage(name="join", module=model, out=out, rate=1e-3, decay=0.05).run(

@@ -34,6 +34,15 @@ class Decoded(NamedTuple):
     share: Tensor  # (..., 1, H, W) of paint over the warped portrait
 
 
+class Motion(NamedTuple):
+    """What the latents say about T frames, on a grid of half the model's side; a renderer makes pictures of any size of it."""
+
+    flow: Tensor  # (T, 2, H/2, W/2) offset into the portrait, in halves of its side (grid_sample's unit)
+    paint: Tensor  # (T, 16, H/2, W/2) logits of colour and share of the paint, two by two pixels
+    features: Tensor  # (T, D, H/2, W/2) that both were read off
+    latents: Tensor  # (T, 2C, h, w) raw latents of each frame's group and of the one before, less the portrait's
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
     """A 3x3 convolution of which part of the output is known: the bias and, of channels of the portrait, their share.
@@ -233,22 +242,33 @@ class TinyVAE(nn.Module):
 
     def decode(self, latents: Tensor, state: TinyDecoderState) -> tuple[Tensor, TinyDecoderState]:
         """Frames (T, 3, H, W) in 0..1 of the next latents (1, C, F, h, w), and the state after them."""
+        motion, after = self.motion(latents, state)
+        flow = F.interpolate(motion.flow, scale_factor=2, mode="bilinear", align_corners=False)
+        return _painted(flow, motion.paint, state.reference.expand(len(flow), -1, -1, -1)).frames, after
+
+    def motion(self, latents: Tensor, state: TinyDecoderState) -> tuple[Motion, TinyDecoderState]:
+        """What the next latents (1, C, F, h, w) say about their frames, and the state after them."""
         raw = self.denormalise(latents.to(self.shift))[0].transpose(0, 1)
         first = raw[:1] if state.last is None else state.last
-        x = self._spread(state.from_latent(torch.cat([raw, torch.cat([first, raw[:-1]])], 1) - state.still.repeat(1, 2, 1, 1)))
-        x = self.mix1(state.up1(self.mix2(state.up2(x))))
-        flow, paint = state.heads(F.silu(x)).split([2, 16], 1)
-        frames = _drawn(flow, paint, state.reference.expand(len(x), -1, -1, -1)).frames.flatten(0, 1)
-        return frames[3:] if state.last is None else frames, replace(state, last=raw[-1:])
+        moved = torch.cat([raw, torch.cat([first, raw[:-1]])], 1) - state.still.repeat(1, 2, 1, 1)
+        features = F.silu(self.mix1(state.up1(self.mix2(state.up2(self._spread(state.from_latent(moved)))))))
+        flow, paint = state.heads(features).split([2, 16], 1)
+        parts = Motion(flow=flow.float() / 8, paint=paint.float(), features=features, latents=_each(moved))
+        shown = parts if state.last is not None else Motion(*(part[3:] for part in parts))
+        return shown, replace(state, last=raw[-1:])
 
 
 def _drawn(flow: Tensor, paint: Tensor, reference: Tensor) -> Decoded:
     """Groups of four frames of the heads' flow (4N, 2, H/2, W/2) and paint (4N, 16, H/2, W/2) and the portrait (4N, 3, H, W)."""
     flow = F.interpolate(flow.float(), scale_factor=2, mode="bilinear", align_corners=False) / 8
-    paint = F.pixel_shuffle(paint.float(), 2)
+    return Decoded(*(t.unflatten(0, (-1, 4)) for t in _painted(flow, paint.float(), reference)))
+
+
+def _painted(flow: Tensor, paint: Tensor, reference: Tensor) -> Decoded:
+    """T frames of the flow (T, 2, H, W), the paint (T, 16, H/2, W/2) and the portrait (T, 3, H, W)."""
+    paint = F.pixel_shuffle(paint, 2)
     share = torch.sigmoid(paint[:, 3:])
-    frames = torch.lerp(_warp(reference.float(), flow), torch.sigmoid(paint[:, :3]), share)
-    return Decoded(*(t.unflatten(0, (-1, 4)) for t in (frames, flow, share)))
+    return Decoded(torch.lerp(_warp(reference.float(), flow), torch.sigmoid(paint[:, :3]), share), flow, share)
 
 
 def _side_by_side(*layers: Any, like: Tensor) -> _Prepared:

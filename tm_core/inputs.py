@@ -14,6 +14,8 @@ from typing import Literal, get_args
 from .errors import InputError
 
 SpeakingMode = Literal["auto", "speaking", "listening"]
+Framing = Literal["picture", "face"]
+LEAST_SIZE, MOST_SIZE = 64, 4096  # pixels of the video's longer side
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 100
 
@@ -73,7 +75,7 @@ def check_steps(steps: int | None) -> None:
 
 def check_options(
     *, seed: int = 0, steps: int | None = None, speaking: str = "auto", queue_depth: int = 2, face: int | str | None = None,
-    track: int | None = None,
+    track: int | None = None, framing: str = "picture", size: int | None = None,
 ) -> None:
     """InputError for options out of range."""
     if not 0 <= seed <= MAX_SEED:
@@ -87,3 +89,9 @@ def check_options(
         raise InputError("face", face, "faces are counted from 0, row by row from the left", "leave it out for the only one")
     if track is not None and track < 0:
         raise InputError("track", track, "sound tracks are counted from 0", "leave it out for the file's own choice")
+    if framing not in get_args(Framing):
+        raise InputError("framing", framing, "is no framing", f"choose {' or '.join(get_args(Framing))}")
+    if framing == "face" and face == "all":
+        raise InputError("framing", framing, "shows one face, and all are animated", "choose framing picture, or one face")
+    if size is not None and not LEAST_SIZE <= size <= MOST_SIZE:
+        raise InputError("size", size, f"must be {LEAST_SIZE} to {MOST_SIZE} pixels", "leave it out")

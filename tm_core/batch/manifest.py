@@ -13,10 +13,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..errors import InputError, one_line
-from ..inputs import check_file, decoded
+from ..inputs import Framing, check_file, decoded
 from ..options import AnimateOptions
 from ..outputs import Named
 from .places import STAGING, misplaced
@@ -24,12 +24,12 @@ from .rows import ManifestRow, Rows
 
 NEEDED = ("image", "audio", "out")
 FILES = ("image", "audio", "mask")
-COLUMNS = (*NEEDED, "seed", "steps", "speaking", "face", "mask", "track", "paste_back", "framing")
+COLUMNS = (*NEEDED, "seed", "steps", "speaking", "face", "mask", "track", "framing", "size", "paste_back")
 SUFFIX = ".mp4"
 REMEDY = f"a manifest is CSV with a header, or JSON, of {', '.join(COLUMNS)}"
 ALL: Literal["all"] = "all"
 TRUE, FALSE = frozenset({"true", "yes", "on", "1", "1.0"}), frozenset({"false", "no", "off", "0", "0.0"})
-FRAMING = {"picture": True, "face": False}  # as `animate` names it: whether the face is put back
+FRAMINGS: tuple[str, ...] = get_args(Framing)
 WHOLE = re.compile(r"([+-]?\d+)(?:[.,]0{0,2})?")  # spreadsheets write 1.0; three zeros may mean thousands
 Locate = Callable[[str], Path]
 
@@ -188,15 +188,17 @@ def _options(row: ManifestRow, problems: list[str]) -> AnimateOptions | None:
     before = len(problems)
     face = row.get("face")
     everybody = isinstance(face, str) and face.casefold() == ALL
-    whole = {n: _whole(n, row[n], problems) for n in ("seed", "steps", "track", "face") if n in row and not (n == "face" and everybody)}
-    paste_back = _paste_back(row, problems)
-    if everybody and paste_back is False:
-        problems.append(f"face: {face}: all faces are animated in their picture; add paste_back")
+    numbers = [name for name in ("seed", "steps", "track", "face", "size") if name in row and not (name == "face" and everybody)]
+    whole = {name: _whole(name, row[name], problems) for name in numbers}
+    framing = _framing(row, problems)
+    if everybody and framing == "face" and len(problems) == before:
+        said = "paste_back" if "paste_back" in row else "framing"
+        problems.append(f"face: {face}: all faces are animated in their picture; leave out {said}")
     if len(problems) > before:
         return None
     options = AnimateOptions(
         seed=whole.get("seed") or 0, steps=whole.get("steps"), face=ALL if everybody else whole.get("face"), track=whole.get("track"),
-        speaking=str(row.get("speaking", "auto")).casefold(), paste_back=bool(paste_back))
+        speaking=str(row.get("speaking", "auto")).casefold(), framing=framing, size=whole.get("size"))
     try:
         options.check()
     except InputError as error:
@@ -218,20 +220,19 @@ def _whole(name: str, value: Any, problems: list[str]) -> int | None:
     return None
 
 
-def _paste_back(row: ManifestRow, problems: list[str]) -> bool | None:
-    """Whether the face is put back into its picture, by either of two columns."""
-    named = str(row.get("framing", "picture")).casefold()
-    if named not in FRAMING:
-        problems.append(f"framing: {row['framing']}: is no framing; choose {' or '.join(FRAMING)}")
-        return None
-    framed = FRAMING[named] if "framing" in row else None
+def _framing(row: ManifestRow, problems: list[str]) -> str:
+    """What the video shows, by either of two columns: manifests of before say whether the face is put back into its picture."""
+    named = str(row.get("framing", FRAMINGS[0])).casefold()
+    if named not in FRAMINGS:
+        problems.append(f"framing: {row['framing']}: is no framing; choose {' or '.join(FRAMINGS)}")
+        return FRAMINGS[0]
     if "paste_back" not in row:
-        return framed or False
+        return named
     said = str(row["paste_back"]).casefold()
     if said not in TRUE | FALSE:
         problems.append(f"paste_back: {row['paste_back']}: is neither yes nor no; write yes or no")
-        return None
-    if framed is not None and framed != (said in TRUE):
+        return named
+    meant = FRAMINGS[said in FALSE]
+    if "framing" in row and named != meant:
         problems.append(f"framing: {row['framing']}: paste_back says {row['paste_back']}; keep one of both")
-        return None
-    return said in TRUE
+    return meant

@@ -62,7 +62,9 @@ def animate(
     steps: Annotated[int | None, typer.Option(help="Denoising steps a chunk; the model's own number if left out.")] = None,
     speaking: Annotated[str, typer.Option(help="auto, speaking or listening.")] = "auto",
     queue_depth: Annotated[int, typer.Option(help="Chunks that may wait between the workers.")] = 2,
-    paste_back: Annotated[bool, typer.Option("--paste-back", help="Put the face back: a video of the whole picture, at its size.")] = False,
+    framing: Annotated[str, typer.Option(help="picture: the video is the picture; face: a crop round the face.")] = "picture",
+    size: Annotated[int | None, typer.Option(
+        help="Longer side of the video in pixels: a picture has at most so many (1024 if left out), a face has so many (512).")] = None,
     blinks: Annotated[bool, typer.Option("--blinks/--no-blinks", help="Close the eyes now and then.")] = True,
     track: Annotated[int | None, typer.Option(
         help="Which sound track of AUDIO, from 0; the first that is not silent if left out.")] = None,
@@ -73,7 +75,8 @@ def animate(
         raise InputError(
             "--image", f"{len(image)} portraits", "one portrait is animated per run", "give one --image, run once for each portrait")
     options = AnimateOptions(
-        seed=seed, steps=steps, speaking=speaking, face=argument_checks.parse_face(face), track=track, paste_back=paste_back, blinks=blinks)
+        seed=seed, steps=steps, speaking=speaking, face=argument_checks.parse_face(face), track=track, blinks=blinks,
+        framing=framing, size=size)
     argument_checks.check_animate(
         image=image[0], audio=audio, mask=mask, weights=weights, out=out, report=report, options=options, queue_depth=queue_depth)
     from ..streaming.metrics import process_started

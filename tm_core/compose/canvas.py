@@ -55,9 +55,10 @@ class FrameStream(Protocol):
 class Layer:
     """A stream and its place: `box` (x0, y0, x1, y1) in the canvas's pixel edges, fractional or beyond it as well.
 
-    `mask` (any size) in 0..1 lies over the whole box, None: opaque. Before `start_s` the first frame stands, after the end
-    the last. Higher `z` is painted later; equal ones in their order. `still` (h, w, 3) uint8 is what the canvas was cut and
-    shrunk to: where frames look like it, the canvas's finer detail is given back.
+    `mask` (any size) in 0..1 lies over the whole box, None: opaque; of booleans, in the box's own pixels: which are replaced.
+    Before `start_s` the first frame stands, after the end the last. Higher `z` is painted later; equal ones in
+    their order. `still` (h, w, 3) uint8 is what the canvas was cut and shrunk to: where frames look like it, the canvas's finer
+    detail is given back.
     """
 
     frames: FrameStream
@@ -168,7 +169,9 @@ class _Place:
             rule = f"lies outside the canvas of {canvas_hw[1]} x {canvas_hw[0]}"
             raise InputError("layer", f"({where})", rule, "move it onto the canvas")
         self._inside = ((self._left - x0) / (x1 - x0), (self._top - y0) / (y1 - y0), (right - x0) / (x1 - x0), (bottom - y0) / (y1 - y0))
-        self._alpha = None if layer.mask is None else self._resized(layer.mask.astype(np.float32), Image.Resampling.BILINEAR)[..., None]
+        self._own = layer.mask[..., None] if layer.mask is not None and layer.mask.dtype == bool else None
+        soft = None if self._own is not None else layer.mask
+        self._alpha = None if soft is None else self._resized(soft.astype(np.float32), Image.Resampling.BILINEAR)[..., None]
         self._still = layer.still
         self._detail = None if layer.still is None else self._region(canvas) - self._resized(layer.still, Image.Resampling.BICUBIC)
 
@@ -181,6 +184,9 @@ class _Place:
         """Put a frame (h, w, 3) uint8 onto the canvas (H, W, 3) uint8, in place."""
         same = frame.shape[1::-1] == self._size and self._inside == (0.0, 0.0, 1.0, 1.0)
         shown = frame if same else self._resized(frame, Image.Resampling.BICUBIC)
+        if self._detail is None and self._alpha is None:
+            np.copyto(self._region(canvas, np.uint8), shown, where=True if self._own is None else self._own)
+            return
         picture = shown.astype(np.float32)  # in place from here on: it may have as many pixels as the canvas
         if self._detail is not None:
             picture += self._detail * self._likeness(frame)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from ..errors import InputError
 from ..model.talking import WeightNeeds, load_weights
 from ..timeline import Timeline
 from ..vae.base import StreamingVAE
+from ..vae.rendering import FaceRenderer, FaceView
+from ..vae.tiny import TinyVAE
 from .cancel import CancelToken
 from .colour_correction import ColourCorrection
 from .mailbox import WAIT_S
@@ -90,6 +92,7 @@ class DecoderInput:
     `motion_frames`: of clips that are decoded each on its own, the first frames of all but the first clip, which the
     clip before has shown already. None: one decoder runs through the stream. `shared`: what the sampler decoded of a clip
     with the same autoencoder. `colour_correction`: how far shown frames' colours are moved to the portrait's, 0..1.
+    `view`: the picture on which the motion that the autoencoder decodes is drawn; None: its own frames are shown.
     `stages` are what is drawn on decoded frames, in this order.
     """
 
@@ -98,6 +101,7 @@ class DecoderInput:
     motion_frames: int | None = None
     shared: SharedDecode | None = None
     colour_correction: float = 0.0
+    view: FaceView | None = None
     stages: tuple[FrameStage, ...] = ()
 
 
@@ -291,11 +295,14 @@ class DecodedStream:
         self, latents: LatentStream, decoder: DecoderInput, *, denoise_on: WorkerConfig, decode_on: WorkerConfig,
         queue_depth: int = 2,
     ) -> None:
-        """`decoder.reference` has the dtype and the device of the autoencoder that decodes."""
+        """`decoder.reference` has the dtype and the device of the autoencoder that decodes.
+
+        A stream without a view shows the autoencoder's own frames, at its size.
+        """
         if queue_depth < 1:
             raise InputError("queue_depth", queue_depth, "at least one chunk must fit", "use 2")
         self.latents = latents
-        self._decoder = decoder
+        self.decoder = decoder
         self.denoise_on, self.decode_on = denoise_on, decode_on
         self._queue_depth = queue_depth
 
@@ -305,7 +312,19 @@ class DecodedStream:
     @property
     def meta(self) -> StreamMeta:
         """Size, rate, length and sound of the video."""
-        return self.latents.meta
+        if (view := self.decoder.view) is None:
+            return self.latents.meta
+        return replace(self.latents.meta, width=view.picture.shape[1], height=view.picture.shape[0])
+
+    @property
+    def view(self) -> FaceView | None:
+        """What its face is drawn on."""
+        return self.decoder.view
+
+    def on(self, decoder: DecoderInput) -> DecodedStream:
+        """The same latents decoded otherwise, by the same workers."""
+        return DecodedStream(
+            self.latents, decoder, denoise_on=self.denoise_on, decode_on=self.decode_on, queue_depth=self._queue_depth)
 
     def new_metrics(self, started: float | None = None) -> StreamMetrics:
         """Metrics to hand to `chunks`; time counts from `started` (time.monotonic), or from now."""
@@ -313,7 +332,7 @@ class DecodedStream:
 
     def needs(self) -> list[WeightNeeds]:
         """Weights that must be where they compute while this runs."""
-        return self.latents.needs(self._decoder.vae)
+        return self.latents.needs(self.decoder.vae)
 
     def chunks(
         self, *, cancel: CancelToken | None = None, poll: Poll | None = None, metrics: StreamMetrics | None = None, loaded: bool = False,
@@ -322,7 +341,7 @@ class DecodedStream:
         if not loaded:
             load_weights(self.needs())
         return run_pipeline(
-            self.latents.chunks, _ChunkDecoder(self.latents, self._decoder),
+            self.latents.chunks, _ChunkDecoder(self.latents, self.decoder),
             denoise_on=self.denoise_on, decode_on=self.decode_on, queue_depth=self._queue_depth,
             cancel=cancel, poll=poll, metrics=metrics,
         )
@@ -336,18 +355,35 @@ class _ChunkDecoder:
         strength = decoder.colour_correction
         self._correct = ColourCorrection(decoder.reference, strength) if strength else None
         self._stages, self._shared = decoder.stages, decoder.shared
+        self._view = decoder.view
+        self._renderer: FaceRenderer | None = None
         self._state: Any = None
 
     def __call__(self, chunk: LatentChunk) -> FrameChunk:
-        frames, meta = self._decoded(chunk), self._latents.meta
-        if self._motion and chunk.index:
-            frames = frames[self._motion :]
+        meta = self._latents.meta
         first, count = meta.timeline.frames_of_chunk(chunk.index).start, self._latents.num_frames
-        kept = frames if count is None else frames[: count - first]
-        shown = to_uint8(kept if self._correct is None else self._correct(kept))
+        shown = self._shown(chunk, None if count is None else count - first)
         for stage in self._stages:
             shown = stage(shown, first)
         return FrameChunk(index=chunk.index, frames=shown, pts=first, time_base=1 / meta.fps)
+
+    def _shown(self, chunk: LatentChunk, most: int | None) -> np.ndarray:
+        """Frames (T, H, W, 3) uint8, `most` of them."""
+        if self._view is not None:
+            return self._rendered(chunk, self._view)[:most]
+        frames = self._decoded(chunk)
+        if self._motion and chunk.index:
+            frames = frames[self._motion :]
+        kept = frames[:most]
+        return to_uint8(kept if self._correct is None else self._correct(kept))
+
+    def _rendered(self, chunk: LatentChunk, view: FaceView) -> np.ndarray:
+        if self._renderer is None:
+            self._renderer = FaceRenderer(cast(TinyVAE, self._vae), view, self._reference)
+            self._state = self._renderer.open()
+        here = to_worker(chunk.latents, self._reference.device, self._reference.dtype, chunk.made)
+        frames, self._state = self._renderer(here, self._state)
+        return frames
 
     def _decoded(self, chunk: LatentChunk) -> Tensor:
         if self._shared is not None and self._shared.vae is self._vae:

@@ -16,13 +16,13 @@ from ..errors import InputError
 from ..face.found import find_faces
 from ..face.portrait_crop import UNUSABLE
 from ..families.settings import Choices
-from ..inputs import SpeakingMode
+from ..inputs import Framing, SpeakingMode
 from ..media.audio_io import LongWaveform, Waveform, open_audio
 from ..media.image_io import open_image, open_mask
 from ..media.sound_reader import SoundSource, SoundTrack
 from ..model.talking import TalkingModel
 from ..options import AnimateOptions
-from .characters import Character, put_back, scene_stream
+from .characters import Character, scene_stream
 from .portrait import Portrait, prepare_portrait
 from .scene import Prompt, build_scene
 from .speaker import Speaker, select_speaking
@@ -76,11 +76,12 @@ def animate(
         return scene_stream(
             model, picture, [Character(portrait=portrait, speaker=speaker) for portrait in portraits], source, seed=options.seed,
             choices=choices, prompt=encoders.prompt_of(portraits[0]), device=running.decode_device, queue_depth=running.queue_depth,
-            blinks=options.blinks)
+            blinks=options.blinks, size=options.size)
     built = build_scene(model, portraits[0], speaker, choices=choices, prompt=encoders.prompt_of(portraits[0]))
     latents = sample_stream(model, built, seed=options.seed)
-    frames = decode_stream(latents, device=running.decode_device, queue_depth=running.queue_depth, blinks=options.blinks)
-    return put_back(picture, [frames], portraits) if options.paste_back else frames
+    return decode_stream(
+        latents, device=running.decode_device, queue_depth=running.queue_depth, blinks=options.blinks,
+        framing=cast(Framing, options.framing), size=options.size)
 
 
 def _speaker(

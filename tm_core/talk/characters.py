@@ -26,10 +26,12 @@ from ..media.audio_io import Waveform
 from ..media.sound_reader import SoundSource
 from ..media.video_io import playable_size
 from ..model.talking import TalkingModel
+from ..streaming.handles import DecodedStream
+from .framing import shrunk, side_by_side, view_of
 from .portrait import Portrait
 from .scene import Prompt, build_scene
 from .speaker import Speaker
-from .stream import decode_stream, sample_stream
+from .stream import decode_stream, redrawn, sample_stream
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +68,12 @@ def together(characters: Sequence[Character]) -> list[Speaker]:
 def scene_stream(
     model: TalkingModel, picture: np.ndarray, characters: Sequence[Character], sound: SoundSource | Waveform, *, seed: int = 0,
     choices: Choices | None = None, prompt: Prompt | None = None, device: str | torch.device | None = None, queue_depth: int = 2,
-    blinks: bool = True,
+    blinks: bool = True, size: int | None = None,
 ) -> FrameStream:
-    """A picture (H, W, 3) uint8 whose characters speak, at its own size, carrying `sound`; nothing is sampled before a sink pulls.
+    """A picture (H, W, 3) uint8 whose characters speak, carrying `sound`; nothing is sampled before a sink pulls.
 
-    Character i draws from seed + i, from 0 again after the highest. InputError for no character, or a face that two share.
+    The video is the picture, its longer side at most `size` (1024 if None) for models of faces. Character i draws from seed + i,
+    from 0 again after the highest. InputError for no character, or a face that two share.
     """
     if not characters:
         raise InputError("characters", 0, "a scene needs at least one", "connect a portrait and its speaker")
@@ -84,19 +87,24 @@ def scene_stream(
         scenes = [build_scene(model, *member, choices=choices) for member in zip(portraits, speakers, strict=True)]
         streams = [sample_stream(model, built, seed=(seed + i) % (MAX_SEED + 1)) for i, built in enumerate(scenes)]
     frames = [decode_stream(stream, device=device, queue_depth=queue_depth, blinks=blinks) for stream in streams]
-    return put_back(picture, frames, portraits, sound)
+    return put_back(picture, frames, portraits, sound, size=size)
 
 
 def put_back(
-    picture: np.ndarray, frames: Sequence[FrameStream], portraits: Sequence[Portrait], sound: SoundSource | Waveform | None = None,
+    picture: np.ndarray, frames: Sequence[FrameStream], portraits: Sequence[Portrait], sound: SoundSource | Waveform | None = None, *,
+    size: int | None = None,
 ) -> FrameStream:
-    """Animated crops where they were cut from; outside their soft-edged places the picture (H, W, 3) stays as it is, to the bit.
+    """Animated faces where they were cut from; outside their soft-edged places the picture (H, W, 3) stays as it is, to the bit.
 
-    A picture larger than players take (media.video_io) is shrunk to what they do, and a warning says so. `sound` None: that of
-    the first stream.
+    Streams of models of faces are drawn anew, on the picture itself, its longer side at most `size` (1024 if None); other ones are
+    resampled to their place in it. A picture larger than players take (media.video_io) is shrunk to what they do, and a warning
+    says so. `sound` None: that of the first stream.
     """
     for portrait in portraits:
         _check_same_picture(picture, portrait)
+    drawn = [f for f in frames if isinstance(f, DecodedStream) and f.view is not None]
+    if len(drawn) == len(frames):
+        return _drawn_in(picture, drawn, portraits, sound, size)
     picture, boxes = _playable(picture, [s.crop.box for s in portraits])
     masks = apart(boxes, [soft_edge(sides=inner_sides(box, (picture.shape[1], picture.shape[0]))) for box in boxes])
     layers = [
@@ -105,6 +113,19 @@ def put_back(
     audio = first.audio if sound is None else sound
     meta = replace(first, width=picture.shape[1], height=picture.shape[0], audio=audio)
     return ComposedStream(picture, layers, meta)
+
+
+def _drawn_in(
+    picture: np.ndarray, frames: Sequence[DecodedStream], portraits: Sequence[Portrait], sound: SoundSource | Waveform | None,
+    size: int | None,
+) -> FrameStream:
+    views = shrunk([view_of(replace(portrait, picture=picture)) for portrait in portraits], size)
+    canvas, layers = views[0].picture, []
+    for stream, (view, box, own) in zip(frames, side_by_side(views), strict=True):
+        layers.append(Layer(frames=redrawn(stream, view), box=box, mask=own))
+    audio = frames[0].meta.audio if sound is None else sound
+    meta = replace(frames[0].meta, width=canvas.shape[1], height=canvas.shape[0], audio=audio)
+    return ComposedStream(canvas, layers, meta)
 
 
 def _playable(picture: np.ndarray, boxes: Sequence[Box]) -> tuple[np.ndarray, list[Box]]:

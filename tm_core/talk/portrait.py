@@ -22,10 +22,11 @@ from ..face.portrait_crop import PortraitCrop, cut_portrait, frame_picture
 
 @dataclass(frozen=True, kw_only=True)
 class Portrait:
-    """Whom to animate: the portrait at model size and the mask (H, W) of what the voice may move."""
+    """Whom to animate: the portrait at model size, the mask (H, W) of what the voice may move, and the whole picture (h, w, 3) uint8."""
 
     crop: PortraitCrop
     mask: np.ndarray
+    picture: np.ndarray
 
     @property
     def image(self) -> Tensor:
@@ -53,7 +54,7 @@ def prepare_portrait(
         return _framed_portrait(rgb, config, face_index, mask, faces)
     crop = cut_portrait(rgb, config.width, faces.face(rgb, face_index))
     region = face_mask(crop.landmarks, config.width) if mask is None else _own_mask(mask, crop, rgb)
-    return Portrait(crop=crop, mask=region)
+    return Portrait(crop=crop, mask=region, picture=rgb)
 
 
 def _own_mask(mask: np.ndarray, crop: PortraitCrop, rgb: np.ndarray) -> np.ndarray:
@@ -72,8 +73,8 @@ def _framed_portrait(
     chosen = large if free else [faces.face(rgb, face_index)]  # says which faces there are, if none was chosen
     crop = frame_picture(rgb, size, chosen)
     if mask is not None:
-        return Portrait(crop=crop, mask=_own_mask(mask, crop, rgb))
+        return Portrait(crop=crop, mask=_own_mask(mask, crop, rgb), picture=rgb)
     if len(large) > 1 or (large and chosen[0] is not large[0]):
         extent = np.ptp(crop.landmarks[:, 1]) / config.width
-        return Portrait(crop=crop, mask=face_mask(crop.landmarks, size, float(DEFAULT_FEATHER * extent)))
-    return Portrait(crop=crop, mask=np.ones((config.height, config.width), np.float32))
+        return Portrait(crop=crop, mask=face_mask(crop.landmarks, size, float(DEFAULT_FEATHER * extent)), picture=rgb)
+    return Portrait(crop=crop, mask=np.ones((config.height, config.width), np.float32), picture=rgb)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +22,8 @@ from ..streaming.handles import SoundArrival, StreamMeta
 from ..streaming.mailbox import WAIT_S
 from ..streaming.sampler import Scene, SpeakerInput
 from ..vae.base import device_of, dtype_of
+from ..vae.rendering import FaceView
+from .framing import view_of
 from .portrait import Portrait
 from .speaker import Speaker
 from .voice import timeline_of
@@ -38,7 +39,7 @@ class BuiltScene:
     image: Tensor  # (3, H, W) in 0..1
     meta: StreamMeta
     sampler: SamplerConfig
-    face: np.ndarray | None = None  # landmarks (468, 3) where the model draws one face
+    view: FaceView | None = None  # the picture, at its own size, where the model draws one face of it
     arrival: SoundArrival | None = None  # while the first speaker's sound is arriving
 
 
@@ -90,10 +91,10 @@ def build_scene(
     scene = Scene(
         reference=encode_picture(model, portrait.image, sampler), speakers=speakers, frames=voice.known_frames, picture=portrait.image,
         text=prompt.text, image=prompt.image, negative=prompt.negative)
-    face = portrait.crop.landmarks if config.framing == "face" else None
+    view = view_of(portrait) if config.framing == "face" else None
     arrival = SpeakersArrival(speakers=(speaker, *(other for _, other in others)))
     return BuiltScene(
-        scene=scene, image=portrait.image, meta=meta, sampler=sampler, face=face, arrival=arrival if voice.known_frames is None else None)
+        scene=scene, image=portrait.image, meta=meta, sampler=sampler, view=view, arrival=arrival if voice.known_frames is None else None)
 
 
 def _speaker(config: ModelConfig, sampler: SamplerConfig, frame: PortraitCrop, portrait: Portrait, speaker: Speaker) -> SpeakerInput:

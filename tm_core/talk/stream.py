@@ -12,7 +12,7 @@ import torch
 from ..config import SamplerConfig
 from ..errors import InputError
 from ..face.blinks import Blinks, eyes_covered
-from ..inputs import check_options
+from ..inputs import Framing, check_options
 from ..model.talking import TalkingModel, WeightNeeds
 from ..streaming.cache_size import cache_size
 from ..streaming.cancel import CancelToken
@@ -22,6 +22,8 @@ from ..streaming.handles import DecodedStream, DecoderInput, FrameStage, LatentS
 from ..streaming.sampler import ChunkedSampler, LatentChunk, Scene
 from ..streaming.workers import WorkerConfig, free_threads
 from ..vae.base import StreamingVAE, device_of, dtype_of
+from ..vae.rendering import FaceView
+from .framing import framed
 from .portrait import face_mesh
 from .scene import BuiltScene
 
@@ -56,8 +58,7 @@ def sample_stream(model: TalkingModel, built: BuiltScene, *, seed: int = 0) -> L
     cfg, dit = built.sampler, model.dit
     sampler = sampler_of(model, cfg)
     decoder = DecoderInput(
-        vae=model.vae, reference=built.image, colour_correction=cfg.colour_correction,
-        stages=_stages(built, seed))
+        vae=model.vae, reference=built.image, colour_correction=cfg.colour_correction, view=built.view, stages=_stages(built, seed))
     if isinstance(sampler, ClipSampler):
         decoder = replace(decoder, motion_frames=sampler.motion_frames, shared=sampler.decoded)
     reserve = cache_size(dit.cfg, cfg, model.config.latent_hw, dit.compute_dtype).total
@@ -68,9 +69,9 @@ def sample_stream(model: TalkingModel, built: BuiltScene, *, seed: int = 0) -> L
 
 def _stages(built: BuiltScene, seed: int) -> tuple[FrameStage, ...]:
     """What is drawn on decoded frames: blinks of one face whose eyes can be seen, decided once, so that no lid flickers."""
-    if built.face is None or eyes_covered(built.image.permute(1, 2, 0).mul(255).cpu().numpy(), built.face):
+    if built.view is None or eyes_covered(built.view.picture, built.view.landmarks):
         return ()
-    return (Blinks(mesh=face_mesh(), fps=built.meta.fps, seed=seed, hint=built.face),)
+    return (Blinks(mesh=face_mesh(), fps=built.meta.fps, seed=seed, hint=built.view.landmarks),)
 
 
 def _needs(model: TalkingModel, reserve: int, autoencoder: StreamingVAE) -> WeightNeeds:
@@ -79,11 +80,12 @@ def _needs(model: TalkingModel, reserve: int, autoencoder: StreamingVAE) -> Weig
 
 def decode_stream(
     latents: LatentStream, *, device: str | torch.device | None = None, queue_depth: int = 2, vae: StreamingVAE | None = None,
-    blinks: bool = True,
+    blinks: bool = True, framing: Framing = "picture", size: int | None = None, view: FaceView | None = None,
 ) -> DecodedStream:
     """The frames of sampled latents, decoded when a sink pulls; with `blinks` (face.blinks), if they are of one face.
 
-    `device` None: where the model's autoencoder is; `vae`: another one of the same latents, as the fast TAEHV.
+    `device` None: where the model's autoencoder is; `vae`: another one of the same latents, as the fast TAEHV. Models of faces
+    draw on the picture: `framing` and `size` as in options.AnimateOptions; `view` in their place is what the face is drawn on.
     """
     if latents.decoder is None:
         raise InputError("latents", "stream", "carries no decoder", "connect the output of the sampler")
@@ -92,14 +94,27 @@ def decode_stream(
     if target != device_of(chosen):
         chosen = copy.deepcopy(chosen).to(target)  # type: ignore[attr-defined]
     decoder = replace(latents.decoder, vae=chosen, reference=latents.decoder.reference.to(target, dtype_of(chosen)))
-    if not blinks:
-        decoder = replace(decoder, stages=tuple(stage for stage in decoder.stages if not isinstance(stage, Blinks)))
+    if decoder.view is not None:
+        decoder = _seen(decoder, view or framed(decoder.view, framing, size), blinks)
     denoise_threads, decode_threads = share_cpu(latents.device, target)
     return DecodedStream(
         latents, decoder, queue_depth=queue_depth,
         denoise_on=WorkerConfig(device=latents.device, threads=denoise_threads),
         decode_on=WorkerConfig(device=target, threads=decode_threads),
     )
+
+
+def redrawn(frames: DecodedStream, view: FaceView) -> DecodedStream:
+    """The same stream, its face drawn on another picture of it."""
+    return frames.on(_seen(frames.decoder, view, blinks=True))
+
+
+def _seen(decoder: DecoderInput, view: FaceView, blinks: bool) -> DecoderInput:
+    """The same face drawn on another picture of it."""
+    stages = tuple(
+        replace(stage, hint=view.landmarks) if isinstance(stage, Blinks) else stage
+        for stage in decoder.stages if blinks or not isinstance(stage, Blinks))
+    return replace(decoder, view=view, stages=stages)
 
 
 def share_cpu(denoise: torch.device, decode: torch.device) -> tuple[int | None, int | None]:

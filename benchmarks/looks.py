@@ -127,7 +127,7 @@ def speak(model: TalkingModel, picture: np.ndarray, sound: Sound, seed: int) -> 
     """Frames (T, H, W, 3) uint8 of a picture (H, W, 3) saying a sound; InputError where no face is found."""
     subject = talk.prepare_portrait(picture, model.config, face_index=largest_face(picture))
     speech = talk.select_speaking(talk.encode_audio(waveform(sound), model.config))
-    stream = talk.decode_stream(talk.sample_stream(model, talk.build_scene(model, subject, speech), seed=seed))
+    stream = talk.decode_stream(talk.sample_stream(model, talk.build_scene(model, subject, speech), seed=seed), framing="face")
     return np.concatenate([chunk.frames for chunk in stream])
 
 

@@ -82,7 +82,7 @@ def run(*, weights: Path | None = None, device: str = "auto", seconds: float | N
 
 def _seen(model: TalkingModel, face: Face, speech: talk.Speaker, seed: int) -> Seen:
     subject = talk.prepare_portrait(open_image(face.path), model.config)
-    stream = talk.decode_stream(talk.sample_stream(model, talk.build_scene(model, subject, speech), seed=seed))
+    stream = talk.decode_stream(talk.sample_stream(model, talk.build_scene(model, subject, speech), seed=seed), framing="face")
     return look_at(np.concatenate([chunk.frames for chunk in stream]))
 
 

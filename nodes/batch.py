@@ -60,7 +60,7 @@ class BatchLipsync(io.ComfyNode):
                 field(
                     io.String, "manifest", default="", multiline=True,
                     tooltip="CSV with a header, or JSON: image, audio, out, and if you like seed, steps, speaking, face, mask, track, "
-                    "paste_back. Paths are in ComfyUI's input folder, out is in the output folder. Empty: use the folders below."),
+                    "framing, size. Paths are in ComfyUI's input folder, out is in the output folder. Empty: use the folders below."),
                 field(
                     io.String, "portraits", default="",
                     tooltip="Instead of a manifest: a folder in ComfyUI's input folder. Every picture in it is animated."),

@@ -10,6 +10,7 @@ from ..tm_core.config import CacheMode, SamplerConfig
 from ..tm_core.errors import InputError
 from ..tm_core.families.registry import Mode
 from ..tm_core.families.settings import Choices, settings
+from ..tm_core.inputs import MOST_SIZE, VideoFraming, check_options
 from ..tm_core.streaming.cache_size import check_fits
 from ..tm_core.streaming.handles import LatentStream
 from ..tm_core.weights.loading import TalkingModel
@@ -19,8 +20,21 @@ from .host.autoencoder import HostedAutoencoder
 from .host.schemas import chosen, field, io, schema
 
 MAX_SEED = 2**53 - 1  # the largest whole number a browser keeps exactly
+FRAMINGS: dict[str, VideoFraming] = {"picture": "picture", "face": "face"}
 MODES: dict[str, Mode | None] = {devices.AUTO: None, "sparse_causal": "sparse_causal", "bidirectional": "bidirectional"}
 CACHES: dict[str, CacheMode | None] = {devices.AUTO: None, "per_step": "per_step", "clean_rerun": "clean_rerun", "recompute": "recompute"}
+
+
+def framing_fields() -> list[Any]:
+    """The inputs of the node that decodes: what a video of a face shows, and how large."""
+    return [
+        field(
+            io.Combo, "framing", options=list(FRAMINGS), default="picture", optional=True,
+            tooltip="Models of faces only. picture: the video is the picture, the face moves in it. face: a crop round the face."),
+        field(
+            io.Int, "size", default=0, min=0, max=MOST_SIZE, optional=True, advanced=True,
+            tooltip="Models of faces only: pixels of the video's longer side. 0: a picture as it is, 1024 at most; a face 512."),
+    ]
 
 
 def guidance_fields() -> list[Any]:
@@ -138,6 +152,7 @@ class DecodeStream(io.ComfyNode):
                 field(
                     io.Boolean, "blinks", default=True, optional=True, advanced=True,
                     tooltip="Models of faces only: close the eyes now and then, which they have not learned. Drawn on the frames."),
+                *framing_fields(),
                 field(
                     io.Vae, "vae", optional=True,
                     tooltip="Open models only: another VAE of the same latents, as the fast taew2_1 or lighttaew2_1."),
@@ -149,10 +164,15 @@ class DecodeStream(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latents: LatentStream, device: str, queue_depth: int, vae: Any = None, blinks: bool = True) -> Any:
-        """Describe the stream; nothing is decoded. InputError for a VAE of other latents."""
+    def execute(
+        cls, latents: LatentStream, device: str, queue_depth: int, vae: Any = None, blinks: bool = True, framing: str = "picture",
+        size: int = 0,
+    ) -> Any:
+        """Describe the stream; nothing is decoded. InputError for a VAE of other latents, or a size that is none."""
+        check_options(framing=chosen("framing", framing, FRAMINGS), size=size or None)
         target = None if device == devices.AUTO else devices.named(device)
         if vae is not None and latents.decoder is not None and not isinstance(latents.decoder.vae, HostedAutoencoder):
             raise InputError("vae", "another VAE", "this model brings its own decoder", "leave it unconnected")
         other = None if vae is None else HostedAutoencoder(vae)
-        return io.NodeOutput(talk.decode_stream(latents, device=target, queue_depth=queue_depth, vae=other, blinks=blinks))
+        return io.NodeOutput(talk.decode_stream(
+            latents, device=target, queue_depth=queue_depth, vae=other, blinks=blinks, framing=FRAMINGS[framing], size=size or None))

@@ -134,7 +134,7 @@ def test_flags_survive_as_spans(timeline: Timeline, flags: list[bool]) -> None:
 
 
 @check
-@given(st.lists(st.floats(0.01, 0.99), max_size=8, unique=True), st.integers(1, MAX_STEPS))
+@given(st.lists(st.integers(10, 990).map(lambda n: n / 1000), max_size=8, unique=True), st.integers(1, MAX_STEPS))
 def test_any_number_of_steps_follows_the_same_curve(levels: list[float], steps: int) -> None:
     base = SamplerConfig(sigmas=(1.0, *sorted(levels, reverse=True)))
     made = noise_schedule(base, steps).sigmas
@@ -158,7 +158,8 @@ def test_more_steps_keep_the_levels_that_there_were(count: int, times: int) -> N
 OUTS = st.sampled_from([f"{folder}{name}.mp4" for folder in ("", "a/", "b/c/") for name in ("x", "1", "two words", "\u00e4")])
 OPTIONS = st.fixed_dictionaries({}, optional={
     "seed": st.integers(0, MAX_SEED), "steps": st.integers(1, MAX_STEPS), "speaking": st.sampled_from(["auto", "speaking", "listening"]),
-    "face": st.integers(0, 9), "track": st.integers(0, 5), "paste_back": st.booleans()})
+    "face": st.integers(0, 9), "track": st.integers(0, 5), "framing": st.sampled_from(["picture", "face"]),
+    "size": st.integers(64, 4096)})
 ITEMS = st.lists(st.tuples(OUTS, OPTIONS), min_size=1, max_size=6, unique_by=lambda one: one[0])
 
 

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 from .errors import InputError
 
 SpeakingMode = Literal["auto", "speaking", "listening"]
-Framing = Literal["picture", "face"]
+VideoFraming = Literal["picture", "face"]
 LEAST_SIZE, MOST_SIZE = 64, 4096  # pixels of the video's longer side
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 100
@@ -89,8 +89,8 @@ def check_options(
         raise InputError("face", face, "faces are counted from 0, row by row from the left", "leave it out for the only one")
     if track is not None and track < 0:
         raise InputError("track", track, "sound tracks are counted from 0", "leave it out for the file's own choice")
-    if framing not in get_args(Framing):
-        raise InputError("framing", framing, "is no framing", f"choose {' or '.join(get_args(Framing))}")
+    if framing not in get_args(VideoFraming):
+        raise InputError("framing", framing, "is no framing", f"choose {' or '.join(get_args(VideoFraming))}")
     if framing == "face" and face == "all":
         raise InputError("framing", framing, "shows one face, and all are animated", "choose framing picture, or one face")
     if size is not None and not LEAST_SIZE <= size <= MOST_SIZE:

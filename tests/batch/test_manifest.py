@@ -166,7 +166,7 @@ ROW = "face.jpg,voice.wav,a.mp4,"
         (HEAD + ROW + ",maybe", 2, "paste_back: maybe: is neither yes nor no"),
         (HEAD + ROW + ",,frame", 2, "framing: frame: is no framing"),
         (HEAD + ROW + ",yes,face", 2, "paste_back says yes"), (HEAD + ROW + ",,,some", 2, "face: some: is no whole number, nor all"),
-        (HEAD + ROW + ",,,all", 2, "face: all: all faces are animated in their picture"), (HEAD + ROW + ",,,,-1", 2, "track: -1"),
+        (HEAD + ROW + ",,face,all", 2, "face: all: all faces are animated in their picture"), (HEAD + ROW + ",,,,-1", 2, "track: -1"),
         (HEAD + ROW + ",,,,one", 2, "track: one: is no whole number"),
         (HEAD + 'face.jpg,voice.wav,"a.mp4,\nface.jpg,voice.wav,b.mp4\n', 2, "a quotation mark is opened and not closed"),
         (HEAD + "face.jpg,voice.wav,a\0.mp4", 2, ""), ("face.jpg,voice.wav,a.mp4\n" * 3, 1, "names no columns; begin with a line as image"),
@@ -183,7 +183,7 @@ ROW = "face.jpg,voice.wav,a.mp4,"
         (r'{"image": "sub\x.jpg", "audio": "voice.wav", "out": "a.mp4"}'.replace("\\\\", "\\"), 1, "a backslash in JSON is written"),
         (r'{"image": "face.jpg", "audio": "voice.wav", "out": "\ud800.mp4"}'.replace("\\\\", "\\"), 1, "half a character"),
     ],
-    ids=["half", "thousands", "exponent", "5000 digits", "no boolean", "no framing", "both", "face", "all without paste_back", "track",
+    ids=["half", "thousands", "exponent", "5000 digits", "no boolean", "no framing", "both", "face", "all, framing face", "track",
          "track word", "open quote", "zero", "no header", "missing column", "pretty and wrong", "single quotes", "deep", "number", "twice",
          "twice by capitals", "NaN", "true", "nested", "list", "newline by accident", "bad escape", "surrogate"])
 def test_what_is_not_understood_is_refused_with_its_line(files: Path, text: str, line: int, words: str) -> None:
@@ -202,18 +202,19 @@ def test_columns_that_came_later(files: Path) -> None:
     head = "image,audio,out,paste_back,framing,face,track\n"
     cells = ["TRUE,,all,", "yes,,,", "1,picture,2.0,1", ",picture,,", "no,face,,0", ",face,,", "off,,0,"]
     found = items(head + "".join(f"face.jpg,voice.wav,{n}.mp4,{c}\n" for n, c in enumerate(cells)), files)
-    assert [(i.options.paste_back, i.options.face, i.options.track) for i in found] == [
-        (True, "all", None), (True, None, None), (True, 2, 1), (True, None, None), (False, None, 0), (False, None, None), (False, 0, None)]
-    (item,) = items(json.dumps([{**ROWS[0], "paste_back": True, "face": "All", "track": 0}]), files)
-    assert item.options == AnimateOptions(paste_back=True, face="all", track=0)
+    assert [(i.options.framing, i.options.face, i.options.track) for i in found] == [
+        ("picture", "all", None), ("picture", None, None), ("picture", 2, 1), ("picture", None, None), ("face", None, 0),
+        ("face", None, None), ("face", 0, None)]
+    (item,) = items(json.dumps([{**ROWS[0], "paste_back": True, "face": "All", "track": 0, "size": 768}]), files)
+    assert item.options == AnimateOptions(framing="picture", face="all", track=0, size=768)
 
 
 def test_options_that_came_later_make_finished_videos_again_only_where_they_are_used(files: Path) -> None:
     (item,) = items("image,audio,out\nface.jpg,voice.wav,a.mp4\n", files)
-    assert item.options.to_dict() == {"seed": 0, "steps": None, "speaking": "auto", "face": None}
+    assert item.options.to_dict() == {"seed": 0, "steps": None, "speaking": "auto", "face": None, "framing": "picture"}
     changed = [
-        AnimateOptions(), AnimateOptions(track=0), AnimateOptions(track=1), AnimateOptions(paste_back=True), AnimateOptions(blinks=False),
-        AnimateOptions(paste_back=True, face="all")]
+        AnimateOptions(), AnimateOptions(track=0), AnimateOptions(track=1), AnimateOptions(framing="face"), AnimateOptions(blinks=False),
+        AnimateOptions(size=512), AnimateOptions(face="all")]
     assert len({Digests("model").of(replace(item, options=options)) for options in changed}) == len(changed)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from ..errors import InputError, one_line
-from ..inputs import Framing, check_file, decoded
+from ..inputs import VideoFraming, check_file, decoded
 from ..options import AnimateOptions
 from ..outputs import Named
 from .places import STAGING, misplaced
@@ -29,7 +29,7 @@ SUFFIX = ".mp4"
 REMEDY = f"a manifest is CSV with a header, or JSON, of {', '.join(COLUMNS)}"
 ALL: Literal["all"] = "all"
 TRUE, FALSE = frozenset({"true", "yes", "on", "1", "1.0"}), frozenset({"false", "no", "off", "0", "0.0"})
-FRAMINGS: tuple[str, ...] = get_args(Framing)
+FRAMINGS: tuple[str, ...] = get_args(VideoFraming)
 WHOLE = re.compile(r"([+-]?\d+)(?:[.,]0{0,2})?")  # spreadsheets write 1.0; three zeros may mean thousands
 Locate = Callable[[str], Path]
 

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..face.found import find_faces
 from ..face.portrait_crop import UNUSABLE
 from ..families.settings import Choices
-from ..inputs import Framing, SpeakingMode
+from ..inputs import SpeakingMode, VideoFraming
 from ..media.audio_io import LongWaveform, Waveform, open_audio
 from ..media.image_io import open_image, open_mask
 from ..media.sound_reader import SoundSource, SoundTrack
@@ -81,7 +81,7 @@ def animate(
     latents = sample_stream(model, built, seed=options.seed)
     return decode_stream(
         latents, device=running.decode_device, queue_depth=running.queue_depth, blinks=options.blinks,
-        framing=cast(Framing, options.framing), size=options.size)
+        framing=cast(VideoFraming, options.framing), size=options.size)
 
 
 def _speaker(

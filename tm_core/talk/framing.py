@@ -13,7 +13,7 @@ import numpy as np
 
 from ..compose.canvas import Box, apart
 from ..face.portrait_crop import resample
-from ..inputs import Framing
+from ..inputs import VideoFraming
 from ..media.video_io import playable_size
 from ..vae.rendering import FaceView
 from .portrait import Portrait
@@ -34,7 +34,7 @@ def view_of(portrait: Portrait) -> FaceView:
     return FaceView(picture=portrait.picture, box=box, landmarks=landmarks, share=_share(box, portrait.picture))
 
 
-def framed(view: FaceView, framing: Framing, size: int | None) -> FaceView:
+def framed(view: FaceView, framing: VideoFraming, size: int | None) -> FaceView:
     """What the video shows of it: see options.AnimateOptions."""
     if framing == "picture":
         return shrunk([view], size)[0]

@@ -12,7 +12,7 @@ import torch
 from ..config import SamplerConfig
 from ..errors import InputError
 from ..face.blinks import Blinks, eyes_covered
-from ..inputs import Framing, check_options
+from ..inputs import VideoFraming, check_options
 from ..model.talking import TalkingModel, WeightNeeds
 from ..streaming.cache_size import cache_size
 from ..streaming.cancel import CancelToken
@@ -80,7 +80,7 @@ def _needs(model: TalkingModel, reserve: int, autoencoder: StreamingVAE) -> Weig
 
 def decode_stream(
     latents: LatentStream, *, device: str | torch.device | None = None, queue_depth: int = 2, vae: StreamingVAE | None = None,
-    blinks: bool = True, framing: Framing = "picture", size: int | None = None, view: FaceView | None = None,
+    blinks: bool = True, framing: VideoFraming = "picture", size: int | None = None, view: FaceView | None = None,
 ) -> DecodedStream:
     """The frames of sampled latents, decoded when a sink pulls; with `blinks` (face.blinks), if they are of one face.
 

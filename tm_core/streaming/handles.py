@@ -35,7 +35,7 @@ from .shared_decode import SharedDecode
 from .spool import LatentSpool
 from .workers import WorkerConfig, to_uint8, to_worker
 
-FrameStage = Callable[[np.ndarray, int], np.ndarray]  # frames (T, H, W, 3) uint8 and the number of the first -> frames
+EASE = 5  # latents over which a face that begins to speak, or ends, becomes more or less lively
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class DecoderInput:
     clip before has shown already. None: one decoder runs through the stream. `shared`: what the sampler decoded of a clip
     with the same autoencoder. `colour_correction`: how far shown frames' colours are moved to the portrait's, 0..1.
     `view`: the picture on which the motion that the autoencoder decodes is drawn; None: its own frames are shown.
-    `stages` are what is drawn on decoded frames, in this order.
+    `speaking` says of latents whether their voice speaks, (F,) bool: a face lives more then.
     """
 
     vae: StreamingVAE
@@ -102,7 +102,7 @@ class DecoderInput:
     shared: SharedDecode | None = None
     colour_correction: float = 0.0
     view: FaceView | None = None
-    stages: tuple[FrameStage, ...] = ()
+    speaking: Callable[[range], Tensor] | None = None
 
 
 class ChunkSource(Protocol):
@@ -354,7 +354,7 @@ class _ChunkDecoder:
         self._latents, self._vae, self._reference, self._motion = latents, decoder.vae, decoder.reference, decoder.motion_frames
         strength = decoder.colour_correction
         self._correct = ColourCorrection(decoder.reference, strength) if strength else None
-        self._stages, self._shared = decoder.stages, decoder.shared
+        self._shared, self._speaking = decoder.shared, decoder.speaking
         self._view = decoder.view
         self._renderer: FaceRenderer | None = None
         self._state: Any = None
@@ -362,28 +362,39 @@ class _ChunkDecoder:
     def __call__(self, chunk: LatentChunk) -> FrameChunk:
         meta = self._latents.meta
         first, count = meta.timeline.frames_of_chunk(chunk.index).start, self._latents.num_frames
-        shown = self._shown(chunk, None if count is None else count - first)
-        for stage in self._stages:
-            shown = stage(shown, first)
+        shown = self._shown(chunk, first, None if count is None else count - first)
         return FrameChunk(index=chunk.index, frames=shown, pts=first, time_base=1 / meta.fps)
 
-    def _shown(self, chunk: LatentChunk, most: int | None) -> np.ndarray:
-        """Frames (T, H, W, 3) uint8, `most` of them."""
+    def _shown(self, chunk: LatentChunk, first: int, most: int | None) -> np.ndarray:
+        """Frames (T, H, W, 3) uint8 from number `first` on, `most` of them."""
         if self._view is not None:
-            return self._rendered(chunk, self._view)[:most]
+            return self._rendered(chunk, self._view, first)[:most]
         frames = self._decoded(chunk)
         if self._motion and chunk.index:
             frames = frames[self._motion :]
         kept = frames[:most]
         return to_uint8(kept if self._correct is None else self._correct(kept))
 
-    def _rendered(self, chunk: LatentChunk, view: FaceView) -> np.ndarray:
+    def _rendered(self, chunk: LatentChunk, view: FaceView, first: int) -> np.ndarray:
         if self._renderer is None:
             self._renderer = FaceRenderer(cast(TinyVAE, self._vae), view, self._reference)
             self._state = self._renderer.open()
         here = to_worker(chunk.latents, self._reference.device, self._reference.dtype, chunk.made)
-        frames, self._state = self._renderer(here, self._state)
+        frames, self._state = self._renderer(here, self._state, first, self._said(chunk.index))
         return frames
+
+    def _said(self, index: int) -> np.ndarray | None:
+        """(T,) how much is said in the frames of a chunk, 0..1: a mean over what is just past, so that no motion begins at once."""
+        if self._speaking is None:
+            return None
+        timeline = self._latents.meta.timeline
+        latents = timeline.latents_of_chunk(index)
+        begin = max(0, latents.start - EASE)
+        flags = self._speaking(range(begin, latents.stop)).numpy().astype(np.float64)
+        flags = np.concatenate([np.full(EASE - (latents.start - begin), flags[0]), flags])
+        means = np.convolve(flags, np.ones(EASE) / EASE, "valid")  # of the latent before the chunk, and of its own
+        at = (np.array(timeline.frames_of_chunk(index)) + 0.5 - timeline.frames_of_chunk(index).start) / timeline.stride
+        return np.asarray(np.interp(at, np.arange(len(means)), means))
 
     def _decoded(self, chunk: LatentChunk) -> Tensor:
         if self._shared is not None and self._shared.vae is self._vae:

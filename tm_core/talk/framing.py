@@ -102,7 +102,7 @@ def _moved(view: FaceView, picture: np.ndarray, seen: Box, extent: tuple[int, in
     box = (x0 - seen[0]) * kx, (y0 - seen[1]) * ky, (x1 - seen[0]) * kx, (y1 - seen[1]) * ky
     scale = np.array([kx, ky, (kx + ky) / 2])
     landmarks = (view.landmarks + 0.5 - np.array([*seen[:2], 0.5])) * scale - np.array([0.5, 0.5, 0.0])
-    return FaceView(picture=picture, box=box, landmarks=landmarks.astype(np.float32), share=_share(box, picture))
+    return replace(view, picture=picture, box=box, landmarks=landmarks.astype(np.float32), share=_share(box, picture))
 
 
 def _share(box: Box, picture: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..audio.growing_sound import GrowingSound
 from ..config import ModelConfig, SamplerConfig
 from ..errors import InputError
+from ..face.eyes import eyes_covered
 from ..face.mask import moved_mask, token_mask
 from ..face.portrait_crop import PortraitCrop
 from ..families.registry import FAMILIES
@@ -40,6 +41,7 @@ class BuiltScene:
     meta: StreamMeta
     sampler: SamplerConfig
     view: FaceView | None = None  # the picture, at its own size, where the model draws one face of it
+    eyes: bool = True  # nothing covers them
     arrival: SoundArrival | None = None  # while the first speaker's sound is arriving
 
 
@@ -94,7 +96,9 @@ def build_scene(
     view = view_of(portrait) if config.framing == "face" else None
     arrival = SpeakersArrival(speakers=(speaker, *(other for _, other in others)))
     return BuiltScene(
-        scene=scene, image=portrait.image, meta=meta, sampler=sampler, view=view, arrival=arrival if voice.known_frames is None else None)
+        scene=scene, image=portrait.image, meta=meta, sampler=sampler, view=view,
+        eyes=view is None or not eyes_covered(portrait.crop.image, portrait.crop.landmarks),
+        arrival=arrival if voice.known_frames is None else None)
 
 
 def _speaker(config: ModelConfig, sampler: SamplerConfig, frame: PortraitCrop, portrait: Portrait, speaker: Speaker) -> SpeakerInput:

@@ -11,20 +11,19 @@ import torch
 
 from ..config import SamplerConfig
 from ..errors import InputError
-from ..face.blinks import Blinks, eyes_covered
+from ..face.life import FaceLife
 from ..inputs import VideoFraming, check_options
 from ..model.talking import TalkingModel, WeightNeeds
 from ..streaming.cache_size import cache_size
 from ..streaming.cancel import CancelToken
 from ..streaming.clip_sampler import ClipSampler
 from ..streaming.compressed_sampler import CompressedSampler
-from ..streaming.handles import DecodedStream, DecoderInput, FrameStage, LatentStream
+from ..streaming.handles import DecodedStream, DecoderInput, LatentStream
 from ..streaming.sampler import ChunkedSampler, LatentChunk, Scene
 from ..streaming.workers import WorkerConfig, free_threads
 from ..vae.base import StreamingVAE, device_of, dtype_of
 from ..vae.rendering import FaceView
 from .framing import framed
-from .portrait import face_mesh
 from .scene import BuiltScene
 
 Sampler = ChunkedSampler | ClipSampler | CompressedSampler
@@ -58,7 +57,8 @@ def sample_stream(model: TalkingModel, built: BuiltScene, *, seed: int = 0) -> L
     cfg, dit = built.sampler, model.dit
     sampler = sampler_of(model, cfg)
     decoder = DecoderInput(
-        vae=model.vae, reference=built.image, colour_correction=cfg.colour_correction, view=built.view, stages=_stages(built, seed))
+        vae=model.vae, reference=built.image, colour_correction=cfg.colour_correction, view=_living(built, seed),
+        speaking=built.scene.speakers[0].speaking)
     if isinstance(sampler, ClipSampler):
         decoder = replace(decoder, motion_frames=sampler.motion_frames, shared=sampler.decoded)
     reserve = cache_size(dit.cfg, cfg, model.config.latent_hw, dit.compute_dtype).total
@@ -67,11 +67,9 @@ def sample_stream(model: TalkingModel, built: BuiltScene, *, seed: int = 0) -> L
         needs=partial(_needs, model, reserve), arrival=built.arrival)
 
 
-def _stages(built: BuiltScene, seed: int) -> tuple[FrameStage, ...]:
-    """What is drawn on decoded frames: blinks of one face whose eyes can be seen, decided once, so that no lid flickers."""
-    if built.view is None or eyes_covered(built.view.picture, built.view.landmarks):
-        return ()
-    return (Blinks(mesh=face_mesh(), fps=built.meta.fps, seed=seed, hint=built.view.landmarks),)
+def _living(built: BuiltScene, seed: int) -> FaceView | None:
+    life = FaceLife(fps=built.meta.fps, seed=seed, eyes=built.eyes)
+    return None if built.view is None else replace(built.view, life=life)
 
 
 def _needs(model: TalkingModel, reserve: int, autoencoder: StreamingVAE) -> WeightNeeds:
@@ -82,7 +80,7 @@ def decode_stream(
     latents: LatentStream, *, device: str | torch.device | None = None, queue_depth: int = 2, vae: StreamingVAE | None = None,
     blinks: bool = True, framing: VideoFraming = "picture", size: int | None = None, view: FaceView | None = None,
 ) -> DecodedStream:
-    """The frames of sampled latents, decoded when a sink pulls; with `blinks` (face.blinks), if they are of one face.
+    """The frames of sampled latents, decoded when a sink pulls; the eyes close now and then with `blinks`, if they are of one face.
 
     `device` None: where the model's autoencoder is; `vae`: another one of the same latents, as the fast TAEHV. Models of faces
     draw on the picture: `framing` and `size` as in options.AnimateOptions; `view` in their place is what the face is drawn on.
@@ -95,7 +93,8 @@ def decode_stream(
         chosen = copy.deepcopy(chosen).to(target)  # type: ignore[attr-defined]
     decoder = replace(latents.decoder, vae=chosen, reference=latents.decoder.reference.to(target, dtype_of(chosen)))
     if decoder.view is not None:
-        decoder = _seen(decoder, view or framed(decoder.view, framing, size), blinks)
+        seen = view or framed(decoder.view, framing, size)
+        decoder = replace(decoder, view=seen if blinks else without_blinks(seen))
     denoise_threads, decode_threads = share_cpu(latents.device, target)
     return DecodedStream(
         latents, decoder, queue_depth=queue_depth,
@@ -104,17 +103,15 @@ def decode_stream(
     )
 
 
+def without_blinks(view: FaceView) -> FaceView:
+    """The same face, its eyes open and straight."""
+    return view if view.life is None else replace(view, life=replace(view.life, eyes=False))
+
+
 def redrawn(frames: DecodedStream, view: FaceView) -> DecodedStream:
-    """The same stream, its face drawn on another picture of it."""
-    return frames.on(_seen(frames.decoder, view, blinks=True))
-
-
-def _seen(decoder: DecoderInput, view: FaceView, blinks: bool) -> DecoderInput:
-    """The same face drawn on another picture of it."""
-    stages = tuple(
-        replace(stage, hint=view.landmarks) if isinstance(stage, Blinks) else stage
-        for stage in decoder.stages if blinks or not isinstance(stage, Blinks))
-    return replace(decoder, view=view, stages=stages)
+    """The same stream, its face drawn on another picture of it, living as it did."""
+    life = None if frames.view is None else frames.view.life
+    return frames.on(replace(frames.decoder, view=replace(view, life=life)))
 
 
 def share_cpu(denoise: torch.device, decode: torch.device) -> tuple[int | None, int | None]:

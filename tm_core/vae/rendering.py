@@ -9,7 +9,7 @@ Shapes: T frames, H x W the picture, h x w the part of it that is drawn, g the s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..face.eyes import close_lids, eye_box, turn_eyes
+from ..face.life import FaceLife
 from .tiny import Motion, TinyDecoderState, TinyVAE
 
 Box = tuple[float, float, float, float]
+Pixels = tuple[int, int, int, int]
 REACH = 0.12  # of the crop's side: from how far away a pixel may come
 HALF_PIXEL = (1.0, -5.0, 20.0, 20.0, -5.0, 1.0)  # a half pixel's value from its six neighbours, over 32 (H.264's)
+LEVELS, LOOKS, EYE_ROOM = 16, 64, 0.35  # degrees of closure; looks of an eye that are kept; eye widths round an eye
+CHEEK_BONES, HEAD, HEAD_ENDS = (234, 454), 1.1, 1.7  # landmarks a face's width apart; the head's radii over the face's, and where it ends
 LEAST_PAINT = 0.02  # share below which paint is not worth drawing
 CRISP = 2.2  # the paint's share was learned at 128 pixels: its edge is made steeper before it is enlarged
 
@@ -31,13 +36,15 @@ class FaceView:
     """What a face is drawn on: a picture (H, W, 3) uint8 and where in it the crop lies that the model animates.
 
     `box` (x0, y0, x1, y1) counts the picture's pixel edges, it may be fractional and go beyond the picture. `landmarks` (468, 3)
-    are in the picture's pixels. `share` (n, n) in 0..1 over the box: how much of the motion counts there, 0 at its edge.
+    are in the picture's pixels. `share` (n, n) in 0..1 over the box: how much of the motion counts there, 0 at its edge. `life`: what
+    the face does besides speaking; None: nothing.
     """
 
     picture: np.ndarray
     box: Box
     landmarks: np.ndarray
     share: np.ndarray
+    life: FaceLife | None = None
 
 
 class FaceRenderer:
@@ -58,32 +65,45 @@ class FaceRenderer:
         room = [round(REACH * s) for s in side]
         height, width = view.picture.shape[:2]
         left, top, right, bottom = max(0, x0 - room[0]), max(0, y0 - room[1]), min(width, x1 + room[0]), min(height, y1 + room[1])
-        source = torch.from_numpy(np.ascontiguousarray(view.picture[top:bottom, left:right])).permute(2, 0, 1)[None].float()
+        source = torch.tensor(view.picture[top:bottom, left:right]).permute(2, 0, 1)[None].float()
         self._source = _twice(source.to(device))
         self._where = torch.stack(torch.meshgrid(
             _normalised(x0 - left, x1 - left, right - left), _normalised(y0 - top, y1 - top, bottom - top), indexing="xy"), -1).to(device)
         # the flow counts halves of the crop's side, grid_sample halves of the source's
         self._scale = torch.tensor([side[0] / max(1, right - left - 1), side[1] / max(1, bottom - top - 1)], device=device)
+        self._sway = _sway_fields(view, grid, self.share.cpu().numpy()).to(device)
+        self._eyes = [EyePatch.of(view, eye, (left, top, right, bottom), self.rect) for eye in (0, 1)] if view.life else []
 
     def open(self) -> TinyDecoderState:
         """State before the first latent."""
         return self._vae.open_decoder(self._reference)
 
-    def __call__(self, latents: Tensor, state: TinyDecoderState) -> tuple[np.ndarray, TinyDecoderState]:
-        """Frames (T, H, W, 3) uint8 of the next latents (1, C, F, h, w), and the state after them."""
+    def __call__(
+        self, latents: Tensor, state: TinyDecoderState, first: int = 0, speaking: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, TinyDecoderState]:
+        """Frames (T, H, W, 3) uint8 of the next latents (1, C, F, h, w), and the state after them.
+
+        `first` is the number of the first frame, `speaking` (T,) in 0..1 how much is said in each.
+        """
         motion, state = self._vae.motion(latents, state)
-        part = self._drawn(motion).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        numbers = np.arange(first, first + len(motion.flow))
+        part = self._drawn(motion, numbers, np.ones(len(numbers)) if speaking is None else speaking)
+        part = part.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
         x0, y0, x1, y1 = self.rect
         frames = np.broadcast_to(self._view.picture, (len(part), *self._view.picture.shape)).copy()
         frames[:, y0:y1, x0:x1] = part.cpu().numpy()
         return frames, state
 
-    def _drawn(self, motion: Motion) -> Tensor:
-        """The part that moves (T, 3, h, w), 0..255."""
-        flow = self._down @ (motion.flow * self.share) @ self._across.T  # (T, 2, h, w)
-        at = self._where + flow.permute(0, 2, 3, 1) * self._scale
-        warped = F.grid_sample(
-            self._source.expand(len(at), -1, -1, -1), at, mode="bilinear", padding_mode="border", align_corners=True)
+    def _drawn(self, motion: Motion, numbers: np.ndarray, speaking: np.ndarray) -> Tensor:
+        """The part that moves (T, 3, h, w), 0..255, of frames of these numbers (T,)."""
+        flow = motion.flow * self.share
+        if (life := self._view.life) is not None:
+            sway = torch.from_numpy(life.sway(numbers, speaking)).to(flow)
+            flow = flow + torch.einsum("td,dcyx->tcyx", sway, self._sway)
+        at = self._where + (self._down @ flow @ self._across.T).permute(0, 2, 3, 1) * self._scale
+        warped = _fetched(self._source, at)
+        for eye in self._eyes:
+            eye.draw(warped, at, numbers)
         return self._painted(warped, motion.paint)
 
     def _painted(self, warped: Tensor, paint: Tensor) -> Tensor:
@@ -106,6 +126,85 @@ class FaceRenderer:
         low, high = (round(begin + cell * extent / count) for cell in (first - 1, last + 1))
         low, high = max(low, self.rect[axis]), max(low, min(high, self.rect[axis + 2]))
         return low - self.rect[axis], _enlarging(count, low, high, begin, extent).to(self.share)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EyePatch:
+    """One eye of a view, drawn anew wherever it is closed or turned; what it looked like is kept for as long as it is likely to return."""
+
+    life: FaceLife
+    eye: int
+    picture: np.ndarray  # (h, w, 3) uint8 round the eye
+    landmarks: np.ndarray  # (468, 3) in its pixels
+    corner: tuple[int, int]  # its upper left pixel in the source
+    extent: tuple[int, int]  # width and height of the source
+    inner: tuple[int, int, int, int]  # (x0, y0, x1, y1) of the drawn part that it may show in
+    looks: dict[tuple[int, float, float], Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, view: FaceView, eye: int, source: Pixels, rect: Pixels) -> EyePatch:
+        """An eye of a view whose pixels are fetched from `source` and drawn in `rect`, both (x0, y0, x1, y1) of the picture."""
+        assert view.life is not None
+        seen, shown = (_clipped(eye_box(view.landmarks, eye, margin), source) for margin in (2 * EYE_ROOM, EYE_ROOM))
+        shown = _clipped(shown, rect)
+        return cls(
+            life=view.life, eye=eye, picture=np.ascontiguousarray(view.picture[seen[1] : seen[3], seen[0] : seen[2]]),
+            landmarks=view.landmarks - np.array([seen[0], seen[1], 0], np.float32), corner=(seen[0] - source[0], seen[1] - source[1]),
+            extent=(source[2] - source[0], source[3] - source[1]),
+            inner=(shown[0] - rect[0], shown[1] - rect[1], shown[2] - rect[0], shown[3] - rect[1]))
+
+    def draw(self, frames: Tensor, at: Tensor, numbers: np.ndarray) -> None:
+        """Over frames (T, 3, h, w), in place, where they fetch from (T, h, w, 2) and which numbers they have."""
+        x0, y0, x1, y1 = self.inner
+        if x1 <= x0 or y1 <= y0 or min(self.picture.shape[:2]) < 2:
+            return
+        height, width = self.picture.shape[:2]
+        for index, number in enumerate(numbers.tolist()):
+            closed, glance = round(self.life.closure(number) * LEVELS), self.life.glance(number)
+            if not closed and glance == (0.0, 0.0):
+                continue
+            place = (at[index : index + 1, y0:y1, x0:x1] + 1) / 2 * (at.new_tensor(self.extent) - 1) - at.new_tensor(self.corner)
+            place = place / (at.new_tensor([width, height]) - 1) * 2 - 1
+            frames[index : index + 1, :, y0:y1, x0:x1] = _fetched(self._look(closed, glance, at), place)
+
+    def _look(self, closed: int, glance: tuple[float, float], like: Tensor) -> Tensor:
+        key = (closed, *glance)
+        if key not in self.looks:
+            if len(self.looks) >= LOOKS:
+                self.looks.clear()
+            turned = turn_eyes(self.picture, self.landmarks, glance, [self.eye])
+            drawn = close_lids(turned, self.landmarks, closed / LEVELS, [self.eye])
+            self.looks[key] = _twice(torch.from_numpy(drawn.copy()).permute(2, 0, 1)[None].float().to(like.device))
+        return self.looks[key]
+
+
+def _clipped(box: Box, limits: Pixels) -> Pixels:
+    """Whole pixels of a box that lie within limits."""
+    x0, y0 = max(limits[0], int(np.floor(box[0]))), max(limits[1], int(np.floor(box[1])))
+    return x0, y0, max(x0, min(limits[2], int(np.ceil(box[2])))), max(y0, min(limits[3], int(np.ceil(box[3]))))
+
+
+def _fetched(source: Tensor, at: Tensor) -> Tensor:
+    """Colours (T, 3, h, w) of a picture made twice as fine (_twice), at places (T, h, w, 2)."""
+    return F.grid_sample(source.expand(len(at), -1, -1, -1), at, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def _sway_fields(view: FaceView, grid: int, share: np.ndarray) -> Tensor:
+    """(5, 2, g, g): flow of a unit of yaw, pitch, roll and of shifts by the face's width; the head turns, the picture's edge stays."""
+    x0, y0, x1, y1 = view.box
+    points = (view.landmarks[:, :2] + 0.5 - np.array([x0, y0])) / np.array([x1 - x0, y1 - y0]) * 2 - 1
+    wide = float(np.hypot(*(points[CHEEK_BONES[0]] - points[CHEEK_BONES[1]])))
+    low, high = points.min(0), points.max(0)
+    centre, radius = (low + high) / 2, np.maximum((high - low) / 2, 1e-3) * HEAD
+    line = (np.arange(grid) * 2 + 1) / grid - 1
+    x, y = np.meshgrid(line, line)
+    far = ((x - centre[0]) / radius[0]) ** 2 + ((y - centre[1]) / radius[1]) ** 2
+    with_head = np.clip((HEAD_ENDS - np.sqrt(far)) / (HEAD_ENDS - 1), 0, 1)
+    with_head = with_head * with_head * (3 - 2 * with_head) * share
+    depth = wide / 2 * np.sqrt(np.clip(1 - 0.8 * far, 0, 1))
+    zero, turn = np.zeros_like(x), np.stack([y - centre[1], centre[0] - x])
+    fields = [np.stack([depth, zero]), np.stack([zero, depth]), turn, np.stack([zero + wide, zero]), np.stack([zero, zero + wide])]
+    return torch.from_numpy((-np.stack(fields) * with_head).astype(np.float32))
 
 
 def _moving_rect(share: np.ndarray, view: FaceView) -> tuple[int, int, int, int]:

@@ -1,24 +1,22 @@
-"""Lids that close now and then: the bundled models' latents do not carry a blink, so it is drawn on the frames they give.
+"""Eyes of a picture: lids closed as far as one likes, irises turned, and whether anything covers them.
 
-The skin between crease and lashes is stretched down over the eye, as far as the lid is closed, where the mesh finds the eyes in
-that very frame. When is chance, the same for the same seed and frame. Procedural, not learned; off for models that blink.
+The skin between crease and lashes is stretched down over the eye, as far as the lid is closed; what lies in the opening moves
+aside for a glance. A picture so changed stands for the portrait while a face blinks or glances (life).
 Where something covers the eyes or the skin above them (`eyes_covered`: a hat's brim, a visor, sunglasses, hair), it would be
 stretched in the skin's place, so such a portrait does not blink.
-Non-goals: gaze, winks, eyes that are shut already. No section of the paper.
+Non-goals: when (life), winks, eyes that are shut already. No section of the paper.
 
-Shapes: T frames (T, H, W, 3) uint8, landmarks (468, 3) in pixels.
+Shapes: H x W picture, landmarks (468, 3) in its pixels.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .filters import sample_bilinear
-from .mesh import FaceMesh
 
 # outer corner to inner corner, of the eye on the left of the picture and of the one on the right
 UPPER = ((33, 246, 161, 160, 159, 158, 157, 173, 133), (263, 466, 388, 387, 386, 385, 384, 398, 362))
@@ -30,41 +28,9 @@ CHEEK_PATCH, STEPS = 2, 9  # pixels round a point of the cheek; samples between 
 # bright as the cheek, red is at most 0.093 less of them, and what lies in the opening differs from the lid by 0.104 of the cheek's
 # brightness or more. A straw hat's brim over the eyes: 0.17 to 0.21, 0.08 to 0.16, 0.04.
 BRIGHT, LESS_RED, LEAST_CONTRAST = (0.15, 1.2), 0.1, 0.09
-CLOSURE_S = 0.04  # between these degrees of closure: fast down, slower up
-CLOSURES = (0.45, 0.95, 1.0, 0.75, 0.4, 0.12)
-EVERY_S, EARLIEST_S, STRAY_S = 3.5, 0.8, 1.5  # a blink for each stretch of 3.5 s, up to 1.5 s late: 2 to 5 s lie between two
 LEAST_OPENING = 0.8  # pixels: below it an eye is shut, or too small to be drawn
 
 Doubles = NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Blinks:
-    """Blinks of one face in a stream; `hint` (468, 3) is where it was before the first frame."""
-
-    mesh: FaceMesh
-    fps: Fraction
-    seed: int
-    hint: np.ndarray | None = None
-
-    def __call__(self, frames: np.ndarray, first: int) -> np.ndarray:
-        """Frames (T, H, W, 3) uint8 that begin at frame number `first`, their lids closed where it is time."""
-        closed = np.array([self.closure(first + i) for i in range(len(frames))])
-        if not closed.any():
-            return frames
-        out: np.ndarray = frames.copy()
-        for i in np.flatnonzero(closed):
-            landmarks = self.mesh.landmarks_batch(frames[i : i + 1], self.hint)[0]
-            if not np.isnan(landmarks).any():
-                out[i] = close_lids(frames[i], landmarks, float(closed[i]))
-        return out
-
-    def closure(self, number: int) -> float:
-        """How far the lids are closed in a frame, 0..1."""
-        now = float(number / self.fps)
-        stretch = max(0, int((now - EARLIEST_S) / EVERY_S))
-        begun = EARLIEST_S + EVERY_S * stretch + np.random.default_rng([self.seed, stretch]).uniform(0, STRAY_S)
-        return float(np.interp((now - begun) / CLOSURE_S, range(len(CLOSURES) + 1), [*CLOSURES, 0.0], right=0.0)) if now >= begun else 0.0
 
 
 def eyes_covered(picture: np.ndarray, landmarks: np.ndarray) -> bool:
@@ -102,14 +68,52 @@ def _at(picture: np.ndarray, places: Doubles) -> Doubles:
     return sample_bilinear(picture, places[:, 0], places[:, 1])
 
 
-def close_lids(frame: np.ndarray, landmarks: np.ndarray, closure: float) -> np.ndarray:
-    """A frame (H, W, 3) uint8 with both lids closed by `closure` (0 open, 1 shut)."""
+def eye_box(landmarks: np.ndarray, eye: int, margin: float) -> tuple[float, float, float, float]:
+    """(x0, y0, x1, y1) round an eye (0: on the left of the picture) and its lids, `margin` eye widths more on every side."""
+    points = landmarks[[*UPPER[eye], *LOWER[eye], *CREASE[eye]], :2].astype(np.float64)
+    room = margin * float(np.hypot(*(landmarks[UPPER[eye][0], :2] - landmarks[UPPER[eye][-1], :2])))
+    (x0, y0), (x1, y1) = points.min(0) - room, points.max(0) + room
+    return float(x0), float(y0), float(x1), float(y1)
+
+
+def turn_eyes(frame: np.ndarray, landmarks: np.ndarray, glance: tuple[float, float], eyes: Sequence[int] = (0, 1)) -> np.ndarray:
+    """A frame (H, W, 3) uint8 whose eyes look aside by `glance`, right and down in eye widths; lids and corners stay."""
+    if glance == (0.0, 0.0):
+        return frame
+    out: np.ndarray = frame.astype(np.float32)
+    points = landmarks[:, :2].astype(np.float64)
+    for eye in eyes:
+        _turn(out, points[list(UPPER[eye])], points[list(LOWER[eye])], np.array(glance))
+    return np.asarray(np.clip(np.rint(out), 0, 255), np.uint8)
+
+
+def _turn(image: np.ndarray, upper: Doubles, lower: Doubles, glance: Doubles) -> None:
+    """One eye, in place: most in the middle of the opening, nothing at its edge."""
+    along, down, span = _axes(upper[0], upper[-1], lower.mean(0))
+    if span < 2 or float((lower - upper) @ down @ np.ones(len(upper))) / len(upper) < LEAST_OPENING:
+        return
+    points = np.concatenate([upper, lower])
+    x0, y0 = np.maximum(np.floor(points.min(0)).astype(int), 0)
+    x1, y1 = np.minimum(np.ceil(points.max(0)).astype(int) + 1, [image.shape[1], image.shape[0]])
+    place = np.stack(np.meshgrid(np.arange(x0, x1), np.arange(y0, y1)), -1)
+    s, t = (place - upper[0]) @ along, (place - upper[0]) @ down
+    high, low = (_curve(curve - upper[0], along, down, s) for curve in (upper, lower))
+    across = np.clip(1 - (2 * s / span - 1) ** 2, 0, 1)
+    within = np.clip((t - high) / np.maximum(low - high, 1e-3), 0, 1)
+    share = across * np.clip(4 * within * (1 - within), 0, 1) ** 0.5
+    at = place - (share[..., None] * glance * span)
+    drawn = np.asarray(sample_bilinear(image, at[..., 0], at[..., 1]), image.dtype)
+    image[y0:y1, x0:x1] = np.where((share > 0)[..., None], drawn, image[y0:y1, x0:x1])
+
+
+def close_lids(frame: np.ndarray, landmarks: np.ndarray, closure: float, eyes: Sequence[int] = (0, 1)) -> np.ndarray:
+    """A frame (H, W, 3) uint8 with the lids of these eyes closed by `closure` (0 open, 1 shut)."""
     if closure <= 0:
         return frame
     out: np.ndarray = frame.astype(np.float32)
     points = landmarks[:, :2].astype(np.float64)
-    for upper, lower, crease in zip(UPPER, LOWER, CREASE, strict=True):
-        _close(out, points[list(upper)], points[list(lower)], points[list(crease)], closure)
+    for eye in eyes:
+        _close(out, points[list(UPPER[eye])], points[list(LOWER[eye])], points[list(CREASE[eye])], closure)
     return np.asarray(np.clip(np.rint(out), 0, 255), np.uint8)
 
 

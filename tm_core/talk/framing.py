@@ -71,7 +71,14 @@ def side_by_side(views: Sequence[FaceView]) -> list[tuple[FaceView, Box, np.ndar
     if len(views) == 1:
         return [_part(views[0], None)]
     shares = apart([v.box for v in views], [v.share for v in views])
-    return [_part(view, np.clip(2 * share - view.share, 0, None)) for view, share in zip(views, shares, strict=True)]
+    parts = [_part(view, np.clip(2 * share - view.share, 0, None)) for view, share in zip(views, shares, strict=True)]
+    taken = np.zeros(views[0].picture.shape[:2], bool)  # cells of two faces may share a pixel at the border
+    for _, (x0, y0, x1, y1), own in parts:
+        assert own is not None
+        here = taken[int(y0) : int(y1), int(x0) : int(x1)]
+        own &= ~here
+        here |= own
+    return parts
 
 
 def _part(view: FaceView, share: np.ndarray | None) -> tuple[FaceView, Box, np.ndarray | None]:

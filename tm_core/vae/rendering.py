@@ -22,7 +22,7 @@ from ..face.life import FaceLife
 from .tiny import Motion, TinyDecoderState, TinyVAE
 
 Box = tuple[float, float, float, float]
-Pixels = tuple[int, int, int, int]
+PixelBox = tuple[int, int, int, int]
 REACH = 0.12  # of the crop's side: from how far away a pixel may come
 HALF_PIXEL = (1.0, -5.0, 20.0, 20.0, -5.0, 1.0)  # a half pixel's value from its six neighbours, over 32 (H.264's)
 LEVELS, LOOKS, EYE_ROOM = 16, 64, 0.35  # degrees of closure; looks of an eye that are kept; eye widths round an eye
@@ -142,7 +142,7 @@ class EyePatch:
     looks: dict[tuple[int, float, float], Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, view: FaceView, eye: int, source: Pixels, rect: Pixels) -> EyePatch:
+    def of(cls, view: FaceView, eye: int, source: PixelBox, rect: PixelBox) -> EyePatch:
         """An eye of a view whose pixels are fetched from `source` and drawn in `rect`, both (x0, y0, x1, y1) of the picture."""
         assert view.life is not None
         seen, shown = (_clipped(eye_box(view.landmarks, eye, margin), source) for margin in (2 * EYE_ROOM, EYE_ROOM))
@@ -178,7 +178,7 @@ class EyePatch:
         return self.looks[key]
 
 
-def _clipped(box: Box, limits: Pixels) -> Pixels:
+def _clipped(box: Box, limits: PixelBox) -> PixelBox:
     """Whole pixels of a box that lie within limits."""
     x0, y0 = max(limits[0], int(np.floor(box[0]))), max(limits[1], int(np.floor(box[1])))
     return x0, y0, max(x0, min(limits[2], int(np.ceil(box[2])))), max(y0, min(limits[3], int(np.ceil(box[3]))))

@@ -1,8 +1,7 @@
-"""Lids that close: where the eyes are, when it is time, and nowhere else."""
+"""Lids that close and irises that turn, where the eyes are and nowhere else."""
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tm_core import talk
-from tm_core.face.blinks import CREASE, LOWER, UPPER, Blinks, close_lids, eyes_covered
+from tm_core.face.eyes import CREASE, LOWER, UPPER, close_lids, eyes_covered, turn_eyes
 from tm_core.face.mesh import FaceMesh
 from tm_core.face.portrait_crop import PortraitCrop, crop_portrait, cut_portrait
 from tm_core.media.audio_io import Waveform
@@ -49,33 +48,27 @@ def test_open_lids_are_the_frame_itself(portrait: PortraitCrop) -> None:
     assert np.array_equal(close_lids(portrait.image, portrait.landmarks, 0.0), portrait.image)
 
 
-def test_blinks_come_by_seed_and_frame_number(mesh: FaceMesh) -> None:
-    def track(seed: int, order: list[int]) -> dict[int, float]:
-        blinks = Blinks(mesh=mesh, fps=Fraction(25), seed=seed)
-        return {i: blinks.closure(i) for i in order}
+def test_eyes_turn_within_their_lids(portrait: PortraitCrop) -> None:
+    """The dark of the iris goes where the eyes look; the lids and everything else stay."""
+    frame, points = portrait.image, portrait.landmarks
 
-    numbers = list(range(25 * 60))
-    forward = track(3, numbers)
-    assert forward == track(3, numbers[::-1]) and forward != track(4, numbers)
-    shut = np.array([forward[i] for i in numbers]) > 0
-    starts = np.flatnonzero(shut[1:] & ~shut[:-1]) + 1
-    assert 12 <= len(starts) <= 31 and np.diff(starts).min() >= 50 and np.diff(starts).max() <= 126
-    assert max(forward.values()) > 0.9 and 4 <= shut.sum() / len(starts) <= 8
+    def darkest(picture: np.ndarray, eye: int) -> float:
+        curve = points[[*UPPER[eye][2:7], *LOWER[eye][2:7]], :2]
+        (x0, y0), (x1, y1) = np.floor(curve.min(0)).astype(int), np.ceil(curve.max(0)).astype(int)
+        dark = 255.0 - picture[y0:y1, x0:x1].astype(float).mean(2)
+        weight = np.clip(dark - np.percentile(dark, 60), 0, None)
+        return float((weight.sum(0) * np.arange(x1 - x0)).sum() / weight.sum())
 
-
-def test_only_frames_of_a_blink_are_touched(mesh: FaceMesh, portrait: PortraitCrop) -> None:
-    blinks = Blinks(mesh=mesh, fps=Fraction(25), seed=1, hint=portrait.landmarks)
-    frames = np.repeat(portrait.image[None], 100, 0)
-    made = blinks(frames, 0)
-    touched = (made != frames).any((1, 2, 3))
-    assert touched.any() and all((blinks.closure(i) > 0) == bool(touched[i]) for i in range(100))
-    assert np.array_equal(blinks(frames[:40], 60), made[60:])
-
-
-def test_a_frame_without_a_face_is_left_alone(mesh: FaceMesh) -> None:
-    blinks = Blinks(mesh=mesh, fps=Fraction(25), seed=1)
-    grey = np.full((100, 64, 64, 3), 90, np.uint8)
-    assert np.array_equal(blinks(grey, 0), grey)
+    right = turn_eyes(frame, points, (0.08, 0.0))
+    for eye in (0, 1):
+        assert darkest(right, eye) > darkest(frame, eye)
+        one = turn_eyes(frame, points, (0.08, 0.0), [eye])
+        assert np.array_equal(turn_eyes(one, points, (0.08, 0.0), [1 - eye]), right) and not np.array_equal(one, right)
+    rows, columns = np.nonzero((right != frame).any(2))
+    eyes = points[[i for eye in (*UPPER, *LOWER) for i in eye], :2]
+    assert rows.min() >= eyes[:, 1].min() - 1 and rows.max() <= eyes[:, 1].max() + 1
+    assert columns.min() >= eyes[:, 0].min() - 1 and columns.max() <= eyes[:, 0].max() + 1
+    assert turn_eyes(frame, points, (0.0, 0.0)) is frame
 
 
 BRIM, GLASSES = "brim", "glasses"
@@ -131,4 +124,5 @@ def test_a_covered_portrait_gets_no_blinks(mesh: FaceMesh, assets: Path) -> None
     for given, blinking in ((picture, True), (drawn, False)):
         built = talk.build_scene(model, talk.prepare_portrait(given, model.config), talk.select_speaking(voice, "listening"))
         decoder = talk.sample_stream(model, built).decoder
-        assert decoder is not None and any(isinstance(stage, Blinks) for stage in decoder.stages) == blinking
+        assert decoder is not None and decoder.view is not None and decoder.view.life is not None
+        assert decoder.view.life.eyes == blinking

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -177,7 +178,7 @@ def test_the_frame_nearest_to_rest_is_taken(assets: Path, tmp_path: Path, mesh: 
     blank.save(path, save_all=True, append_images=[blank, picture, blank], duration=40, lossless=True)
     rgb, _ = stills.best_frame(path, chosen.Still(name=path.name), mesh)
     assert np.abs(rgb.astype(int) - np.asarray(picture).astype(int)).mean() < 1
-    with pytest.raises(InputError, match="no face with closed lips of 85 pixels"):
+    with pytest.raises(InputError, match="no face of 85 pixels"):
         stills.best_frame(path, chosen.Still(name=path.name, span=(0.0, 0.3)), mesh)
 
 
@@ -192,8 +193,9 @@ def test_black_bars_are_cut_off(assets: Path, mesh: FaceMesh) -> None:
 
 def test_lips_apart_are_looked_for_where_they_are_asked_for(shared: Path, mesh: FaceMesh) -> None:
     path = shared / "assets" / "clips" / "video_humo-1.webp"
-    _, calm = stills.best_frame(path, chosen.Still(name=path.name), mesh)
-    _, parted = stills.best_frame(path, chosen.Still(name=path.name, kinds=("parted",), rest=False), mesh)
+    still = chosen.Still(name=path.name, span=(0.1, 0.4))
+    _, calm = stills.best_frame(path, still, mesh)
+    _, parted = stills.best_frame(path, replace(still, kinds=("parted",), rest=False), mesh)
     assert stills.lip_gap(calm) < stills.WIDEST_GAP
     assert stills.lip_gap(parted) > 0.1
 
@@ -245,8 +247,9 @@ def test_a_held_picture_is_kept_whole(assets: Path, tmp_path: Path, monkeypatch:
     held = (chosen.HeldPicture(name="a-1.webp", kinds=("close",), note="noise", at=1.0),
             chosen.HeldPicture(name="b-1.webp", kinds=("beyond",), note="red", look="large"))
     entries = held_pictures.make_held(tmp_path / "held", tmp_path / "cache", held)
-    assert entries == json.loads((tmp_path / "held" / "held.json").read_text())
-    assert entries[0] == {"file": "a-1.png", "identity": "a", "kinds": ["close"], "note": "noise"}
+    assert [e.file for e in entries] == ["a-1.png", "b-1-large.png"]
+    written = json.loads((tmp_path / "held" / "held.json").read_text())
+    assert written[0] == {"file": "a-1.png", "identity": "a", "kinds": ["close"], "note": "noise"}
     assert np.array_equal(open_image(tmp_path / "held" / "a-1.png"), np.asarray(last))
     assert open_image(tmp_path / "held" / "b-1-large.png").shape == (512, 1024, 3)
 
@@ -272,6 +275,19 @@ def test_a_moving_face_is_cropped_alike_in_every_frame(assets: Path, tmp_path: P
     assert clip.opening < 0.01
     with pytest.raises(InputError, match="frames only"):
         mouth_clips.mouth_frames(path, mesh, (0.0, 0.3))
+
+
+def test_a_clip_ends_where_the_face_jumps_or_is_lost() -> None:
+    face = np.random.default_rng(0).uniform(0, 100, (468, 3)).astype(np.float32)
+    landmarks = np.stack([face] * 30)
+    assert mouth_clips._longest_shot(landmarks) == (0, 30)
+    landmarks[10] = np.nan
+    assert mouth_clips._longest_shot(landmarks) == (11, 30)
+    landmarks[16:, :, 0] += 40
+    assert mouth_clips._longest_shot(landmarks) == (16, 30)
+    landmarks[26:] *= 1.5
+    assert mouth_clips._longest_shot(landmarks) in ((0, 10), (16, 26))
+    assert mouth_clips._longest_shot(np.full((5, 468, 3), np.nan, np.float32)) == (0, 0)
 
 
 def test_only_faces_at_rest_are_posed_from(assets: Path, tmp_path: Path) -> None:

@@ -279,8 +279,8 @@ HELD = (
 CLIPS = (
     *_clips("""
         api_bytedance_seedance1_5_image_to_video-1 api_heygen_talking_photo-1 api_heygen_video_1_r2v-1 api_heygen_video_1_t2v-1
-        api_kling_avatar2-1 api_wan2_6_t2v-1 template_image_speech_to_video-1 utility_hitpaw_video_enhance-2 video_humo-1
-        video_kandinsky5_t2v-1 video_ltx2_3_i2v-1 video_ltx2_i2v-1 video_ltx2_t2v-1 api_ltx2_5_t2v-1 video_wan2_2_14B_s2v-1
+        api_kling_avatar2-1 api_wan2_6_t2v-1 template_image_speech_to_video-1 video_humo-1
+        video_kandinsky5_t2v-1 video_ltx2_3_i2v-1 video_ltx2_i2v-1 video_ltx2_t2v-1 video_wan2_2_14B_s2v-1
         api_sync_so_talking_image-1 api_heygen_avatar_video-1 video_wan2_2_14B_t2v-1
     """),
     MouthClip(name="api_wan_r2v-1.webp", span=(0.0, 0.55)),
@@ -288,9 +288,9 @@ CLIPS = (
     MouthClip(name="api_bytedance_image_to_video-1.webp", span=(0.3, 1.0)),
     MouthClip(name="video_ltx2_t2v_distilled-1.webp", span=(0.1, 0.75)),
     MouthClip(name="api_seedance2_5_t2v-1.webp", span=(0.74, 1.0)),
+    MouthClip(name="api_ltx2_5_t2v-1.webp", span=(0.62, 1.0)),
     MouthClip(name="video_ltx2_3_id_lora-1.webp", held=True),
-    MouthClip(name="api_heygen_video_1_i2v-1.webp", held=True, span=(0.0, 0.25), who="api_heygen_video_1_i2v"),
-    MouthClip(name="api_wan2_7_r2v-1.webp", held=True, span=(0.0, 0.75), who="api_wan2_7_r2v"),
-    MouthClip(name="template_seedance2_0_viral_videos_character_swap-2.webp", held=True, span=(0.0, 0.25),
+    MouthClip(name="api_heygen_video_1_i2v-1.webp", held=True, span=(0.0, 0.2), who="api_heygen_video_1_i2v"),
+    MouthClip(name="template_seedance2_0_viral_videos_character_swap-2.webp", held=True, span=(0.0, 0.2),
               who="template_seedance2_0_viral_videos_character_swap"),
 )

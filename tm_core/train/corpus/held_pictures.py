@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -23,19 +24,30 @@ log = logging.getLogger(__name__)
 LONGEST = 1024
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeldEntry:
+    """A line of held.json."""
+
+    file: str
+    identity: str
+    kinds: tuple[str, ...]
+    note: str
+
+
 def whole_picture(path: Path, at: float) -> Image.Image:
     """The picture, or the frame of an animation at `at` (0..1), as RGB; made smaller if it is longer than LONGEST."""
     with Image.open(path) as image:
         image.seek(round(at * (getattr(image, "n_frames", 1) - 1)))
-        rgb = image.convert("RGB")
+        rgb: Image.Image = image.convert("RGB")
     rgb.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
     return rgb
 
 
-def make_held(out: Path, cache: Path, held: tuple[HeldPicture, ...] = HELD) -> list[dict[str, object]]:
+def make_held(out: Path, cache: Path, held: tuple[HeldPicture, ...] = HELD) -> list[HeldEntry]:
     """All held pictures into `out`; ones that are already there are kept, ones that fail are left out, and said."""
     out.mkdir(parents=True, exist_ok=True)
-    local, entries = local_pictures(), []
+    local = local_pictures()
+    entries: list[HeldEntry] = []
     for one in held:
         target = out / f"{one.stem}.png"
         if not target.is_file():
@@ -46,7 +58,7 @@ def make_held(out: Path, cache: Path, held: tuple[HeldPicture, ...] = HELD) -> l
                 continue
             with Staged(target, "held") as part:
                 rgb.save(part, "PNG")
-        entries.append({"file": target.name, "identity": one.identity, "kinds": list(one.kinds), "note": one.note})
-    write_text(out / "held.json", json.dumps(entries, indent=1), "held")
-    log.info("held: %d pictures of %d identities", len(entries), len({e["identity"] for e in entries}))
+        entries.append(HeldEntry(file=target.name, identity=one.identity, kinds=one.kinds, note=one.note))
+    write_text(out / "held.json", json.dumps([asdict(e) for e in entries], indent=1), "held")
+    log.info("held: %d pictures of %d identities", len(entries), len({e.identity for e in entries}))
     return entries

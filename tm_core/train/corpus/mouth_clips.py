@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 ROOM = 1.6  # side of the crop over the larger of the face's extent and what it moves across
 SHORTEST = 8  # frames with a face
+MOST_SHIFT, MOST_GROWTH = 0.25, 0.2  # of the face's extent, and of its logarithm, from one frame to the next: more is a cut
 USUAL_MS = 62.5  # of a frame without a time: the wheels' animations have 16 a second
 
 
@@ -62,11 +63,11 @@ class MouthFrames:
 
 
 def mouth_frames(path: Path, mesh: FaceMesh, span: tuple[float, float] = (0.0, 1.0)) -> MouthFrames:
-    """The longest run of frames of a span of an animation in which the largest face is followed; InputError for less than SHORTEST."""
+    """The longest shot of a span of an animation in which the largest face is followed; InputError for less than SHORTEST."""
     pictures, times = zip(*_animation(path, span), strict=True)
     whole = np.stack(pictures)
     landmarks = mesh.landmarks_batch(whole)
-    first, last = _longest_run(~np.isnan(landmarks[:, 0, 0]))
+    first, last = _longest_shot(landmarks)
     if last - first < SHORTEST:
         raise InputError("clip", path.name, f"a face in {last - first} frames only", "choose another animation")
     frames, points = _cropped(whole[first:last], landmarks[first:last])
@@ -113,14 +114,19 @@ def _animation(path: Path, span: tuple[float, float]) -> Iterator[tuple[np.ndarr
             yield rgb, float(image.info.get("duration") or USUAL_MS)
 
 
-def _longest_run(seen: np.ndarray) -> tuple[int, int]:
-    """First and last + 1 of the longest stretch of true values (T,)."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], seen.astype(np.int8), [0]])))
-    runs = edges.reshape(-1, 2)
-    if not len(runs):
-        return 0, 0
-    first, last = runs[np.argmax(runs[:, 1] - runs[:, 0])]
-    return int(first), int(last)
+def _longest_shot(landmarks: np.ndarray) -> tuple[int, int]:
+    """First and last + 1 of the longest stretch of landmarks (T, 468, 3) without NaN, and without a jump as at a cut."""
+    seen = ~np.isnan(landmarks[:, 0, 0])
+    low, high = landmarks[..., :2].min(1), landmarks[..., :2].max(1)
+    centre, extent = (low + high) / 2, (high - low).max(1)
+    with np.errstate(invalid="ignore"):
+        jumped = (np.abs(np.diff(centre, axis=0)).max(1) > MOST_SHIFT * extent[1:]) | (np.abs(np.diff(np.log(extent))) > MOST_GROWTH)
+    best, first = (0, 0), 0
+    for i in range(len(seen) + 1):
+        if i == len(seen) or not seen[i] or (i and jumped[i - 1]):
+            best = max(best, (first, i), key=lambda shot: shot[1] - shot[0])
+            first = i if i < len(seen) and seen[i] else i + 1
+    return best
 
 
 def _cropped(frames: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

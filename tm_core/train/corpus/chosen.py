@@ -248,7 +248,7 @@ HELD = (
     _held("video_wan2_2_14B_flf2v-1", "painting beard", "painter's brush strokes, hat", 0.0),
     _held("video_wan2_2_14B_flf2v-1", "painting beard covered", "the same behind the glass of a helmet", 0.6, "helmet"),
     _held("image_netayume_lumina_t2i-1", "painting smile", "comic with closed eyes and an open mouth"),
-    _held("image_to_video_wan-1", "painting", "comic in full figure", 0.0),
+    _held("image_to_video_wan-1", "painting beyond", "comic in full figure", 0.0),
     _held("template_seedance2_0_viral_videos_character_swap-1", "character painting", "flat cartoon in a filmed crowd", 0.0),
     _held("templates-color_illustration-2", "painting close beyond", "comic, eyes half of the face"),
     _held("api_veo2_i2v-1", "character", "modelled elf with huge eyes", 0.0, who="green elf"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from tm_core.errors import InputError
 from tm_core.face.mesh import FaceMesh
 from tm_core.media import open_image, read_audio
 from tm_core.outputs import Staged
-from tm_core.train.corpus import check, download, heads, speech, stills, texts, tts
+from tm_core.train import dataset
+from tm_core.train.corpus import check, chosen, download, heads, held_pictures, mouth_clips, speech, stills, texts, tts
 from tm_core.train.visemes import PHONES
 
 RATE = speech.RATE
@@ -162,22 +164,22 @@ def mesh() -> FaceMesh:
 
 def test_a_portrait_is_cropped_round_its_face(assets: Path, tmp_path: Path, mesh: FaceMesh) -> None:
     demo = assets / "portraits" / "demo.jpg"
-    square = stills.portrait(demo, stills.Still(name=demo.name), mesh)
+    square = stills.portrait(demo, chosen.Still(name=demo.name), mesh)
     found = mesh.faces(square)
     assert square.shape[0] == square.shape[1] <= stills.SIDE
     assert len(found) == 1
     assert found[0].extent * 2.4 > square.shape[0] * 0.9
 
 
-def test_the_calmest_frame_of_an_animation_is_taken(assets: Path, tmp_path: Path, mesh: FaceMesh) -> None:
+def test_the_frame_nearest_to_rest_is_taken(assets: Path, tmp_path: Path, mesh: FaceMesh) -> None:
     picture = Image.fromarray(open_image(assets / "portraits" / "demo.jpg")).resize((320, 320))
     blank = Image.new("RGB", picture.size, (90, 120, 90))
     path = tmp_path / "clip.webp"
     blank.save(path, save_all=True, append_images=[blank, picture, blank], duration=40, lossless=True)
-    rgb, _ = stills.calmest(path, stills.Still(name=path.name), mesh)
+    rgb, _ = stills.best_frame(path, chosen.Still(name=path.name), mesh)
     assert np.abs(rgb.astype(int) - np.asarray(picture).astype(int)).mean() < 1
-    with pytest.raises(InputError, match="no large face"):
-        stills.calmest(path, stills.Still(name=path.name, span=(0.0, 0.3)), mesh)
+    with pytest.raises(InputError, match="no face of 85 pixels"):
+        stills.best_frame(path, chosen.Still(name=path.name, span=(0.0, 0.3)), mesh)
 
 
 def test_black_bars_are_cut_off(assets: Path, mesh: FaceMesh) -> None:
@@ -189,12 +191,114 @@ def test_black_bars_are_cut_off(assets: Path, mesh: FaceMesh) -> None:
     assert np.abs(face.landmarks[:, :2] - mesh.face(picture).landmarks[:, :2]).mean() < 4
 
 
+def test_lips_apart_are_looked_for_where_they_are_asked_for(shared: Path, mesh: FaceMesh) -> None:
+    path = shared / "assets" / "clips" / "video_humo-1.webp"
+    still = chosen.Still(name=path.name, span=(0.1, 0.4))
+    _, calm = stills.best_frame(path, still, mesh)
+    _, parted = stills.best_frame(path, replace(still, kinds=("parted",), rest=False), mesh)
+    assert stills.lip_gap(calm) < stills.WIDEST_GAP
+    assert stills.lip_gap(parted) > 0.1
+
+
 def test_whole_identities_are_held_out() -> None:
-    names = [s.identity for s in stills.STILLS]
-    assert len(set(names)) == len(names)
-    held = {s.identity for s in stills.STILLS if s.held}
-    assert {"image_z_image_turbo-1", "flux1_krea_dev-1", "hidream_i1_dev-1"} < held
-    assert len(held) >= 5
+    stems = [s.stem for s in chosen.STILLS]
+    assert len(set(stems)) == len(stems)
+    held_stills = {s.identity for s in chosen.STILLS if s.held}
+    assert {"image_z_image_turbo-1", "flux1_krea_dev-1", "hidream_i1_dev-1"} < held_stills
+    assert len(held_stills) >= 5
+    everything = [*((one, one.held) for one in (*chosen.STILLS, *chosen.CLIPS)), *((one, True) for one in chosen.HELD)]
+    for name_of in (lambda one: one.identity, lambda one: chosen.template_of(one.name)):
+        trained = {name_of(one) for one, held in everything if not held}
+        held_out = {name_of(one) for one, held in everything if held}
+        assert not trained & held_out
+
+
+def test_no_reserved_picture_is_chosen_or_opened(tmp_path: Path) -> None:
+    for one in (*chosen.STILLS, *chosen.HELD, *chosen.CLIPS):
+        assert not one.name.startswith(chosen.RESERVED), one.name
+        assert not one.name.startswith(chosen.RELATED), one.name
+    for beginning in chosen.RESERVED:
+        name = f"{beginning}1.webp"
+        (tmp_path / name).write_text("reserved")
+        with pytest.raises(InputError, match="reserved"):
+            download.picture(name, tmp_path, (tmp_path,))
+
+
+def test_held_pictures_are_of_every_kind() -> None:
+    assert len(chosen.HELD) >= 24
+    assert len({one.stem for one in chosen.HELD}) == len(chosen.HELD)
+    assert {kind for one in chosen.HELD for kind in one.kinds} == set(chosen.KINDS)
+    assert {kind for one in chosen.STILLS for kind in one.kinds} <= set(chosen.KINDS)
+    assert all(one.note and "\n" not in one.note for one in chosen.HELD)
+
+
+def test_faces_that_are_not_at_rest_say_so() -> None:
+    for one in chosen.STILLS:
+        assert not (one.rest and {"three-quarter", "smile", "parted"} & set(one.kinds)), one.stem
+
+
+def test_a_held_picture_is_kept_whole(assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    first, last = (Image.fromarray(rng.integers(0, 255, (40, 60, 3), np.uint8)) for _ in range(2))
+    cache = tmp_path / "cache" / "pictures"
+    cache.mkdir(parents=True)
+    first.save(cache / "a-1.webp", save_all=True, append_images=[last], duration=40, lossless=True)
+    Image.new("RGB", (3000, 1500), "red").save(cache / "b-1.webp")
+    held = (chosen.HeldPicture(name="a-1.webp", kinds=("close",), note="noise", at=1.0),
+            chosen.HeldPicture(name="b-1.webp", kinds=("beyond",), note="red", look="large"))
+    entries = held_pictures.make_held(tmp_path / "held", tmp_path / "cache", held)
+    assert [e.file for e in entries] == ["a-1.png", "b-1-large.png"]
+    written = json.loads((tmp_path / "held" / "held.json").read_text())
+    assert written[0] == {"file": "a-1.png", "identity": "a", "kinds": ["close"], "note": "noise"}
+    assert np.array_equal(open_image(tmp_path / "held" / "a-1.png"), np.asarray(last))
+    assert open_image(tmp_path / "held" / "b-1-large.png").shape == (512, 1024, 3)
+
+
+def test_a_moving_face_is_cropped_alike_in_every_frame(assets: Path, tmp_path: Path, mesh: FaceMesh) -> None:
+    picture = Image.fromarray(open_image(assets / "portraits" / "demo.jpg")).resize((300, 300))
+    pages = [Image.new("RGB", (420, 340), (90, 120, 90)) for _ in range(12)]
+    for i, page in enumerate(pages):
+        page.paste(picture, (20 + 5 * i, 10))
+    path = tmp_path / "clip.webp"
+    pages[0].save(path, save_all=True, append_images=pages[1:], duration=50, quality=95)
+    clip = mouth_clips.mouth_frames(path, mesh)
+    assert clip.fps == pytest.approx(20)
+    assert clip.frames.shape[0] == len(clip.landmarks) == 12
+    side = clip.frames.shape[1]
+    assert clip.frames.shape[2] == side <= 340
+    low, high = clip.landmarks[..., :2].min((0, 1)), clip.landmarks[..., :2].max((0, 1))
+    assert (low > 0).all() and (high < side).all()
+    moved = clip.landmarks[-1, :, 0].mean() - clip.landmarks[0, :, 0].mean()
+    assert moved == pytest.approx(55, abs=2), "the crop does not follow the face, and does not enlarge it"
+    for i in (0, 11):
+        assert np.abs(clip.landmarks[i, :, :2] - mesh.face(clip.frames[i]).landmarks[:, :2]).mean() < 3
+    assert clip.opening < 0.01
+    with pytest.raises(InputError, match="frames only"):
+        mouth_clips.mouth_frames(path, mesh, (0.0, 0.3))
+
+
+def test_a_clip_ends_where_the_face_jumps_or_is_lost() -> None:
+    face = np.random.default_rng(0).uniform(0, 100, (468, 3)).astype(np.float32)
+    landmarks = np.stack([face] * 30)
+    assert mouth_clips._longest_shot(landmarks) == (0, 30)
+    landmarks[10] = np.nan
+    assert mouth_clips._longest_shot(landmarks) == (11, 30)
+    landmarks[16:, :, 0] += 40
+    assert mouth_clips._longest_shot(landmarks) == (16, 30)
+    landmarks[26:] *= 1.5
+    assert mouth_clips._longest_shot(landmarks) in ((0, 10), (16, 26))
+    assert mouth_clips._longest_shot(np.full((5, 468, 3), np.nan, np.float32)) == (0, 0)
+
+
+def test_only_faces_at_rest_are_posed_from(assets: Path, tmp_path: Path) -> None:
+    (tmp_path / "faces").mkdir()
+    shutil.copy(assets / "portraits" / "demo.jpg", tmp_path / "faces" / "demo.jpg")
+    entry = {"file": "demo.jpg", "identity": "demo", "split": "train"}
+    entries = [entry, {**entry, "identity": "smile", "rest": False}, {**entry, "identity": "calm", "rest": True}]
+    (tmp_path / "faces" / "faces.json").write_text(json.dumps(entries))
+    pictures, rows = dataset._face_rows(tmp_path)
+    assert len(pictures) == 2
+    assert {r.identity for r in rows} == {"demo", "calm"}
 
 
 def test_a_picture_comes_out_of_a_wheel_once(tmp_path: Path) -> None:

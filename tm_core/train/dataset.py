@@ -157,6 +157,8 @@ def _face_rows(corpus: Path) -> tuple[np.ndarray, list[_FaceRow]]:
     rows: list[_FaceRow] = []
     index = json.loads((corpus / "faces" / "faces.json").read_text())
     for entry in index["faces"] if isinstance(index, dict) else index:
+        if not entry.get("rest", True):  # the generator poses faces from rest
+            continue
         try:
             portrait = crop_portrait(open_image(corpus / "faces" / entry["file"]), TEXTURE, mesh)
             flipped = np.ascontiguousarray(portrait.image[:, ::-1])

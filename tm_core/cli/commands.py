@@ -66,6 +66,7 @@ def animate(
     size: Annotated[int | None, typer.Option(
         help="Longer side of the video in pixels: a picture has at most so many (1024 if left out), a face has so many (512).")] = None,
     blinks: Annotated[bool, typer.Option("--blinks/--no-blinks", help="Close the eyes now and then.")] = True,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse a face that will hardly talk well, instead of a warning.")] = False,
     track: Annotated[int | None, typer.Option(
         help="Which sound track of AUDIO, from 0; the first that is not silent if left out.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
@@ -76,7 +77,7 @@ def animate(
             "--image", f"{len(image)} portraits", "one portrait is animated per run", "give one --image, run once for each portrait")
     options = AnimateOptions(
         seed=seed, steps=steps, speaking=speaking, face=argument_checks.parse_face(face), track=track, blinks=blinks,
-        framing=framing, size=size)
+        framing=framing, size=size, strict=strict)
     argument_checks.check_animate(
         image=image[0], audio=audio, mask=mask, weights=weights, out=out, report=report, options=options, queue_depth=queue_depth)
     from ..streaming.metrics import process_started

@@ -117,6 +117,7 @@ def make_report(job: Job, model: TalkingModel, frames: FrameStream, metrics: Str
     return {
         "out": str(job.out), "model": model.config.name, "width": width, "height": height, "fps": float(meta.fps),
         **metrics.report(), "audio_s": round(meta.audio_s or 0.0, 3), "seed": job.options.seed,
+        "warnings": list(meta.warnings),
     }
 
 

@@ -42,7 +42,8 @@ EASE = 5  # latents over which a face that begins to speak, or ends, becomes mor
 class StreamMeta:
     """What a sink must know before the first chunk; `audio` is the sound the stream belongs to.
 
-    `num_frames` and `audio_s` are None while the sound is still arriving: then a stream is as long as the sound turns out.
+    `warnings` say why it may not look well. `num_frames` and `audio_s` are None while the sound is still arriving: then a stream
+    is as long as the sound turns out.
     """
 
     width: int
@@ -51,6 +52,7 @@ class StreamMeta:
     timeline: Timeline
     audio_s: float | None
     audio: Any = None  # what media.VideoWriter takes: the path of the source or a waveform
+    warnings: tuple[str, ...] = ()
 
     @property
     def fps(self) -> Fraction:

@@ -95,16 +95,16 @@ def _portraits(picture: np.ndarray, model: TalkingModel, options: AnimateOptions
     """Whom to animate in a picture (H, W, 3): the face that was chosen, or all of them."""
     if options.face != "all":
         region = None if mask is None else open_mask(mask)
-        return [prepare_portrait(picture, model.config, face_index=options.face, mask=region)]
+        return [prepare_portrait(picture, model.config, face_index=options.face, mask=region, strict=options.strict)]
     if mask is not None:
         raise InputError("mask", mask, "a mask marks one face, and all are animated", "leave out the mask, or choose one face")
-    return every_portrait(picture, model)
+    return every_portrait(picture, model, strict=options.strict)
 
 
-def every_portrait(picture: np.ndarray, model: TalkingModel) -> list[Portrait]:
-    """All faces of a picture in reading order that are large enough; InputError where there is none."""
+def every_portrait(picture: np.ndarray, model: TalkingModel, *, strict: bool = False) -> list[Portrait]:
+    """All faces of a picture in reading order that are large enough; InputError where there is none. `strict` as for prepare_portrait."""
     faces = find_faces(picture)
     large = [i for i, face in enumerate(faces.faces) if face.extent >= UNUSABLE]
     if len(large) < len(faces.faces):
         log.warning("faces below %d pixels stay still: %d of %d", UNUSABLE, len(faces.faces) - len(large), len(faces.faces))
-    return [prepare_portrait(picture, model.config, face_index=i, faces=faces) for i in large or [0]]
+    return [prepare_portrait(picture, model.config, face_index=i, faces=faces, strict=strict) for i in large or [0]]

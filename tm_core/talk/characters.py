@@ -124,7 +124,8 @@ def _drawn_in(
     for stream, (view, box, own) in zip(frames, side_by_side(views), strict=True):
         layers.append(Layer(frames=redrawn(stream, view), box=box, mask=own))
     audio = frames[0].meta.audio if sound is None else sound
-    meta = replace(frames[0].meta, width=canvas.shape[1], height=canvas.shape[0], audio=audio)
+    warnings = tuple(f"face {i}: {w}" for i, portrait in enumerate(portraits) for w in portrait.doubts)
+    meta = replace(frames[0].meta, width=canvas.shape[1], height=canvas.shape[0], audio=audio, warnings=warnings)
     return ComposedStream(canvas, layers, meta)
 
 

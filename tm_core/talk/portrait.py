@@ -5,6 +5,7 @@ Shapes: H x W pixels.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,19 +15,27 @@ from torch import Tensor
 from ..config import ModelConfig
 from ..errors import InputError
 from ..face.choice import prominent
+from ..face.confidence import doubts
 from ..face.found import Faces, faces_to_choose_from, shared_mesh
 from ..face.mask import DEFAULT_FEATHER, crop_mask, face_mask
 from ..face.mesh import FaceMesh
+from ..face.networks import Face
 from ..face.portrait_crop import PortraitCrop, cut_portrait, frame_picture
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Portrait:
-    """Whom to animate: the portrait at model size, the mask (H, W) of what the voice may move, and the whole picture (h, w, 3) uint8."""
+    """Whom to animate: the portrait at model size, the mask (H, W) of what the voice may move, and the whole picture (h, w, 3) uint8.
+
+    `doubts` say why it may not talk well.
+    """
 
     crop: PortraitCrop
     mask: np.ndarray
     picture: np.ndarray
+    doubts: tuple[str, ...] = ()
 
     @property
     def image(self) -> Tensor:
@@ -41,20 +50,33 @@ def face_mesh() -> FaceMesh:
 
 def prepare_portrait(
     rgb: np.ndarray, config: ModelConfig, *, face_index: int | None = None, mask: np.ndarray | None = None,
-    faces: Faces | None = None,
+    faces: Faces | None = None, strict: bool = False,
 ) -> Portrait:
     """Whom to animate in a picture (H, W, 3) uint8, at model size.
 
     Models of faces get a crop round the face and its region; open checkpoints the picture, and the whole of it as the region
     unless it shows several faces. `mask` (any size, 0..1) over the whole picture replaces the region that is found; `faces`
-    are those of the picture where they were looked for before, small or turned ones too.
+    are those of the picture where they were looked for before, small or turned ones too. A face that a model of faces will hardly
+    animate well is said in the log; `strict` refuses it.
     """
     faces = faces or faces_to_choose_from(rgb, face_index)
     if config.framing == "picture":
         return _framed_portrait(rgb, config, face_index, mask, faces)
-    crop = cut_portrait(rgb, config.width, faces.face(rgb, face_index))
+    face = faces.face(rgb, face_index)
+    crop = cut_portrait(rgb, config.width, face)
     region = face_mask(crop.landmarks, config.width) if mask is None else _own_mask(mask, crop, rgb)
-    return Portrait(crop=crop, mask=region, picture=rgb)
+    return Portrait(crop=crop, mask=region, picture=rgb, doubts=_doubts(face, strict))
+
+
+def _doubts(face: Face, strict: bool) -> tuple[str, ...]:
+    found = doubts(face)
+    if found and strict:
+        raise InputError(
+            "image", f"a face of {face.extent:.0f} pixels", f"it {' and '.join(found)}: it will hardly talk well",
+            "use a face that looks towards the camera, or leave strict out")
+    for reason in found:
+        log.warning("the face %s: it will hardly talk well", reason)
+    return tuple(f"the face {reason}" for reason in found)
 
 
 def _own_mask(mask: np.ndarray, crop: PortraitCrop, rgb: np.ndarray) -> np.ndarray:

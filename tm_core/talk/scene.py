@@ -89,7 +89,7 @@ def build_scene(
     speakers = tuple(_speaker(config, sampler, portrait.crop, *member) for member in [(portrait, speaker), *others])
     meta = StreamMeta(
         width=config.width, height=config.height, num_frames=voice.known_frames, timeline=timeline_of(config, sampler),
-        audio_s=voice.known_duration_s, audio=voice.sound)
+        audio_s=voice.known_duration_s, audio=voice.sound, warnings=portrait.doubts)
     scene = Scene(
         reference=encode_picture(model, portrait.image, sampler), speakers=speakers, frames=voice.known_frames, picture=portrait.image,
         text=prompt.text, image=prompt.image, negative=prompt.negative)

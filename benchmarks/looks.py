@@ -3,8 +3,8 @@
 docs/looks.jpg: every held-out identity at the first place where the first held-out voice makes each sound; nothing
 is picked by eye. docs/inputs.jpg: pictures unlike the training's (hidden or turned faces, drawings, renders) at
 sounds of the same speech, under each a line that says whether it holds: the face is found, and its lips follow the
-sound. With `--out` both go to that folder. Pictures that are in no repository come from ../shared (TM_SHARED), a
-photograph of a real person from scikit-image if it is installed: that one is measured and not shown.
+sound. docs/kinds.jpg: the corpus's held-out pictures of every kind in their own framing (_held_kinds). With `--out` all go to
+that folder, `--part` names one: identities, inputs, kinds. Pictures that are in no repository come from ../shared (TM_SHARED).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from itertools import islice, pairwise
 from pathlib import Path
 from statistics import median
@@ -23,6 +22,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from benchmarks._common import ROOT, Result, demo_portrait, load, result, say
 from benchmarks._corpus import RATE, Face, Sound, held_faces, held_sounds
+from benchmarks._held_kinds import kind_rows
 from benchmarks._sheet import row_sheet
 from benchmarks._truth import Seen, corpus_folder, look_at, waveform
 from tm_core import talk
@@ -33,6 +33,7 @@ from tm_core.metrics.lip_sync import opening_curve, sync_score
 from tm_core.metrics.phones import Phone
 from tm_core.weights.loading import TalkingModel
 
+PARTS = ("identities", "inputs", "kinds")
 SOUNDS = ("AA", "IY", "UW", "OW", "M", "F", "S", "SIL")
 IDENTITIES, SHOWN = 8, 6  # people of the first sheet, sounds of the second
 LEAST_PHONE_S, LEAST_PAUSE_S = 0.06, 0.3
@@ -67,12 +68,20 @@ class Verdict:
 
 def run(
     *, weights: Path | None = None, device: str = "auto", seconds: float | None = None, out: Path | None = None,
+    part: Sequence[str] | None = None,
 ) -> list[Result]:
-    """Both sheets; `seconds`: of speech for the second one. InputError without the corpora."""
-    model, folder = load(weights, device), out or ROOT / "docs"
+    """The sheets; `seconds`: of speech for all but the first. InputError without the corpora, or for a part that there is not."""
+    if wrong := set(part or ()) - set(PARTS):
+        raise InputError("part", sorted(wrong)[0], "is not one of this benchmark's", f"choose from {', '.join(PARTS)}")
+    model, folder, chosen = load(weights, device), out or ROOT / "docs", part or PARTS
     sound, at = speech_with(SOUNDS, held_sounds(corpus_folder(), 3, STRETCH_S))
-    results = _identities(model, sound, at, folder / "looks.jpg")
-    return results + _inputs(model, _cut(sound, seconds or INPUT_S), at, folder / "inputs.jpg")
+    short = _cut(sound, seconds or INPUT_S)
+    within = dict(islice(((n, t) for n, t in at.items() if t * RATE < len(short.samples)), SHOWN))
+    makers = {
+        "identities": lambda: _identities(model, sound, at, folder / "looks.jpg"),
+        "inputs": lambda: _inputs(model, short, within, folder / "inputs.jpg"),
+        "kinds": lambda: kind_rows(model, short, within, folder / "kinds.jpg")}
+    return [row for name in PARTS if name in chosen for row in makers[name]()]
 
 
 # -- identities ----------------------------------------------------------------------------------------
@@ -166,19 +175,15 @@ def inputs() -> list[Input]:
         "the demo portrait, 40 pixels small": small, "a smiley": smiley}
     found = [Input(name=name, picture=partial(open_image, path)) for name, path in files.items() if path.is_file()]
     found += [Input(name=name, picture=make) for name, make in made.items()]
-    photograph = _photograph()
-    if photograph is not None:
-        found.insert(0, Input(name="photograph (NASA, public domain)", picture=partial(open_image, photograph), shown=False))
     return found
 
 
 def _inputs(model: TalkingModel, sound: Sound, at: dict[str, float], path: Path) -> list[Result]:
-    chosen = dict(islice(((n, t) for n, t in at.items() if t * RATE < len(sound.samples)), SHOWN))
-    tried = [(entry, judge(model, entry, sound, chosen)) for entry in inputs()]
+    tried = [(entry, judge(model, entry, sound, at)) for entry in inputs()]
     for _, verdict in tried:
         say(verdict.line)
     rows = [(v.line, v.frames) for entry, v in tried if entry.shown]
-    say(f"contact sheet: {row_sheet(['', *chosen], rows, path)}")
+    say(f"contact sheet: {row_sheet(['', *at], rows, path)}")
     return [result(v.name, ("holds" if v.holds else "breaks") + f": {v.why}", "") for _, v in tried]
 
 
@@ -240,12 +245,6 @@ def smiley() -> np.ndarray:
         draw.ellipse((x - 16, 140, x + 16, 190), fill="black")
     draw.arc((130, 170, 270, 280), 20, 160, fill="black", width=8)
     return np.asarray(picture)
-
-
-def _photograph() -> Path | None:
-    spec = find_spec("skimage")
-    path = Path(spec.origin).parent / "data" / "astronaut.png" if spec and spec.origin else ROOT / "build" / "inputs" / "astronaut.png"
-    return path if path.is_file() else None
 
 
 def _shared() -> Path:

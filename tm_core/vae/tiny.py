@@ -34,6 +34,15 @@ class Decoded(NamedTuple):
     share: Tensor  # (..., 1, H, W) of paint over the warped portrait
 
 
+class Motion(NamedTuple):
+    """What moves in T frames, before any picture is drawn: for renderers of any size."""
+
+    flow: Tensor  # (T, 2, H/2, W/2) offset into the portrait, in halves of its side (grid_sample's unit)
+    paint: Tensor  # (T, 16, H/2, W/2) logits of colour and share, two by two pixels
+    features: Tensor  # (T, a, H/2, W/2) that both were made of
+    latents: Tensor  # (T, 2C, h, w) raw latents of the frame's group and of the one before, less the portrait's
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
     """A 3x3 convolution of which part of the output is known: the bias and, of channels of the portrait, their share.
@@ -166,7 +175,7 @@ class TinyVAE(nn.Module):
         x = self.mix2(self.up2(torch.cat([_double(x), _each(quarter)], 1)))
         x = self.mix1(self.up1(torch.cat([_double(x), _each(half)], 1)))
         x = F.silu(x)
-        return _drawn(self.to_flow(x), self.to_paint(x), _each(reference))
+        return Decoded(*(t.unflatten(0, (-1, 4)) for t in _drawn(self.to_flow(x) / 8, self.to_paint(x), _each(reference))))
 
     def _spread(self, x: Tensor) -> Tensor:
         """Features (4N, D, h, w) of each frame, from those of N groups."""
@@ -233,22 +242,28 @@ class TinyVAE(nn.Module):
 
     def decode(self, latents: Tensor, state: TinyDecoderState) -> tuple[Tensor, TinyDecoderState]:
         """Frames (T, 3, H, W) in 0..1 of the next latents (1, C, F, h, w), and the state after them."""
+        moved, after = self.motion(latents, state)
+        return _drawn(moved.flow, moved.paint, state.reference.expand(len(moved.flow), -1, -1, -1)).frames, after
+
+    def motion(self, latents: Tensor, state: TinyDecoderState) -> tuple[Motion, TinyDecoderState]:
+        """What moves in the next latents (1, C, F, h, w), and the state after them."""
         raw = self.denormalise(latents.to(self.shift))[0].transpose(0, 1)
         first = raw[:1] if state.last is None else state.last
-        x = self._spread(state.from_latent(torch.cat([raw, torch.cat([first, raw[:-1]])], 1) - state.still.repeat(1, 2, 1, 1)))
-        x = self.mix1(state.up1(self.mix2(state.up2(x))))
-        flow, paint = state.heads(F.silu(x)).split([2, 16], 1)
-        frames = _drawn(flow, paint, state.reference.expand(len(x), -1, -1, -1)).frames.flatten(0, 1)
-        return frames[3:] if state.last is None else frames, replace(state, last=raw[-1:])
+        moved = torch.cat([raw, torch.cat([first, raw[:-1]])], 1) - state.still.repeat(1, 2, 1, 1)
+        x = self._spread(state.from_latent(moved))
+        features = F.silu(self.mix1(state.up1(self.mix2(state.up2(x)))))
+        flow, paint = state.heads(features).split([2, 16], 1)
+        found = (flow / 8, paint, features, _each(moved))
+        return Motion(*(t[3:] if state.last is None else t for t in found)), replace(state, last=raw[-1:])
 
 
 def _drawn(flow: Tensor, paint: Tensor, reference: Tensor) -> Decoded:
-    """Groups of four frames of the heads' flow (4N, 2, H/2, W/2) and paint (4N, 16, H/2, W/2) and the portrait (4N, 3, H, W)."""
-    flow = F.interpolate(flow.float(), scale_factor=2, mode="bilinear", align_corners=False) / 8
+    """N frames of flow (N, 2, H/2, W/2) and paint (N, 16, H/2, W/2) over the portrait (N, 3, H, W)."""
+    flow = F.interpolate(flow.float(), scale_factor=2, mode="bilinear", align_corners=False)
     paint = F.pixel_shuffle(paint.float(), 2)
     share = torch.sigmoid(paint[:, 3:])
     frames = torch.lerp(_warp(reference.float(), flow), torch.sigmoid(paint[:, :3]), share)
-    return Decoded(*(t.unflatten(0, (-1, 4)) for t in (frames, flow, share)))
+    return Decoded(frames, flow, share)
 
 
 def _side_by_side(*layers: Any, like: Tensor) -> _Prepared:

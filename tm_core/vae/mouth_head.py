@@ -9,7 +9,7 @@ flows, of which a frame is one weighted sum; a few convolutions of the decoder's
 Where the portrait shows teeth they are fetched from it, where its skull has gone. Not part of the paper.
 Non-goals: eyes, the rest of the face, finding landmarks.
 
-Shapes: B portraits, T frames, S side of the picture, K basis elements, GRID = (30, 40) rows and columns.
+Shapes: B portraits, T frames, S side of the picture, K basis elements, GRID = (24, 32) rows and columns.
 Coordinates: "picture" -1..1 over the square, "box" x -1..1 across and y -0.75..0.75 down, both (x, y).
 """
 
@@ -28,10 +28,10 @@ from .tiny import Motion
 UPPER = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308)  # inner lips, corner to corner
 LOWER = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308)
 OUTER_CORNERS, MIDDLES, FACE_ENDS = (61, 291), (61, 291, 0, 17), (10, 152)
-GRID = (30, 40)
+GRID = (24, 32)
 TALL = 0.75  # box heights of a box width
 WIDTH = 2.1  # of the mouth's outer width
-PORTRAIT = (120, 160)  # pixels of the box that the network sees of the portrait
+PORTRAIT = (96, 128)  # pixels of the box that the network sees of the portrait
 LATENTS = (6, 8)  # points at which latents are read
 TEXTURE = (64, 96)  # rows and columns of the teeth's texture
 TOOTH_SPAN, JAW_SPAN = 0.12, 0.12  # face heights that both textures reach down from the gums, up from the lower lip
@@ -90,9 +90,10 @@ class MouthState:
     textures: tuple[Tensor, Tensor]  # (1, 4, *TEXTURE) colour and share of teeth, (1, 3, *TEXTURE) colour of the jaw's side
     parted: bool  # the portrait shows what is between its lips
     picture: Tensor  # (1, 3, h', w') the part of the picture that may be fetched
-    part: Tensor  # (2, 2) scale and shift (x, y) from picture coordinates to those of the part
+    part: Tensor  # (1, 3, 2) as MouthGeometry.box: from box coordinates to those of the part
     reach: float  # pixels of a box unit
     points: Tensor  # (1, h, w, 2) box coordinates of the rectangle's pixels
+    base: Tensor  # (1, 2, h, w) the same pixels in the part
     weight: Tensor  # (1, 1, h, w)
 
 
@@ -203,7 +204,7 @@ class MouthHead(nn.Module):
         self.to_code = ops.Linear(wide * 12, hidden)
         self.to_tint = ops.Linear(wide * 12, 6)
         self.enter = ops.Conv2d(features + 2, width, 3, padding=1)
-        self.body = nn.Sequential(*(_Dilated(width, d, ops) for d in (1, 2, 4)), nn.SiLU())
+        self.body = nn.Sequential(*(_Dilated(width, d, ops) for d in (1, 2)), nn.SiLU())
         self.leave = ops.Conv2d(width, 6, 3, padding=1)
         self.read = ops.Conv2d(2 * channels, 16, 1)
         self.gather = ops.Linear(16 * math.prod(LATENTS) + 24, 128)
@@ -267,15 +268,11 @@ class MouthHead(nn.Module):
         share = self.portrait_share(mouth_crop(picture, geometry), geometry)
         where = _rectangle(geometry, side)
         points = to_box(_pixels(where, side, picture)[None], geometry.box)
-        window = where_fetched(where, side, round(0.5 * reach) + 2)
-        part = picture[..., window[1] : window[3], window[0] : window[2]].contiguous()
-        size = torch.tensor([window[2] - window[0], window[3] - window[1]], device=picture.device)
-        scale = side / size
-        shift = (side - 2 * torch.tensor(window[:2], device=picture.device)) / size - 1
+        picture, part = _part(picture, where, geometry, round(0.5 * reach) + 2)
         return MouthState(
             where=where, geometry=geometry, share=share, textures=self.textures(share.tint),
-            parted=bool((share.lips[:, 1] - share.lips[:, 0]).amax() > 0.03), picture=part, part=torch.stack([scale, shift]), reach=reach,
-            points=points, weight=_feather(points))
+            parted=bool((share.lips[:, 1] - share.lips[:, 0]).amax() > SLIT[1]), picture=picture, part=part, reach=reach,
+            points=points, base=from_box(points, part).permute(0, 3, 1, 2), weight=_feather(points))
 
     def textures(self, tint: Tensor) -> tuple[Tensor, Tensor]:
         """Teeth (B, 4, *TEXTURE) and the jaw's side (B, 3, *TEXTURE) in a person's colours (B, 6)."""
@@ -292,20 +289,17 @@ class MouthHead(nn.Module):
 
     def draw(self, fields: MouthFields, state: MouthState) -> Tensor:
         """Pixels (T, 3, h, w) of `state.where`."""
-        across = state.geometry.box[:, :2] * state.part[0]  # box units to those of the part that is fetched
-        flows = torch.einsum("tfchw,cd->tfdhw", fields.flows.unflatten(1, (2, 2)), across[0]).flatten(1, 2)
-        maps = torch.cat([flows, _distances(fields.lips) * state.reach], 1)
-        look = state.points / state.points.new_tensor([1, TALL])
-        at = F.grid_sample(maps, look.expand(len(maps), -1, -1, -1), padding_mode="border", align_corners=False)
+        flows = torch.einsum("tfchw,cd->tfdhw", fields.flows.unflatten(1, (2, 2)), state.part[0, :2]).flatten(1, 2)
+        maps = _finer(torch.cat([flows, _distances(fields.lips) * state.reach], 1))
+        look = (state.points / state.points.new_tensor([1, TALL])).expand(len(maps), -1, -1, -1)
+        at = F.grid_sample(maps, look, padding_mode="border", align_corners=False)
         top, bottom = at[:, 4:5], at[:, 5:]
-        flow = torch.lerp(at[:, 2:4], at[:, :2], ((bottom - top) / (4 * SOFT) + 0.5).clamp(0, 1))
-        base = (from_box(state.points, state.geometry.box) * state.part[0] + state.part[1]).permute(0, 3, 1, 2)
-        source = base + flow
+        source = torch.lerp(at[:, 2:4], at[:, :2], ((bottom - top) / (4 * SOFT) + 0.5).clamp(0, 1)).add_(state.base)
         share = opening(top, bottom, state.reach)
         window = _bounds(share)
         if window is None:
             return _fetched(state, source).clamp(0, 1)
-        paint, share_inside = self._paint(fields, state, top, bottom, share, window, source, base)
+        paint, share_inside = self._paint(fields, state, top, bottom, share, window, source)
         out = _fetched(state, source)
         inner = out[..., window[1] : window[3], window[0] : window[2]]
         inner.copy_(torch.lerp(inner, paint, share_inside))
@@ -313,7 +307,7 @@ class MouthHead(nn.Module):
 
     def _paint(
         self, fields: MouthFields, state: MouthState, top: Tensor, bottom: Tensor, share: Tensor, window: tuple[int, int, int, int],
-        source: Tensor, base: Tensor,
+        source: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Colour and share of the mouth's inside in a window of the rectangle; moves `source` there to the portrait's own teeth."""
         x0, y0, x1, y1 = window
@@ -323,7 +317,7 @@ class MouthHead(nn.Module):
         colour = mouth_colour(state.textures, rest, state.geometry, top[cut] / state.reach, bottom[cut] / state.reach) * fields.light[..., None, None]
         if state.parted:
             own = _own(rest, state)
-            where = from_box(rest, state.geometry.box) * state.part[0] + state.part[1]
+            where = from_box(rest, state.part)
             source[cut] = torch.lerp(source[cut], where.permute(0, 3, 1, 2), torch.minimum(own, share))
             share = (share - own).clamp(min=0)
         return colour, share
@@ -370,9 +364,16 @@ def mouth_crop(pictures: Tensor, geometry: MouthGeometry) -> Tensor:
     return F.grid_sample(pictures, where, padding_mode="border", align_corners=False)
 
 
-def where_fetched(where: tuple[int, int, int, int], side: int, margin: int) -> tuple[int, int, int, int]:
-    """A rectangle widened by `margin` pixels, inside a picture of `side`."""
-    return max(0, where[0] - margin), max(0, where[1] - margin), min(side, where[2] + margin), min(side, where[3] + margin)
+def _part(picture: Tensor, where: tuple[int, int, int, int], geometry: MouthGeometry, margin: int) -> tuple[Tensor, Tensor]:
+    """The picture (1, 3, h, w) that far round a rectangle, its edge repeated, and the way from box coordinates into it."""
+    side, pads = picture.shape[-1], (where[0] - margin, where[1] - margin, where[2] + margin, where[3] + margin)
+    inside = max(pads[0], 0), max(pads[1], 0), min(pads[2], side), min(pads[3], side)
+    cut = picture[..., inside[1] : inside[3], inside[0] : inside[2]]
+    cut = F.pad(cut, (inside[0] - pads[0], pads[2] - inside[2], inside[1] - pads[1], pads[3] - inside[3]), mode="replicate")
+    size = picture.new_tensor([pads[2] - pads[0], pads[3] - pads[1]])
+    shift = (side - 2 * picture.new_tensor(pads[:2])) / size - 1
+    part = geometry.box * (side / size)
+    return cut, torch.cat([part[:, :2], part[:, 2:] + shift], 1)
 
 
 def _rest_maps(geometry: MouthGeometry) -> Tensor:
@@ -387,6 +388,18 @@ def _distances(lips: Tensor) -> Tensor:
     """(B, 2, *GRID) below the upper contour and above the lower one, from their heights (B, 2, columns)."""
     y = box_grid(GRID[0], 1, lips)[:, :, 1]
     return torch.stack([y - lips[:, :1], lips[:, 1:] - y], 1)
+
+
+def _finer(maps: Tensor) -> Tensor:
+    """Maps (..., h, w) twice as fine, by cubic convolution: curves stay curves when they are enlarged further."""
+    rows, columns = (_doubling(n, maps) for n in maps.shape[-2:])
+    return rows @ maps @ columns.T
+
+
+def _doubling(size: int, like: Tensor) -> Tensor:
+    """(2 size, size) weights of doubling a line by cubic convolution."""
+    line = F.interpolate(torch.eye(size, device=like.device)[None, None], size=(size, 2 * size), mode="bicubic", align_corners=False)
+    return line[0, 0].T.to(like.dtype)
 
 
 def _near(lips: Tensor) -> Tensor:
@@ -454,12 +467,12 @@ def _feather(points: Tensor) -> Tensor:
 def _fetched(state: MouthState, source: Tensor) -> Tensor:
     """The picture (T, 3, h, w) at `source` (T, 2, h, w)."""
     picture = state.picture.expand(len(source), -1, -1, -1)
-    return F.grid_sample(picture, source.permute(0, 2, 3, 1), mode="bicubic", padding_mode="border", align_corners=False)
+    return F.grid_sample(picture, source.permute(0, 2, 3, 1), mode="bicubic", padding_mode="zeros", align_corners=False)
 
 
 def _own(rest: Tensor, state: MouthState) -> Tensor:
     """Share (T, 1, h, w) of what the portrait shows between its own lips, at points on its skull (T, h, w, 2)."""
-    maps = (_distances(state.share.lips) * state.reach).expand(len(rest), -1, -1, -1)
+    maps = _finer(_distances(state.share.lips) * state.reach).expand(len(rest), -1, -1, -1)
     look = rest / rest.new_tensor([1, TALL])
     top, bottom = F.grid_sample(maps, look, padding_mode="border", align_corners=False).split(1, 1)
     return opening(top, bottom, state.reach)

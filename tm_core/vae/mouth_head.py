@@ -82,7 +82,7 @@ class MouthFields(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class MouthState:
-    """A portrait's mouth, ready to be drawn."""
+    """A portrait's mouth, ready to be drawn; in training every frame may have a portrait of its own."""
 
     where: tuple[int, int, int, int]  # x0, y0, x1, y1 of the painted rectangle, whole pixels
     geometry: MouthGeometry
@@ -136,16 +136,22 @@ def lip_curves(points: Tensor, box: Tensor) -> Tensor:
     return ya + ((columns - xa) / (xb - xa).clamp(min=1e-5)).clamp(0, 1) * (yb - ya)
 
 
-def mouth_geometry(points: Tensor) -> MouthGeometry:
-    """Where the mouths of B faces are, from landmarks (B, 468, 2 or more) in picture coordinates."""
+def mouth_box(points: Tensor) -> Tensor:
+    """Boxes (B, 3, 2) round the mouths of landmarks (B, 468, 2 or more) in picture coordinates."""
     p = points[..., :2]
     outer = p[:, OUTER_CORNERS[1]] - p[:, OUTER_CORNERS[0]]
     width, tall = outer.norm(dim=-1), (p[:, FACE_ENDS[1]] - p[:, FACE_ENDS[0]]).norm(dim=-1)
     across = outer / width[:, None].clamp(min=1e-4) * (torch.maximum(width, 0.27 * tall) * WIDTH / 2)[:, None]  # a turned mouth is narrow
     down = torch.stack([-across[:, 1], across[:, 0]], -1)
-    box = torch.stack([across, down, p[:, list(MIDDLES)].mean(1) + 0.1 * down], 1)
+    return torch.stack([across, down, p[:, list(MIDDLES)].mean(1) + 0.1 * down], 1)
+
+
+def mouth_geometry(points: Tensor, box: Tensor | None = None) -> MouthGeometry:
+    """Where the mouths of B faces are, from landmarks (B, 468, 2 or more) in picture coordinates; in a box of their own by default."""
+    p = points[..., :2]
+    box = mouth_box(points) if box is None else box
     ends = to_box(p[:, [UPPER[0], UPPER[-1], UPPER[5]]], box)
-    face = tall / across.norm(dim=-1)
+    face = (p[:, FACE_ENDS[1]] - p[:, FACE_ENDS[0]]).norm(dim=-1) / box[:, 0].norm(dim=-1)
     skull = torch.stack([ends[:, :2, 0].mean(1), 0.3 * ends[:, :2, 1].mean(1) + 0.7 * ends[:, 2, 1] - 0.025 * face], -1)
     return MouthGeometry(
         box=box, lips=lip_curves(p, box), corners=ends[:, :2, 0], skull=skull, half=(ends[:, 1, 0] - ends[:, 0, 0]) / 2, face=face)
@@ -237,9 +243,14 @@ class MouthHead(nn.Module):
             still=self.to_still(x), flows=self.to_flows(x).unflatten(1, (-1, 4)) * 0.1, curves=change[:, :-1] * 0.1,
             lips=geometry.lips + change[:, -1] * 0.1, code=self.to_code(pooled), tint=self.to_tint(pooled))
 
-    def fields(self, seen: MouthSight, share: PortraitShare, geometry: MouthGeometry) -> MouthFields:
-        """Where everything is; the last frame is the last of its latent, and T frames have 1 or T portraits."""
-        said = self.say(F.silu(self.think(F.silu(self._gathered(seen) + share.code))))
+    def fields(self, seen: MouthSight, share: PortraitShare, geometry: MouthGeometry, place: Tensor | None = None) -> MouthFields:
+        """Where everything is in T frames of 1 or T portraits.
+
+        place (T,): of each frame in its latent; None: they follow each other and the last is its latent's last.
+        """
+        if place is None:
+            place = (torch.arange(len(seen.flow), device=seen.flow.device) - len(seen.flow)) % SUB_FRAMES
+        said = self.say(F.silu(self.think(F.silu(self._gathered(seen, place) + share.code))))
         weights, skull, light = said[:, : self.basis], said[:, self.basis : -1] * 0.05, 1 + said[:, -1:]
         rough = share.lips + _sum(weights, share.curves)
         left = self.leave(self.body(self.enter(torch.cat([seen.features, seen.flow * 10], 1)) + share.still)) * 0.1
@@ -248,14 +259,12 @@ class MouthHead(nn.Module):
         flows = torch.lerp(seen.flow.repeat(1, 2, 1, 1), own, _window(own))
         return MouthFields(lips=lips, flows=_meeting(flows, lips, share.lips, geometry.corners), skull=skull, light=light)
 
-    def _gathered(self, seen: MouthSight) -> Tensor:
+    def _gathered(self, seen: MouthSight, place: Tensor) -> Tensor:
         """(T, hidden) of every frame: the latents' say on its place in the group, and the face's flow."""
-        frames = len(seen.flow)
         read = F.silu(self.read(seen.latents * self.spread.view(-1, 1, 1)))
         flow = F.adaptive_avg_pool2d(seen.flow * 10, (3, 4))
         every = self.unfold(F.silu(self.gather(torch.cat([read.flatten(1), flow.flatten(1)], 1)))).unflatten(1, (SUB_FRAMES, -1))
-        place = (torch.arange(frames, device=every.device) - frames) % SUB_FRAMES
-        return every[torch.arange(frames, device=every.device), place]
+        return every[torch.arange(len(every), device=every.device), place]
 
     # -- drawing ----------------------------------------------------------------------------------------
 
@@ -289,7 +298,8 @@ class MouthHead(nn.Module):
 
     def draw(self, fields: MouthFields, state: MouthState) -> Tensor:
         """Pixels (T, 3, h, w) of `state.where`."""
-        flows = torch.einsum("tfchw,cd->tfdhw", fields.flows.unflatten(1, (2, 2)), state.part[0, :2]).flatten(1, 2)
+        part = state.part[:, :2].expand(len(fields.flows), -1, -1)
+        flows = torch.einsum("tfchw,tcd->tfdhw", fields.flows.unflatten(1, (2, 2)), part).flatten(1, 2)
         maps = _finer(torch.cat([flows, _distances(fields.lips) * state.reach], 1))
         look = (state.points / state.points.new_tensor([1, TALL])).expand(len(maps), -1, -1, -1)
         at = F.grid_sample(maps, look, padding_mode="border", align_corners=False)
@@ -301,9 +311,8 @@ class MouthHead(nn.Module):
             return _fetched(state, source).clamp(0, 1)
         paint, share_inside = self._paint(fields, state, top, bottom, share, window, source)
         out = _fetched(state, source)
-        inner = out[..., window[1] : window[3], window[0] : window[2]]
-        inner.copy_(torch.lerp(inner, paint, share_inside))
-        return out.clamp_(0, 1)
+        out[..., window[1] : window[3], window[0] : window[2]] += (paint - out[..., window[1] : window[3], window[0] : window[2]]) * share_inside
+        return out.clamp(0, 1)
 
     def _paint(
         self, fields: MouthFields, state: MouthState, top: Tensor, bottom: Tensor, share: Tensor, window: tuple[int, int, int, int],
@@ -314,11 +323,12 @@ class MouthHead(nn.Module):
         cut = (..., slice(y0, y1), slice(x0, x1))
         points, share = state.points[:, y0:y1, x0:x1], share[cut]
         rest = at_rest(points, state.geometry, fields.skull)
-        colour = mouth_colour(state.textures, rest, state.geometry, top[cut] / state.reach, bottom[cut] / state.reach) * fields.light[..., None, None]
+        apart = top[cut] / state.reach, bottom[cut] / state.reach
+        colour = mouth_colour(state.textures, rest, state.geometry, *apart) * fields.light[..., None, None]
         if state.parted:
             own = _own(rest, state)
             where = from_box(rest, state.part)
-            source[cut] = torch.lerp(source[cut], where.permute(0, 3, 1, 2), torch.minimum(own, share))
+            source[cut] += (where.permute(0, 3, 1, 2) - source[cut]) * torch.minimum(own, share)
             share = (share - own).clamp(min=0)
         return colour, share
 

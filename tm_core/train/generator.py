@@ -266,11 +266,17 @@ class _Lips(NamedTuple):
 
 
 def _posed(heads: Heads, weights: Tensor, where: Tensor, whole: bool) -> _Lips:
-    amount = weights[:, :, None, None, None]
-    upper = _invert((heads.field_upper * amount).sum(1), where, whole)
-    lower = _invert((heads.field_lower * amount).sum(1), where, whole)
+    upper = _invert(_summed(heads.field_upper, weights), where, whole)
+    lower = _invert(_summed(heads.field_lower, weights), where, whole)
     points = heads.points[..., :2] + (heads.move * weights[:, :, None, None]).sum(1)
     return _Lips(points, upper, lower, *_against_lips(points, where))
+
+
+def _summed(basis: Tensor, weights: Tensor) -> Tensor:
+    """Fields (B, 2, G, G) of B or one heads' bases (N, K, 2, G, G) at weights (B, K)."""
+    if len(basis) < len(weights):
+        return torch.einsum("bk,kcyx->bcyx", weights, basis[0])
+    return (basis * weights[:, :, None, None, None]).sum(1)
 
 
 def _against_lips(points: Tensor, where: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -347,10 +353,11 @@ class DrawnMouth:
 
 
 def draw_mouth(heads: Heads, weights: Tensor, side: int, where: Tensor, plain: bool = False) -> DrawnMouth:
-    """Pixels `where` (B, h, w, 2) of a picture of `side`, otherwise as `draw`; `plain`: with its mouth as well."""
+    """Pixels `where` (B, h, w, 2) of a picture of `side` in B poses of B heads or one, otherwise as `draw`; `plain`: its mouth as well."""
     lips = _posed(heads, weights, where, False)
     shape = where.shape[-3:-1]
-    frame = F.grid_sample(heads.texture, _source(lips), mode="bicubic", align_corners=False, padding_mode="reflection")
+    texture = heads.texture.expand(len(weights), -1, -1, -1)
+    frame = F.grid_sample(texture, _source(lips), mode="bicubic", align_corners=False, padding_mode="reflection")
     mask = _opened(lips.u, lips.v, lips.v_top, lips.v_bottom, lips.top, 2 / side).unflatten(1, (1, *shape))
     pose = weights.clone()
     pose[:, : len(SHAPES) + 1] = 0
@@ -364,7 +371,8 @@ def draw_mouth(heads: Heads, weights: Tensor, side: int, where: Tensor, plain: b
 
 def skull_motion(geometry: MouthGeometry, rest: Tensor, moved: Tensor) -> Tensor:
     """(B, 3) turn and shift of the skull, as MouthFields has them, from landmarks (B, 468, 2) at rest and as the head moved them."""
-    ends = torch.stack([to_box(p[:, [lm.UPPER[0], lm.UPPER[-1]]], geometry.box) for p in (rest, moved)], 1)
+    both = (p.expand(len(moved), -1, -1)[:, [lm.UPPER[0], lm.UPPER[-1]]] for p in (rest, moved))
+    ends = torch.stack([to_box(p, geometry.box.expand(len(moved), -1, -1)) for p in both], 1)
     along, middle = ends[:, :, 1] - ends[:, :, 0], ends.mean(2)
     angle = torch.atan2(along[..., 1], along[..., 0])
     turn = angle[:, 1] - angle[:, 0]
@@ -379,12 +387,12 @@ def _full_mouth(heads: Heads, weights: Tensor, lips: _Lips, skull: Tensor, where
     geometry = mouth_geometry(heads.points)
     rest = at_rest(to_box(where, geometry.box), geometry, skull_motion(geometry, heads.points[..., :2], skull))
     place = tooth_place(rest, geometry).flatten(1, 2)
-    colour = _oral(
-        place[..., 0] * 1.1, (place[..., 1] + 1) / 2 * TOOTH_SPAN, (lips.v_bottom - lips.v) / height, (lips.v - lips.v_top) / height, heads.teeth)
+    risen, below = (lips.v_bottom - lips.v) / height, (lips.v - lips.v_top) / height
+    colour = _oral(place[..., 0] * 1.1, (place[..., 1] + 1) / 2 * TOOTH_SPAN, risen, below, heads.teeth)
     painted = (colour * _mouth_light(heads, weights)[:, :, None]).clamp(0, 1).unflatten(2, shape)
     home = (rest.flatten(1, 2) @ geometry.box[:, :2] + geometry.box[:, 2:]).unflatten(1, shape)
-    own = _opened(*_against_lips(heads.points[..., :2], home), 2 / side).unflatten(1, (1, *shape))
-    seen = F.grid_sample(heads.texture, home, mode="bicubic", align_corners=False, padding_mode="border")
+    own = _opened(*_against_lips(heads.points[..., :2].expand(len(home), -1, -1), home), 2 / side).unflatten(1, (1, *shape))
+    seen = F.grid_sample(heads.texture.expand(len(home), -1, -1, -1), home, mode="bicubic", align_corners=False, padding_mode="border")
     return torch.lerp(painted, seen, own)
 
 
@@ -397,7 +405,8 @@ def _oral(u: Tensor, v: Tensor, risen: Tensor, below: Tensor, teeth: Tensor) -> 
     across = ((a - start) / (stop - start) * 2 - 1).clamp(-1, 1)
     tip = u.new_tensor(TEETH_TALL)[number] - 0.004 * across**4 + 0.003 * a**2
     upper = (1 - _rise(-0.0025, 0.0025, v - tip)) * (1 - _rise(0.84, 1.02, a))
-    white = (0.66 + 0.34 * _rise(0, 0.03, v)) * (1 - 0.5 * a**2) * (1 - 0.28 * across.abs() ** 6) + 0.05 * torch.exp(-((across / 0.4) ** 2) - ((v - 0.03) / 0.01) ** 2)
+    gleam = 0.05 * torch.exp(-((across / 0.4) ** 2) - ((v - 0.03) / 0.01) ** 2)
+    white = (0.66 + 0.34 * _rise(0, 0.03, v)) * (1 - 0.5 * a**2) * (1 - 0.28 * across.abs() ** 6) + gleam
     tongue = (1 - _rise(0.04, 0.07, risen + 0.02 * a**2)) * (1 - _rise(0.5, 0.9, a)) * (0.45 + 0.55 * _rise(0.002, 0.02, risen))
     groove = 1 - 0.18 * torch.exp(-((u / 0.07) ** 2))
     low = (1 - _rise(0.008, 0.013, risen + 0.006 * a**2)) * (1 - _rise(0.45, 0.75, a))
@@ -405,7 +414,7 @@ def _oral(u: Tensor, v: Tensor, risen: Tensor, below: Tensor, teeth: Tensor) -> 
     deep = u.new_tensor([0.13, 0.045, 0.042]).view(1, 3, 1) * (1 - 0.6 * a**2)[:, None]
     colour = torch.lerp(deep, u.new_tensor([0.50, 0.24, 0.23]).view(1, 3, 1) * groove[:, None], tongue[:, None])
     ivory = u.new_tensor([0.80, 0.757, 0.706]).view(1, 3, 1) * teeth.view(-1, 1, 1) * 1.2
-    colour = torch.lerp(colour, ivory * (0.62 * low_gaps)[:, None], 0.9 * low[:, None])
+    colour = torch.lerp(colour, ivory * (0.6 * low_gaps)[:, None], 0.65 * low[:, None])
     return torch.lerp(colour, ivory * white[:, None], 0.95 * upper[:, None]) * shade(below)[:, None]
 
 

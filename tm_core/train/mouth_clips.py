@@ -23,7 +23,17 @@ from torch import Tensor
 from ..config import ModelConfig
 from ..errors import InputError
 from ..vae.mouth_head import (
-    GRID, MouthGeometry, MouthSight, box_grid, from_box, lip_curves, mouth_crop, mouth_geometry, mouth_sight, picture_coordinates, to_box,
+    GRID,
+    MouthGeometry,
+    MouthSight,
+    box_grid,
+    from_box,
+    lip_curves,
+    mouth_crop,
+    mouth_geometry,
+    mouth_sight,
+    picture_coordinates,
+    to_box,
 )
 from ..vae.tiny import Motion, TinyVAE
 from ..weights.files import save_tensors
@@ -36,7 +46,7 @@ log = logging.getLogger(__name__)
 SIDE = 512  # of the stored pictures
 BOX = (144, 192)
 MARGIN = 4 / 3  # boxes that a portrait's kept part is wide
-CLIPS, FRAMES = 3, 17  # of a person, of a clip
+CLIPS, FRAMES, DRAWN = 3, 17, 5  # of a person, of a clip, of its frames that are drawn whole
 WRONG = 0.0035, 0.002  # spread of the landmarks' common error and of each one's own, in picture widths
 LATENT_NOISE = 0.15  # of the spread of what moves, in half of the clips
 MOTION = (0.3, 0.8, 0.5)
@@ -61,8 +71,8 @@ def pack_mouth_faces(corpus: Path, out: Path) -> Path:
         points.append(_normal(portrait.landmarks))
         meta["faces"].append(entry["identity"])
         meta["splits"].append(entry["split"])
-    tensors = {"images": torch.from_numpy(np.stack(images)), "points": torch.from_numpy(np.stack(points)), "shapes": torch.from_numpy(mouth_shapes())}
-    save_tensors({out: tensors}, {"mouth_faces": json.dumps(meta)}, "inputs")
+    arrays = {"images": np.stack(images), "points": np.stack(points), "shapes": mouth_shapes()}
+    save_tensors({out: {k: torch.from_numpy(a) for k, a in arrays.items()}}, {"mouth_faces": json.dumps(meta)}, "inputs")
     log.info("mouth faces: %d train, %d held", meta["splits"].count("train"), meta["splits"].count("held"))
     return out
 
@@ -92,8 +102,9 @@ class MouthClip:
     margin: Tensor  # (3, h, w) uint8, the portrait MARGIN boxes wide
     geometry: MouthGeometry  # by the wrong landmarks
     true_geometry: MouthGeometry  # in the same box
-    frames: Tensor  # (T, 3, *BOX) uint8
-    mouth: Tensor  # (T, 1, *BOX) uint8 share of the mouth's inside
+    drawn: Tensor  # (DRAWN,) which frames are kept as pictures
+    frames: Tensor  # (DRAWN, 3, *BOX) uint8
+    mouth: Tensor  # (DRAWN, 1, *BOX) uint8 share of the mouth's inside
     lips: Tensor  # (T, 2, columns)
     flows: Tensor  # (T, 4, *GRID) float16
     skull: Tensor  # (T, 3) about the wrong gums
@@ -133,21 +144,21 @@ def mouth_clip(vae: TinyVAE, head: Heads, poses: Tensor, points: Tensor, *, nois
     side = vae.cfg.spatial_stride * 16
     motion = seen_motion(vae, head, poses, noise=noise, portrait=seen, side=side)
     geometry = mouth_geometry(points[None])
-    true = head.points[..., :2].expand(len(poses), -1, -1)
-    where = from_box(box_grid(*BOX, points)[None], geometry.box).expand(len(poses), -1, -1, -1)
-    drawn = [draw_mouth(head[torch.zeros(len(p), dtype=torch.long)], p, SIDE, w) for p, w in zip(poses.split(8), where.split(8), strict=True)]
-    frames, mouth, upper, lower, posed, skull = (torch.cat([getattr(d, f.name) for d in drawn]) for f in fields(drawn[0]))
-    coarse = [F.adaptive_avg_pool2d((to_box(s, geometry.box.expand(len(s), -1, -1)) - box_grid(*BOX, s)).permute(0, 3, 1, 2), GRID)
-              for s in (upper, lower)]
-    in_truth = mouth_geometry(head.points, geometry.box)
-    margin = from_box(box_grid(*(round(n * MARGIN) for n in BOX), points, MARGIN)[None], geometry.box)
+    boxes = geometry.box.expand(len(poses), -1, -1)
+    coarse = draw_mouth(head, poses, SIDE, from_box(box_grid(*GRID, points)[None], boxes))
+    flows = [(to_box(s, boxes) - box_grid(*GRID, s)).permute(0, 3, 1, 2) for s in (coarse.upper, coarse.lower)]
+    lips = lip_curves(coarse.points, boxes)
+    gap = (lips[:, 1] - lips[:, 0]).amax(1)
+    drawn = torch.cat([gap.topk(2).indices, torch.randperm(len(poses))[: DRAWN - 2]])
+    fine = draw_mouth(head, poses[drawn], SIDE, from_box(box_grid(*BOX, points)[None], boxes[drawn]))
+    in_truth, rest = mouth_geometry(head.points, geometry.box), head.points[..., :2].expand(len(poses), -1, -1)
+    margin = from_box(box_grid(round(BOX[0] * MARGIN), round(BOX[1] * MARGIN), points, MARGIN)[None], geometry.box)
     kept = F.grid_sample(head.texture, margin, mode="bicubic", padding_mode="border", align_corners=False)[0]
     return MouthClip(
         sight=MouthSight(*(t.half() for t in mouth_sight(motion, geometry))), crop=mouth_crop(head.texture, geometry)[0],
-        margin=_bytes(kept), geometry=geometry, true_geometry=in_truth, frames=_bytes(frames), mouth=_bytes(mouth),
-        lips=lip_curves(posed, geometry.box.expand(len(posed), -1, -1)), flows=torch.cat(coarse, 1).half(),
-        skull=skull_motion(geometry, true, skull), true_skull=skull_motion(in_truth, true, skull),
-        light=1 - 0.5 * poses[:, 3:4].clamp(0, 1))
+        margin=_bytes(kept), geometry=geometry, true_geometry=in_truth, drawn=drawn, frames=_bytes(fine.frames), mouth=_bytes(fine.mouth),
+        lips=lips, flows=torch.cat(flows, 1).half(), skull=skull_motion(geometry, rest, coarse.skull),
+        true_skull=skull_motion(in_truth, rest, coarse.skull), light=1 - 0.5 * poses[:, 3:4].clamp(0, 1))
 
 
 @torch.inference_mode()
@@ -159,8 +170,39 @@ def seen_motion(vae: TinyVAE, head: Heads, poses: Tensor, *, noise: float = 0.0,
     return vae.motion(latents + noise * torch.randn_like(latents), vae.open_decoder(portrait))[0]
 
 
-def mouth_clips(vae: TinyVAE, faces: PackedFaces, speech: SpeechDataset, cfg: ModelConfig, seed: int) -> list[MouthClip]:
-    """CLIPS clips of person `seed`."""
+def mouth_clips(
+    vae: TinyVAE, faces: PackedFaces, speech: SpeechDataset, cfg: ModelConfig, seed: int, folder: Path | None = None
+) -> list[MouthClip]:
+    """CLIPS clips of person `seed`; kept in `folder`, if one is given."""
+    path = None if folder is None else folder / f"{seed}.safetensors"
+    if path is not None and path.is_file():
+        with safe_open(str(path), "pt") as f:
+            kept = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
+        return [_from_tensors({k[2:]: t for k, t in kept.items() if k.startswith(f"{i}.")}) for i in range(CLIPS)]
+    clips = _new_clips(vae, faces, speech, cfg, seed)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_tensors({path: {f"{i}.{k}": t for i, clip in enumerate(clips) for k, t in _as_tensors(clip).items()}}, {}, "clips")
+    return clips
+
+
+def _as_tensors(clip: MouthClip) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for f in fields(clip):
+        value = getattr(clip, f.name)
+        found.update({f.name: value} if isinstance(value, Tensor) else {f"{f.name}.{k}": t for k, t in value._asdict().items()})
+    return {k: t.contiguous() for k, t in found.items()}
+
+
+def _from_tensors(tensors: dict[str, Tensor]) -> MouthClip:
+    values: dict[str, Any] = {k: t for k, t in tensors.items() if "." not in k}
+    for name, kind in (("sight", MouthSight), ("geometry", MouthGeometry), ("true_geometry", MouthGeometry)):
+        values[name] = kind(*(tensors[f"{name}.{k}"] for k in kind._fields))
+    return MouthClip(**values)
+
+
+def _new_clips(vae: TinyVAE, faces: PackedFaces, speech: SpeechDataset, cfg: ModelConfig, seed: int) -> list[MouthClip]:
+    torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
     head, found = person(faces, seed), []
     for i in range(CLIPS):

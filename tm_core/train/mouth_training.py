@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,23 @@ from torch import Tensor
 
 from ..config import ModelConfig
 from ..vae.mouth_head import (
-    GRID, TALL, MouthFields, MouthGeometry, MouthHead, MouthSight, MouthState, PortraitShare, at_rest, box_grid, from_box, mouth_colour,
-    mouth_sight, picture_coordinates, to_box,
+    GRID,
+    TALL,
+    MouthFields,
+    MouthGeometry,
+    MouthHead,
+    MouthSight,
+    MouthState,
+    PortraitShare,
+    at_rest,
+    box_grid,
+    from_box,
+    mouth_colour,
+    mouth_sight,
+    to_box,
 )
 from ..vae.tiny import Motion, TinyVAE
+from ..weights.loading import new_mouth_head
 from .checkpoint import Average, load_checkpoint, save_checkpoint
 from .dataset import SpeechDataset
 from .generator import Heads, PackedFaces, draw_mouth, fit_head, pixel_grid, skull_motion
@@ -34,6 +47,7 @@ log = logging.getLogger(__name__)
 
 PIXELS = BOX[1] / 2  # of a box unit
 RATE = 2e-3
+WEIGHTS = {"fields": 1.0, "contour_px": 0.0, "picture": 20.0, "texture": 8.0}  # of the losses
 EDGE = 0.03  # box units over which a lip's side begins
 
 
@@ -43,7 +57,7 @@ def _stacked(parts: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class MouthBatch:
-    """N clips of which some frames are seen; `of` (T,) the clip of each frame."""
+    """N clips of which some frames are seen, one of each drawn as a picture; `of` (T,) the clip of each frame."""
 
     sight: MouthSight
     place: Tensor  # (T,) of each frame in its latent
@@ -51,8 +65,9 @@ class MouthBatch:
     geometry: MouthGeometry  # of each clip
     true_geometry: MouthGeometry
     margins: Tensor  # (N, 3, h, w)
-    frames: Tensor  # (T, 3, *BOX)
-    mouth: Tensor  # (T, 1, *BOX)
+    frames: Tensor  # (N, 3, *BOX)
+    mouth: Tensor  # (N, 1, *BOX)
+    drawn: Tensor  # (N,) which of the T frames they are
     truth: MouthFields
     true_skull: Tensor
     of: Tensor
@@ -60,20 +75,25 @@ class MouthBatch:
 
 def make_batch(clips: Sequence[MouthClip], frames: int, rng: torch.Generator) -> MouthBatch:
     """Some frames of each clip, open mouths more often."""
-    picks, of = [], []
-    for i, clip in enumerate(clips):
-        opened = clip.mouth.float().mean((1, 2, 3))
-        picks.append(torch.multinomial(opened + 0.3 * opened.amax() + 0.5, frames, replacement=True, generator=rng))
-        of += [i] * frames
+    picks, pictures = [], []
+    for clip in clips:
+        picture = int(torch.randint(len(clip.drawn), (1,), generator=rng))
+        gap = (clip.lips[:, 1] - clip.lips[:, 0]).amax(1).clamp(min=0)
+        others = torch.multinomial(gap + 0.05, frames - 1, replacement=True, generator=rng)
+        picks.append(torch.cat([others, clip.drawn[picture : picture + 1]]))
+        pictures.append(picture)
     chosen = list(zip(clips, picks, strict=True))
     lips, flows, skull, light, true_skull = _stacked([(c.lips[p], c.flows[p], c.skull[p], c.light[p], c.true_skull[p]) for c, p in chosen])
-    seen, mouth = (torch.cat([getattr(c, name)[p] for c, p in chosen]).float() / 255 for name in ("frames", "mouth"))
+    seen, mouth = (
+        torch.stack([getattr(c, name)[k] for c, k in zip(clips, pictures, strict=True)]).float() / 255 for name in ("frames", "mouth"))
+    of = torch.arange(len(clips)).repeat_interleave(frames)
+    wrong, true = (MouthGeometry(*_stacked(g)) for g in ([c.geometry for c in clips], [c.true_geometry for c in clips]))
     return MouthBatch(
         sight=MouthSight(*_stacked([tuple(t[p] for t in c.sight) for c, p in chosen])),
-        place=torch.cat([(p - len(c.lips)) % 4 for c, p in chosen]), crops=torch.stack([c.crop for c in clips]),
-        geometry=MouthGeometry(*_stacked([c.geometry for c in clips])), true_geometry=MouthGeometry(*_stacked([c.true_geometry for c in clips])),
-        margins=torch.stack([c.margin for c in clips]).float() / 255, frames=seen, mouth=mouth,
-        truth=MouthFields(lips=lips, flows=flows, skull=skull, light=light), true_skull=true_skull, of=torch.tensor(of))
+        place=torch.cat([(p - len(c.lips)) % 4 for c, p in chosen]), crops=torch.stack([c.crop for c in clips]), geometry=wrong,
+        true_geometry=true, margins=torch.stack([c.margin for c in clips]).float() / 255, frames=seen, mouth=mouth,
+        drawn=torch.arange(1, len(clips) + 1) * frames - 1, truth=MouthFields(lips=lips, flows=flows, skull=skull, light=light),
+        true_skull=true_skull, of=of)
 
 
 def _at(parts: Any, index: Tensor) -> Any:
@@ -109,18 +129,18 @@ def _weighted(error: Tensor, weight: Tensor) -> Tensor:
     return (error * weight).sum() / (weight.expand_as(error).sum() + 1e-6)
 
 
-def texture_loss(head: MouthHead, share: PortraitShare, batch: MouthBatch) -> Tensor:
-    """L1 of the mouth's inside, 0..1, at its true places; what the portrait itself shows is not asked for."""
-    pick = batch.mouth.mean((1, 2, 3)).topk(min(8, len(batch.of))).indices
-    of = batch.of[pick]
-    geometry = _at(batch.true_geometry, of)
-    points = box_grid(*BOX, batch.frames)[None]
-    rest = at_rest(points, geometry, batch.true_skull[pick])
-    apart = F.interpolate(_apart(batch.truth.lips[pick]), size=BOX, mode="bilinear", align_corners=False)
-    colour = mouth_colour(head.textures(share.tint[of]), rest, geometry, apart[:, :1], apart[:, 1:]) * batch.truth.light[pick][..., None, None]
-    shown = _shown(rest, geometry)
-    weight = batch.mouth[pick] ** 4 * (1 - shown)
-    return ((colour - batch.frames[pick]).abs() * weight).sum() / (3 * weight.sum() + 100)
+def texture_loss(head: MouthHead, share: PortraitShare, batch: MouthBatch, most: int) -> Tensor:
+    """L1 of the insides of the `most` widest mouths, 0..1, at true places; what the portrait itself shows is not asked for."""
+    pick = batch.mouth.mean((1, 2, 3)).topk(min(most, len(batch.mouth))).indices
+    at = batch.drawn[pick]
+    geometry = _at(batch.true_geometry, pick)
+    rows, columns = (slice(round(n * low), round(n * high)) for n, low, high in ((BOX[0], 0.15, 0.95), (BOX[1], 0.2, 0.8)))
+    rest = at_rest(box_grid(*BOX, batch.frames)[None, rows, columns], geometry, batch.true_skull[at])
+    apart = F.interpolate(_apart(batch.truth.lips[at]), size=BOX, mode="bilinear", align_corners=False)[..., rows, columns]
+    light = batch.truth.light[at][..., None, None]
+    colour = mouth_colour(head.textures(share.tint[pick]), rest, geometry, apart[:, :1], apart[:, 1:]) * light
+    weight = batch.mouth[pick][..., rows, columns] ** 4 * (1 - _shown(rest, geometry))
+    return ((colour - batch.frames[pick][..., rows, columns]).abs() * weight).sum() / (3 * weight.sum() + 100)
 
 
 def _apart(lips: Tensor) -> Tensor:
@@ -135,21 +155,21 @@ def _shown(rest: Tensor, geometry: MouthGeometry) -> Tensor:
     return (F.grid_sample(_apart(geometry.lips), look, padding_mode="border", align_corners=False).amin(1, keepdim=True) > -0.01).float()
 
 
-def batch_state(head: MouthHead, share: PortraitShare, batch: MouthBatch, pick: Tensor, *, still_teeth: bool = True) -> MouthState:
-    """What is needed to draw the boxes of some frames, each with its own portrait."""
-    of = batch.of[pick]
+def batch_state(head: MouthHead, share: PortraitShare, batch: MouthBatch, pick: Tensor) -> MouthState:
+    """What is needed to draw the pictures `pick` of a batch, each of its own portrait; the teeth are held still."""
     points = box_grid(*BOX, batch.frames)[None]
     part = torch.tensor([[[1 / MARGIN, 0], [0, 1 / (TALL * MARGIN)], [0, 0]]])
-    textures = head.textures(share.tint[of])
+    teeth, jaw = head.textures(share.tint[pick])
     return MouthState(
-        where=(0, 0, BOX[1], BOX[0]), geometry=_at(batch.geometry, of), share=_at(share, of),
-        textures=(textures[0].detach(), textures[1].detach()) if still_teeth else textures, parted=True, picture=batch.margins[of], part=part,
-        reach=PIXELS, points=points, base=from_box(points, part).permute(0, 3, 1, 2), weight=points.new_ones(1, 1, *BOX))
+        where=(0, 0, BOX[1], BOX[0]), geometry=_at(batch.geometry, pick), share=_at(share, pick), textures=(teeth.detach(), jaw.detach()),
+        parted=True, picture=batch.margins[pick], part=part, reach=PIXELS, points=points,
+        base=from_box(points, part).permute(0, 3, 1, 2), weight=points.new_ones(1, 1, *BOX))
 
 
-def picture_loss(head: MouthHead, made: MouthFields, share: PortraitShare, batch: MouthBatch, pick: Tensor) -> Tensor:
-    """L1 of pixels and of their differences in some boxes drawn whole, the mouth and its surroundings more."""
-    error = head.draw(_at(made, pick), batch_state(head, share, batch, pick)) - batch.frames[pick]
+def picture_loss(head: MouthHead, made: MouthFields, share: PortraitShare, batch: MouthBatch, most: int) -> Tensor:
+    """L1 of pixels and of their differences in the first `most` pictures, the mouth and its surroundings more."""
+    pick = torch.arange(min(most, len(batch.frames)))
+    error = head.draw(_at(made, batch.drawn[pick]), batch_state(head, share, batch, pick)) - batch.frames[pick]
     near = F.max_pool2d(F.avg_pool2d(batch.mouth[pick], 4), 7, 1, 3)
     weight = 1 + 4 * F.interpolate(near, scale_factor=4)
     half, weight_half = F.avg_pool2d(error, 2), F.avg_pool2d(weight, 2)
@@ -163,19 +183,19 @@ def picture_loss(head: MouthHead, made: MouthFields, share: PortraitShare, batch
 class MouthTraining:
     """How the mouth head is trained; clips of `people` are kept, the first before the first step, then one every few steps."""
 
-    clips: int = 8  # of a batch
-    frames: int = 5  # of each
-    drawn: int = 6  # of a batch, drawn whole
-    people: int = 64
+    clips: int = 6  # of a batch
+    frames: int = 4  # of each
+    pictures: int = 4  # of a batch that are drawn whole, or looked into, in turn
+    people: int = 100
     first_people: int = 8
-    steps_a_person: int = 8
+    steps_a_person: int = 16
     report_every: int = 50
     seed: int = 0
 
 
-def new_mouth_head(vae: TinyVAE) -> MouthHead:
-    """An untrained head for an autoencoder."""
-    head = MouthHead(features=vae.cfg.width * 3 // 4, channels=vae.cfg.latent_channels)
+def untrained_head(vae: TinyVAE) -> MouthHead:
+    """An untrained head for an autoencoder: lips stay at rest."""
+    head = new_mouth_head(vae)
     head.init_output()
     head.spread.copy_(vae.scale.repeat(2))
     return head
@@ -192,7 +212,7 @@ def train_mouth(
     """
     training = training or MouthTraining()
     torch.manual_seed(training.seed)
-    head = new_mouth_head(vae)
+    head = untrained_head(vae)
     if start is not None:
         head.load_state_dict(start.state_dict())
     average = Average(head, 0.998)
@@ -236,7 +256,7 @@ class _MouthRun:
             sums.append(self._step(spent / minutes))
             self.info["minutes"] = round(before + spent, 2)
             if self.info["step"] % self.training.report_every == 0:
-                self._report(torch.stack(sums).mean(0).tolist(), report)
+                self._report(sums, report)
                 sums = []
             if time.monotonic() - saved > 120:
                 self._save(report)
@@ -245,10 +265,11 @@ class _MouthRun:
 
     def _meet(self, number: int) -> None:
         """A new person's clips, the oldest person out; number n is the same in every run."""
-        self.clips.append(mouth_clips(self.vae, self.faces, self.speech, self.cfg, self.training.seed + 1000 + number))
+        seed = self.training.seed + 1000 + number
+        self.clips.append(mouth_clips(self.vae, self.faces, self.speech, self.cfg, seed, self.out.with_suffix("")))
         self.clips = self.clips[-self.training.people :]
 
-    def _step(self, spent: float) -> Tensor:
+    def _step(self, spent: float) -> dict[str, float]:
         """One step's losses; resumed runs cool down to the end of their own budget."""
         step, training = self.info["step"], self.training
         for group in self.optimiser.param_groups:
@@ -257,19 +278,20 @@ class _MouthRun:
         known = [clip for person in self.clips for clip in person]
         picks = torch.randint(len(known), (training.clips,), generator=rng).tolist()
         batch = make_batch([known[i] for i in picks], training.frames, rng)
-        parts = batch_losses(self.head, batch, torch.randperm(len(batch.of), generator=rng)[: training.drawn])
-        loss = parts[0] + 4 * parts[1] + 20 * parts[2]
+        parts = batch_losses(self.head, batch, step % 2 == 0, training.pictures)
+        loss = torch.stack(list(parts.values())) @ torch.tensor([WEIGHTS[k] for k in parts])
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.head.parameters(), 5.0)
         self.optimiser.step()
         self.average.update(self.head)
         self.info["step"] += 1
-        return torch.stack([loss, *parts]).detach()
+        return {"loss": loss.item(), **{k: v.item() for k, v in parts.items()}}
 
-    def _report(self, means: list[float], report: Callable[[dict[str, Any]], None]) -> None:
-        names = ("loss", "fields", "textures", "picture", "contour_px")
-        point = {"step": self.info["step"], **{n: round(m, 4) for n, m in zip(names, means, strict=True)}, "minutes": self.info["minutes"]}
+    def _report(self, losses: list[dict[str, float]], report: Callable[[dict[str, Any]], None]) -> None:
+        names = sorted({k for one in losses for k in one})
+        found = {n: [one[n] for one in losses if n in one] for n in names}
+        point = {"step": self.info["step"], **{n: round(sum(v) / len(v), 4) for n, v in found.items()}, "minutes": self.info["minutes"]}
         self.info["curve"].append(point)
         report(point)
 
@@ -284,12 +306,13 @@ class _MouthRun:
             save_checkpoint(self.out, self.head, self.average, self.optimiser, self.info)
 
 
-def batch_losses(head: MouthHead, batch: MouthBatch, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Losses of places, of textures, of the frames `drawn` whole; and the contours' error in pixels, to be told."""
+def batch_losses(head: MouthHead, batch: MouthBatch, look: bool, most: int) -> dict[str, Tensor]:
+    """Losses by name: of places, and either of pictures drawn whole (`look`) or of what is in the mouths."""
     share = head.portrait_share(batch.crops, batch.geometry)
     made = head.fields(batch.sight, _at(share, batch.of), _at(batch.geometry, batch.of), batch.place)
     fields, contour = field_loss(made, share, batch)
-    return fields, texture_loss(head, share, batch), picture_loss(head, made, share, batch, drawn), contour
+    other = {"picture": picture_loss(head, made, share, batch, most)} if look else {"texture": texture_loss(head, share, batch, most)}
+    return {"fields": fields, "contour_px": contour, **other}
 
 
 # -- what it is worth -----------------------------------------------------------------------------------
@@ -329,21 +352,23 @@ def draw_held(head: MouthHead, held: HeldMouth) -> dict[str, Tensor]:
     fields = head.fields(mouth_sight(held.motion, state.geometry), state.share, state.geometry)
     base = today(held.motion, picture)[..., y0:y1, x0:x1]
     grid = pixel_grid(SIDE)[y0:y1, x0:x1]
-    truth, plain, mouth, lips, skull = ([] for _ in range(5))
+    kept: dict[str, list[Tensor]] = {name: [] for name in ("truth", "plain", "mouth", "lips", "skull")}
     for poses in held.poses.split(8):
-        heads, where = held.head[torch.zeros(len(poses), dtype=torch.long)], grid.expand(len(poses), -1, -1, -1)
-        for kept, is_plain in ((truth, False), (plain, True)):
-            drawn = draw_mouth(heads, poses, SIDE, where, is_plain)
-            kept.append(drawn.frames)
-        mouth.append(drawn.mouth)
+        where = grid.expand(len(poses), -1, -1, -1)
+        kept["plain"].append(draw_mouth(held.head, poses, SIDE, where, True).frames)
+        drawn = draw_mouth(held.head, poses, SIDE, where)
+        kept["truth"].append(drawn.frames)
+        kept["mouth"].append(drawn.mouth)
         inner = to_box(drawn.points[:, [13, 14]], state.geometry.box.expand(len(poses), -1, -1))
-        lips.append((inner[:, 1, 1] - inner[:, 0, 1]).clamp(min=0))
-        skull.append(skull_motion(state.geometry, heads.points[..., :2], drawn.skull))
+        kept["lips"].append((inner[:, 1, 1] - inner[:, 0, 1]).clamp(min=0))
+        kept["skull"].append(skull_motion(state.geometry, held.head.points[..., :2], drawn.skull))
     middle = (fields.lips[:, 1] - fields.lips[:, 0])[:, GRID[1] // 2 - 1 : GRID[1] // 2 + 1].mean(1).clamp(min=0)
+    whole = {name: torch.cat(parts) for name, parts in kept.items()}
     return {
-        "made": torch.lerp(base, head.draw(fields, state), state.weight), "today": base, "truth": torch.cat(truth), "plain": torch.cat(plain),
-        "mouth": torch.cat(mouth), "weight": state.weight, "gap": torch.stack([middle, torch.cat(lips)]) * state.reach,
-        "skull": torch.stack([fields.skull, torch.cat(skull)])[..., 1:] * state.reach}
+        "made": torch.lerp(base, head.draw(fields, state), state.weight), "today": base, "weight": state.weight,
+        "truth": whole["truth"], "plain": whole["plain"], "mouth": whole["mouth"],
+        "gap": torch.stack([middle, whole["lips"]]) * state.reach,
+        "skull": torch.stack([fields.skull, whole["skull"]])[..., 1:] * state.reach}
 
 
 def today(motion: Motion, picture: Tensor) -> Tensor:

@@ -116,7 +116,8 @@ def to_box(points: Tensor, box: Tensor) -> Tensor:
 
 def from_box(points: Tensor, box: Tensor) -> Tensor:
     """The inverse: box coordinates (B, ..., 2) in the picture; points or boxes may be one for all."""
-    return (points.flatten(1, -2) @ box[:, :2] + box[:, 2:]).unflatten(1, points.shape[1:-1])
+    at: Tensor = (points.flatten(1, -2) @ box[:, :2] + box[:, 2:]).unflatten(1, points.shape[1:-1])
+    return at
 
 
 def box_grid(rows: int, columns: int, like: Tensor, reach: float = 1.0) -> Tensor:
@@ -133,7 +134,8 @@ def lip_curves(points: Tensor, box: Tensor) -> Tensor:
     x = inner[..., 0].cummax(-1).values.contiguous()
     right = torch.searchsorted(x, columns).clamp(1, x.shape[-1] - 1)
     (xa, ya), (xb, yb) = (inner.gather(2, (right - d)[..., None].expand(-1, -1, -1, 2)).unbind(-1) for d in (1, 0))
-    return ya + ((columns - xa) / (xb - xa).clamp(min=1e-5)).clamp(0, 1) * (yb - ya)
+    heights: Tensor = ya + ((columns - xa) / (xb - xa).clamp(min=1e-5)).clamp(0, 1) * (yb - ya)
+    return heights
 
 
 def mouth_box(points: Tensor) -> Tensor:
@@ -234,14 +236,13 @@ class MouthHead(nn.Module):
 
     def portrait_share(self, crops: Tensor, geometry: MouthGeometry) -> PortraitShare:
         """Once a stream, from the portraits' boxes (B, 3, *PORTRAIT) in 0..1."""
-        seen = torch.cat([self.see(crops * 2 - 1), _rest_maps(geometry)], 1)
-        x = self.portrait(seen)
-        near = _near(geometry.lips)
-        change = _along(self.to_curves(x).unflatten(1, (-1, 2)), near[:, None])
+        kind = self.spread.dtype  # of the weights; places need all the digits of float32
+        x = self.portrait(torch.cat([self.see(crops.to(kind) * 2 - 1), _rest_maps(geometry).to(kind)], 1))
+        change = _along(self.to_curves(x).float().unflatten(1, (-1, 2)), _near(geometry.lips)[:, None])
         pooled = F.adaptive_avg_pool2d(x, (3, 4)).flatten(1)
         return PortraitShare(
-            still=self.to_still(x), flows=self.to_flows(x).unflatten(1, (-1, 4)) * 0.1, curves=change[:, :-1] * 0.1,
-            lips=geometry.lips + change[:, -1] * 0.1, code=self.to_code(pooled), tint=self.to_tint(pooled))
+            still=self.to_still(x), flows=self.to_flows(x).float().unflatten(1, (-1, 4)) * 0.1, curves=change[:, :-1] * 0.1,
+            lips=geometry.lips + change[:, -1] * 0.1, code=self.to_code(pooled), tint=self.to_tint(pooled).float())
 
     def fields(self, seen: MouthSight, share: PortraitShare, geometry: MouthGeometry, place: Tensor | None = None) -> MouthFields:
         """Where everything is in T frames of 1 or T portraits.
@@ -250,10 +251,11 @@ class MouthHead(nn.Module):
         """
         if place is None:
             place = (torch.arange(len(seen.flow), device=seen.flow.device) - len(seen.flow)) % SUB_FRAMES
-        said = self.say(F.silu(self.think(F.silu(self._gathered(seen, place) + share.code))))
+        kind = self.spread.dtype
+        said = self.say(F.silu(self.think(F.silu(self._gathered(seen, place) + share.code)))).float()
         weights, skull, light = said[:, : self.basis], said[:, self.basis : -1] * 0.05, 1 + said[:, -1:]
         rough = share.lips + _sum(weights, share.curves)
-        left = self.leave(self.body(self.enter(torch.cat([seen.features, seen.flow * 10], 1)) + share.still)) * 0.1
+        left = self.leave(self.body(self.enter(torch.cat([seen.features, seen.flow * 10], 1).to(kind)) + share.still)).float() * 0.1
         lips = rough + _along(left[:, 4:], _near(rough))
         own = _sum(weights, share.flows) + left[:, :4]
         flows = torch.lerp(seen.flow.repeat(1, 2, 1, 1), own, _window(own))
@@ -261,17 +263,18 @@ class MouthHead(nn.Module):
 
     def _gathered(self, seen: MouthSight, place: Tensor) -> Tensor:
         """(T, hidden) of every frame: the latents' say on its place in the group, and the face's flow."""
-        read = F.silu(self.read(seen.latents * self.spread.view(-1, 1, 1)))
-        flow = F.adaptive_avg_pool2d(seen.flow * 10, (3, 4))
+        read = F.silu(self.read(seen.latents.to(self.spread) * self.spread.view(-1, 1, 1)))
+        flow = F.adaptive_avg_pool2d(seen.flow * 10, (3, 4)).to(read)
         every = self.unfold(F.silu(self.gather(torch.cat([read.flatten(1), flow.flatten(1)], 1)))).unflatten(1, (SUB_FRAMES, -1))
-        return every[torch.arange(len(every), device=every.device), place]
+        each: Tensor = every[torch.arange(len(every), device=every.device), place]
+        return each
 
     # -- drawing ----------------------------------------------------------------------------------------
 
     def prepare(self, picture: Tensor, landmarks: Tensor) -> MouthState:
         """Once a stream: a square face crop (3, S, S) in 0..1 of any size, landmarks (468, 3) in its pixels."""
         side = picture.shape[-1]
-        picture = picture[None].to(self.spread)
+        picture = picture[None].to(self.spread.device).float()
         geometry = mouth_geometry(picture_coordinates(landmarks.to(picture.device), side)[None])
         reach = float(geometry.box[0, 0].norm()) * side / 2
         share = self.portrait_share(mouth_crop(picture, geometry), geometry)
@@ -285,8 +288,9 @@ class MouthHead(nn.Module):
 
     def textures(self, tint: Tensor) -> tuple[Tensor, Tensor]:
         """Teeth (B, 4, *TEXTURE) and the jaw's side (B, 3, *TEXTURE) in a person's colours (B, 6)."""
-        teeth, rest = tint.view(-1, 2, 3, 1, 1).unbind(1)
-        return torch.cat([self.teeth[:, :3] * teeth, self.teeth[:, 3:].clamp(0, 1).expand(len(tint), -1, -1, -1)], 1), self.jaw * rest
+        of_teeth, of_jaw = tint.view(-1, 2, 3, 1, 1).unbind(1)
+        teeth, jaw = self.teeth.to(tint), self.jaw.to(tint)  # a host may keep them elsewhere
+        return torch.cat([teeth[:, :3] * of_teeth, teeth[:, 3:].clamp(0, 1).expand(len(tint), -1, -1, -1)], 1), jaw * of_jaw
 
     def forward(self, motion: Motion, state: MouthState) -> tuple[Tensor, Tensor]:
         """Pixels (T, 3, h, w) of `state.where` and the share (T, 1, h, w) with which they replace the face's own.
@@ -311,7 +315,8 @@ class MouthHead(nn.Module):
             return _fetched(state, source).clamp(0, 1)
         paint, share_inside = self._paint(fields, state, top, bottom, share, window, source)
         out = _fetched(state, source)
-        out[..., window[1] : window[3], window[0] : window[2]] += (paint - out[..., window[1] : window[3], window[0] : window[2]]) * share_inside
+        inside = (..., slice(window[1], window[3]), slice(window[0], window[2]))
+        out[inside] += (paint - out[inside]) * share_inside
         return out.clamp(0, 1)
 
     def _paint(

@@ -110,10 +110,14 @@ class _FrameEncoder(nn.Module):
 
 
 class TinyVAE(nn.Module):
-    """See the module's docstring; `operations` builds the layers (torch.nn, or comfy.ops in the host)."""
+    """See the module's docstring; `operations` builds the layers (torch.nn, or comfy.ops in the host).
+
+    `mouth`: a MouthHead that draws the mouth at any size, where there is one; encoding and `decode` do without.
+    """
 
     shift: Tensor
     scale: Tensor
+    mouth: nn.Module | None
 
     def __init__(self, cfg: VAEConfig, *, operations: Any = nn) -> None:
         super().__init__()
@@ -133,6 +137,7 @@ class TinyVAE(nn.Module):
         self.mix1 = _Residual(a, ops)
         self.to_flow = ops.Conv2d(a, 2, 3, padding=1)
         self.to_paint = ops.Conv2d(a, 4 * 4, 3, padding=1)  # colour and share, two by two pixels
+        self.mouth = None
         self.register_buffer("shift", torch.zeros(z))
         self.register_buffer("scale", torch.ones(z))
 

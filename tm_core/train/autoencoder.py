@@ -183,7 +183,7 @@ def train_autoencoder(
     vae = TinyVAE(cfg.vae)
     vae.init_output()
     if start is not None:
-        vae.load_state_dict(start.state_dict())
+        vae.load_state_dict({k: v for k, v in start.state_dict().items() if not k.startswith("mouth.")})
     model = _Trained(vae).to(device)
     average = Average(model, 0.995)
     if minutes <= 0:

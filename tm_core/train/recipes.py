@@ -1,7 +1,8 @@
 """Recipes: what is trained, how, from where. Functions that return frozen dataclasses.
 
-`tiny_*` train the embedded default on one small machine; `paper_stage1/2/3` are the paper's stages for the 18 B
-model with its numbers where it gives them (section 4.1, table of stages), ours where it does not: marked "ours".
+`tiny_*` train the embedded default on one small machine (`tiny_mouth` on its own: it has a file of its own);
+`paper_stage1/2/3` are the paper's stages for the 18 B model with its numbers where it gives them (section 4.1, table
+of stages), ours where it does not: marked "ours".
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .methods.regression import TeacherSampling
 from .parallel import ParallelConfig
 from .trainer import OptimConfig, TrainConfig
 
-MethodName = Literal["autoencoder", "listen", "flow_matching", "regression", "distribution_matching"]
+MethodName = Literal["autoencoder", "mouth", "listen", "flow_matching", "regression", "distribution_matching"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,11 @@ class Recipe:
 def tiny_autoencoder() -> Recipe:
     """Pictures to latents and back."""
     return Recipe(name="tiny_autoencoder", model=tiny(), method="autoencoder", train=TrainConfig(steps=20_000, batch=24), minutes=25)
+
+
+def tiny_mouth() -> Recipe:
+    """The mouth at the portrait's own size, from the autoencoder's motion; everything else frozen."""
+    return Recipe(name="tiny_mouth", model=tiny(), method="mouth", train=TrainConfig(steps=20_000, batch=6), minutes=40)
 
 
 def tiny_listener() -> Recipe:
@@ -130,7 +136,7 @@ def brief(name: str, **changes: object) -> Callable[[], Recipe]:
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     f.__name__: f
-    for f in (tiny_autoencoder, tiny_listener, tiny_teacher, tiny_init, tiny_student, paper_stage1, paper_stage2, paper_stage3)
+    for f in (tiny_autoencoder, tiny_mouth, tiny_listener, tiny_teacher, tiny_init, tiny_student, paper_stage1, paper_stage2, paper_stage3)
 } | {
     "tiny_student.brief": brief("brief"),
     "tiny_student.no_regression": brief("no_regression", regression=0.0),

@@ -10,6 +10,7 @@ import copy
 import json
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,8 +24,9 @@ from ..model.audio_projector import AudioProjector
 from ..model.dit import SequenceGroup
 from ..model.talking import TalkingModel
 from ..outputs import write_text
+from ..vae.mouth_head import MouthHead
 from ..vae.tiny import TinyVAE
-from ..weights.loading import default_weights, load_model, save_model
+from ..weights.loading import default_mouth, default_weights, load_model, save_model, save_mouth
 from .autoencoder import fit_scale, train_autoencoder
 from .callbacks import Checkpoints, Curve, ValidationVideo, examine, log_points
 from .checkpoint import read_info
@@ -34,6 +36,8 @@ from .methods.distribution_matching import DistributionMatching
 from .methods.flow_matching import FlowMatching, Phase
 from .methods.method import Method
 from .methods.regression import Regression
+from .mouth_clips import load_mouth_faces, pack_mouth_faces
+from .mouth_training import evaluate_mouth, held_mouths, train_mouth
 from .parallel import World
 from .phoneme_classifier import train_phoneme_classifier
 from .recipes import RECIPES, TINY, Recipe
@@ -42,6 +46,8 @@ from .sequences import HELD_SEED, SEQUENCE, Batch, ClipCache, ClipData, EncodedC
 from .trainer import Data, Trainer
 
 log = logging.getLogger(__name__)
+
+MOUTH_FACES = "mouth_faces.safetensors"  # in the work folder
 
 
 def work_folder() -> Path:
@@ -60,6 +66,7 @@ def main(
     """
     folder = work_folder()
     if recipe == "prepare":
+        pack_mouth_faces(folder.parent / "corpus", folder / MOUTH_FACES)
         return prepare(folder.parent / "corpus", folder / "inputs.safetensors", tiny())
     if recipe != "tiny" and recipe not in RECIPES:
         raise InputError("recipe", recipe, "not known", f"choose one of {', '.join(['tiny', *RECIPES, 'prepare'])}")
@@ -73,7 +80,8 @@ def main(
     share = 1.0 if minutes is None else minutes / sum(planned.values())
     for name in names:
         training.run(RECIPES[name](), share * planned[name], most_steps)
-    last, target = RECIPES[names[-1]](), out or default_weights()
+    last = RECIPES[names[-1]]()
+    target = out or (default_mouth() if last.method == "mouth" else default_weights())
     return training.export(last, target) if os.environ.get("RANK", "0") == "0" else target  # torchrun: one process writes
 
 
@@ -98,6 +106,8 @@ class TrainingRun:
             self._autoencoder(recipe.model, minutes, most_steps)
         elif recipe.method == "listen":
             self._listener(recipe.model, minutes, most_steps)
+        elif recipe.method == "mouth":
+            self._mouth(recipe.model, minutes, most_steps)
         else:
             self._method(recipe, minutes, most_steps)
 
@@ -130,6 +140,17 @@ class TrainingRun:
             device=self.device, resume=self.resume, report=log_points("tiny_listener"),
             start=cast(AudioProjector, start.projector) if start else None,
             most_steps=most_steps)
+
+    def _mouth(self, cfg: ModelConfig, minutes: float, most_steps: int | None) -> MouthHead:
+        """The mouth head as trained so far, or after more; its autoencoder is the shipped one, or this folder's."""
+        vae, path = self.vae(cfg), self.checkpoint("tiny_mouth")
+        bundled = shipped(cfg) if self.resume else None
+        start = cast(TinyVAE, bundled.vae).mouth if bundled else None
+        (faces, _), (others, names) = (load_mouth_faces(self.folder / MOUTH_FACES, split) for split in ("train", "held"))
+        held = held_mouths(vae, others, names, self.inputs("held").speech, cfg)
+        return train_mouth(
+            cfg, vae, faces, self.inputs("train").speech, path, minutes=minutes, most_steps=most_steps, resume=self.resume,
+            start=cast(MouthHead, start) if start else None, report=log_points("tiny_mouth"), exam=lambda head: evaluate_mouth(head, held))
 
     def trunk(self, cfg: ModelConfig) -> dict[str, Tensor]:
         """The audio trunk as tiny_listener left it, by the names of a Denoiser; nothing without its checkpoint, or for another projector.
@@ -215,19 +236,25 @@ class TrainingRun:
         cfg = recipe.model
         if recipe.method in ("autoencoder", "listen"):
             return self.checkpoint(recipe.name)
+        if recipe.method == "mouth":
+            save_mouth(self._mouth(cfg, 0.0, None), out)
+            write_text(out.with_suffix(".curve.json"), json.dumps(self.curves((recipe.name,)), indent=1))
+            return out
         model = self.product(recipe.name, cfg)
         if model is None:
             raise InputError("checkpoint", self.checkpoint(recipe.name), "is not there", "train the recipe for a while first")
-        whole = TalkingModel(config=cfg, dit=model.dit, projector=model.projector, vae=self.vae(cfg))
+        vae = self.vae(cfg)
+        vae.mouth = None  # in a file of its own
+        whole = TalkingModel(config=cfg, dit=model.dit, projector=model.projector, vae=vae)
         out.parent.mkdir(parents=True, exist_ok=True)
         save_model(whole, out)
         write_text(out.with_suffix(".curve.json"), json.dumps(self.curves(), indent=1))
         log.info("wrote %s", out)
         return out
 
-    def curves(self) -> dict[str, Any]:
+    def curves(self, names: Sequence[str] = TINY) -> dict[str, Any]:
         """Steps, minutes and learning curve of every recipe that has a checkpoint."""
-        infos = {name: read_info(path) for name in TINY if (path := self.checkpoint(name)).is_file()}
+        infos = {name: read_info(path) for name in names if (path := self.checkpoint(name)).is_file()}
         return {n: {"steps": i["step"], "minutes": i.get("minutes"), "curve": i["curve"]} for n, i in infos.items()}
 
 

@@ -35,12 +35,12 @@ class Decoded(NamedTuple):
 
 
 class Motion(NamedTuple):
-    """What the latents say about T frames, on a grid of half the model's side; a renderer makes pictures of any size of it."""
+    """What moves in T frames, before any picture is drawn: for renderers of any size."""
 
     flow: Tensor  # (T, 2, H/2, W/2) offset into the portrait, in halves of its side (grid_sample's unit)
-    paint: Tensor  # (T, 16, H/2, W/2) logits of colour and share of the paint, two by two pixels
-    features: Tensor  # (T, D, H/2, W/2) that both were read off
-    latents: Tensor  # (T, 2C, h, w) raw latents of each frame's group and of the one before, less the portrait's
+    paint: Tensor  # (T, 16, H/2, W/2) logits of colour and share, two by two pixels
+    features: Tensor  # (T, a, H/2, W/2) that both were made of
+    latents: Tensor  # (T, 2C, h, w) raw latents of the frame's group and of the one before, less the portrait's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +110,14 @@ class _FrameEncoder(nn.Module):
 
 
 class TinyVAE(nn.Module):
-    """See the module's docstring; `operations` builds the layers (torch.nn, or comfy.ops in the host)."""
+    """See the module's docstring; `operations` builds the layers (torch.nn, or comfy.ops in the host).
+
+    `mouth`: a MouthHead that draws the mouth at any size, where there is one; encoding and `decode` do without.
+    """
 
     shift: Tensor
     scale: Tensor
+    mouth: nn.Module | None
 
     def __init__(self, cfg: VAEConfig, *, operations: Any = nn) -> None:
         super().__init__()
@@ -133,6 +137,7 @@ class TinyVAE(nn.Module):
         self.mix1 = _Residual(a, ops)
         self.to_flow = ops.Conv2d(a, 2, 3, padding=1)
         self.to_paint = ops.Conv2d(a, 4 * 4, 3, padding=1)  # colour and share, two by two pixels
+        self.mouth = None
         self.register_buffer("shift", torch.zeros(z))
         self.register_buffer("scale", torch.ones(z))
 
@@ -175,7 +180,7 @@ class TinyVAE(nn.Module):
         x = self.mix2(self.up2(torch.cat([_double(x), _each(quarter)], 1)))
         x = self.mix1(self.up1(torch.cat([_double(x), _each(half)], 1)))
         x = F.silu(x)
-        return _drawn(self.to_flow(x), self.to_paint(x), _each(reference))
+        return Decoded(*(t.unflatten(0, (-1, 4)) for t in _drawn(self.to_flow(x) / 8, self.to_paint(x), _each(reference))))
 
     def _spread(self, x: Tensor) -> Tensor:
         """Features (4N, D, h, w) of each frame, from those of N groups."""
@@ -242,33 +247,28 @@ class TinyVAE(nn.Module):
 
     def decode(self, latents: Tensor, state: TinyDecoderState) -> tuple[Tensor, TinyDecoderState]:
         """Frames (T, 3, H, W) in 0..1 of the next latents (1, C, F, h, w), and the state after them."""
-        motion, after = self.motion(latents, state)
-        flow = F.interpolate(motion.flow, scale_factor=2, mode="bilinear", align_corners=False)
-        return _painted(flow, motion.paint, state.reference.expand(len(flow), -1, -1, -1)).frames, after
+        moved, after = self.motion(latents, state)
+        return _drawn(moved.flow, moved.paint, state.reference.expand(len(moved.flow), -1, -1, -1)).frames, after
 
     def motion(self, latents: Tensor, state: TinyDecoderState) -> tuple[Motion, TinyDecoderState]:
-        """What the next latents (1, C, F, h, w) say about their frames, and the state after them."""
+        """What moves in the next latents (1, C, F, h, w), and the state after them."""
         raw = self.denormalise(latents.to(self.shift))[0].transpose(0, 1)
         first = raw[:1] if state.last is None else state.last
         moved = torch.cat([raw, torch.cat([first, raw[:-1]])], 1) - state.still.repeat(1, 2, 1, 1)
-        features = F.silu(self.mix1(state.up1(self.mix2(state.up2(self._spread(state.from_latent(moved)))))))
+        x = self._spread(state.from_latent(moved))
+        features = F.silu(self.mix1(state.up1(self.mix2(state.up2(x)))))
         flow, paint = state.heads(features).split([2, 16], 1)
-        parts = Motion(flow=flow.float() / 8, paint=paint.float(), features=features, latents=_each(moved))
-        shown = parts if state.last is not None else Motion(*(part[3:] for part in parts))
-        return shown, replace(state, last=raw[-1:])
+        found = (flow / 8, paint, features, _each(moved))
+        return Motion(*(t[3:] if state.last is None else t for t in found)), replace(state, last=raw[-1:])
 
 
 def _drawn(flow: Tensor, paint: Tensor, reference: Tensor) -> Decoded:
-    """Groups of four frames of the heads' flow (4N, 2, H/2, W/2) and paint (4N, 16, H/2, W/2) and the portrait (4N, 3, H, W)."""
-    flow = F.interpolate(flow.float(), scale_factor=2, mode="bilinear", align_corners=False) / 8
-    return Decoded(*(t.unflatten(0, (-1, 4)) for t in _painted(flow, paint.float(), reference)))
-
-
-def _painted(flow: Tensor, paint: Tensor, reference: Tensor) -> Decoded:
-    """T frames of the flow (T, 2, H, W), the paint (T, 16, H/2, W/2) and the portrait (T, 3, H, W)."""
-    paint = F.pixel_shuffle(paint, 2)
+    """N frames of flow (N, 2, H/2, W/2) and paint (N, 16, H/2, W/2) over the portrait (N, 3, H, W)."""
+    flow = F.interpolate(flow.float(), scale_factor=2, mode="bilinear", align_corners=False)
+    paint = F.pixel_shuffle(paint.float(), 2)
     share = torch.sigmoid(paint[:, 3:])
-    return Decoded(torch.lerp(_warp(reference.float(), flow), torch.sigmoid(paint[:, :3]), share), flow, share)
+    frames = torch.lerp(_warp(reference.float(), flow), torch.sigmoid(paint[:, :3]), share)
+    return Decoded(frames, flow, share)
 
 
 def _side_by_side(*layers: Any, like: Tensor) -> _Prepared:

@@ -1,6 +1,7 @@
 """Checkpoints: one safetensors file (two if it is large), its metadata saying what it is.
 
-Metadata `talking_machines` is the JSON of a ModelConfig; keys begin with `dit.`, `projector.` and `vae.`.
+Metadata `talking_machines` is the JSON of a ModelConfig; keys begin with `dit.`, `projector.` and `vae.`; those that
+begin with `vae.mouth.` are a mouth head's, which a model may do without. The bundled model's is in a file of its own.
 Only safetensors are read: a pickle can run code. Non-goals: open checkpoints (open_models.py).
 """
 
@@ -23,6 +24,7 @@ from ..families.registry import looks_like
 from ..model.audio_projector import AudioProjector
 from ..model.dit import TalkingDiT
 from ..model.talking import TalkingModel
+from ..vae.mouth_head import MouthHead
 from ..vae.tiny import TinyVAE
 from .files import AGAIN, TensorFile, fill, save_tensors
 
@@ -32,12 +34,18 @@ log = logging.getLogger(__name__)
 REMEDY = "choose another file, or leave the choice out for the bundled model"
 SECOND_NAME = re.compile(r"[^/\\:\0]+\.safetensors")  # beside the first: a file must not name another folder's
 DESCRIPTION, SECOND = "talking_machines", "talking_machines_second_file"  # metadata keys
+MOUTH = "vae.mouth."  # keys of the mouth head
 MOST_BYTES = 16 * 2**20  # of a file we ship
 
 
 def default_weights() -> Path:
     """The bundled model."""
     return Path(__file__).parents[1] / "assets" / "weights" / "tiny.safetensors"
+
+
+def default_mouth() -> Path:
+    """The bundled model's mouth head."""
+    return default_weights().with_name("tiny.mouth.safetensors")
 
 
 def load_model(
@@ -47,8 +55,13 @@ def load_model(
     own, path = path is None, default_weights() if path is None else Path(path)
     with ExitStack() as stack:
         files = _files(path, stack)
+        if own and default_mouth().is_file():
+            files.append(stack.enter_context(TensorFile(default_mouth(), remedy=REMEDY)))
         # what torch needs for a layout without memory takes it 2 s to load; our own file's sizes are known
-        model = _build(path, _config(path, files[0].header.metadata), operations, "cpu" if own else "meta")
+        model, vae = _build(path, _config(path, files[0].header.metadata), operations, "cpu" if own else "meta")
+        if any(key.startswith(MOUTH) for file in files for key in file.keys()):  # noqa: SIM118 - not a dict
+            with torch.device("cpu" if own else "meta"):
+                vae.mouth = new_mouth_head(vae, operations)
         for name, module in _parts(model).items():
             _fill(path, name, module, files)
             module.to(device=device, dtype=dtype)
@@ -72,6 +85,16 @@ def save_model(model: TalkingModel, path: Path, *, extra: dict[str, str] | None 
         files = {second: {k: tensors[k] for k in mine}, path: {k: v for k, v in tensors.items() if k not in mine}}
         metadata[SECOND] = second.name
     save_tensors(files, metadata)
+
+
+def new_mouth_head(vae: TinyVAE, operations: Any = nn) -> MouthHead:
+    """A mouth head of the sizes that fit an autoencoder; its weights are still random."""
+    return MouthHead(features=vae.cfg.width * 3 // 4, channels=vae.cfg.latent_channels, operations=operations)
+
+
+def save_mouth(head: MouthHead, path: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write a mouth head alone, as the bundled one is kept; InputError where it cannot."""
+    save_tensors({path: {MOUTH + key: value.detach().to("cpu", dtype).contiguous() for key, value in head.state_dict().items()}})
 
 
 def _parts(model: TalkingModel) -> dict[str, nn.Module]:
@@ -129,8 +152,8 @@ def _family(keys: Sequence[str]) -> str:
     return "no configuration in it" if name is None else f"its keys are those of {name}"
 
 
-def _build(path: Path, config: ModelConfig, operations: Any, device: str) -> TalkingModel:
-    """The model, of anybody's file on the meta device: whatever sizes it claims, nothing is allocated before its tensors agree."""
+def _build(path: Path, config: ModelConfig, operations: Any, device: str) -> tuple[TalkingModel, TinyVAE]:
+    """The model and its autoencoder, of anybody's file on the meta device: nothing is allocated before its tensors agree with its sizes."""
     if config.vae is None:
         raise InputError("weights", config.name, "holds no autoencoder", "use a checkpoint saved by this node pack")
     try:
@@ -139,7 +162,7 @@ def _build(path: Path, config: ModelConfig, operations: Any, device: str) -> Tal
             dit, vae = TalkingDiT(config.dit, operations=operations), TinyVAE(config.vae, operations=operations)
     except (ValueError, RuntimeError, ArithmeticError) as error:
         raise InputError("weights", path, f"damaged (no model has its sizes: {error})", AGAIN) from error
-    return TalkingModel(config=config, dit=dit, projector=projector, vae=vae)
+    return TalkingModel(config=config, dit=dit, projector=projector, vae=vae), vae
 
 
 def _fill(path: Path, name: str, module: nn.Module, files: Sequence[TensorFile]) -> None:

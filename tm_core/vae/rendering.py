@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..face.eyes import close_lids, eye_box, turn_eyes
 from ..face.life import FaceLife
+from .mouth_head import MouthHead, MouthState
 from .tiny import Motion, TinyDecoderState, TinyVAE
 
 Box = tuple[float, float, float, float]
@@ -72,6 +73,7 @@ class FaceRenderer:
         # the flow counts halves of the crop's side, grid_sample halves of the source's
         self._scale = torch.tensor([side[0] / max(1, right - left - 1), side[1] / max(1, bottom - top - 1)], device=device)
         self._sway = _sway_fields(view, grid, self.share.cpu().numpy()).to(device)
+        self._mouth = _Mouth.of(vae.mouth, view, self.rect, self.share) if isinstance(vae.mouth, MouthHead) else None
         self._eyes = [EyePatch.of(view, eye, (left, top, right, bottom), self.rect) for eye in (0, 1)] if view.life else []
 
     def open(self) -> TinyDecoderState:
@@ -104,7 +106,10 @@ class FaceRenderer:
         warped = _fetched(self._source, at)
         for eye in self._eyes:
             eye.draw(warped, at, numbers)
-        return self._painted(warped, motion.paint)
+        if self._mouth is None:
+            return self._painted(warped, motion.paint)
+        self._mouth.draw(warped, motion._replace(flow=flow))
+        return warped
 
     def _painted(self, warped: Tensor, paint: Tensor) -> Tensor:
         """The mouth's inside over it, as the autoencoder paints it at its own size."""
@@ -176,6 +181,49 @@ class EyePatch:
             drawn = close_lids(turned, self.landmarks, closed / LEVELS, [self.eye])
             self.looks[key] = _twice(torch.from_numpy(drawn.copy()).permute(2, 0, 1)[None].float().to(like.device))
         return self.looks[key]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Mouth:
+    """The mouth of a view, drawn over the warped face by a head of its own."""
+
+    head: MouthHead
+    state: MouthState
+    place: PixelBox  # (x0, y0, x1, y1) in the drawn part
+    weight: Tensor  # (1, 1, h, w) of the motion there
+    cut: tuple[slice, slice]  # rows and columns of what the head draws that lie there
+
+    @classmethod
+    def of(cls, head: MouthHead, view: FaceView, rect: PixelBox, share: Tensor) -> _Mouth:
+        """Prepared once: what the portrait alone says. The picture's edge is repeated where the crop goes beyond it."""
+        x0, y0, side = square_of(view.box)
+        height, width = view.picture.shape[:2]
+        rows, columns = np.clip(np.arange(y0, y0 + side), 0, height - 1), np.clip(np.arange(x0, x0 + side), 0, width - 1)
+        picture = torch.from_numpy(view.picture[rows[:, None], columns[None]]).permute(2, 0, 1).to(share.device).float() / 255
+        landmarks = torch.from_numpy(view.landmarks - np.array([x0, y0, 0], np.float32)).to(share.device)
+        state = head.prepare(picture, landmarks)
+        whole = state.where[0] + x0, state.where[1] + y0, state.where[2] + x0, state.where[3] + y0
+        seen = _clipped(whole, rect)
+        across, down = (
+            _enlarging(len(share), seen[k], seen[k + 2], view.box[k], view.box[k + 2] - view.box[k]).to(share.device) for k in (0, 1))
+        return cls(
+            head=head, state=state, place=(seen[0] - rect[0], seen[1] - rect[1], seen[2] - rect[0], seen[3] - rect[1]),
+            weight=(down @ share @ across.T).clamp(0, 1)[None, None],
+            cut=(slice(seen[1] - whole[1], seen[3] - whole[1]), slice(seen[0] - whole[0], seen[2] - whole[0])))
+
+    def draw(self, frames: Tensor, motion: Motion) -> None:
+        """Over frames (T, 3, h, w) in 0..255, in place."""
+        x0, y0, x1, y1 = self.place
+        if x1 <= x0 or y1 <= y0:
+            return
+        made, weight = self.head(motion, self.state)
+        part = frames[:, :, y0:y1, x0:x1]
+        part.lerp_(made[..., self.cut[0], self.cut[1]] * 255, weight[..., self.cut[0], self.cut[1]] * self.weight)
+
+
+def square_of(box: Box) -> tuple[int, int, int]:
+    """x0, y0 and the side in whole pixels of the square that a crop's box is, to half a pixel."""
+    return round(box[0]), round(box[1]), max(1, round((box[2] - box[0] + box[3] - box[1]) / 2))
 
 
 def _clipped(box: Box, limits: PixelBox) -> PixelBox:

@@ -18,6 +18,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from tm_core.media import read_frames
 
@@ -73,16 +74,16 @@ def out(tmp_path: Path) -> Path:
 # -- what works ---------------------------------------------------------------------------------------
 
 
-def test_a_portrait_and_a_voice_become_a_video(animate: Run, out: Path, tmp_path: Path) -> None:
+def test_a_portrait_and_a_voice_become_a_video(animate: Run, portrait: Path, out: Path, tmp_path: Path) -> None:
     done = animate(own=True, report=tmp_path / "r.json", seed=3)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
     assert report == json.loads((tmp_path / "r.json").read_text())
     video_s, audio_s, frames = tracks(out)
-    assert (frames, report["frames"], report["fps"], report["width"], report["height"]) == (25, 25, 25.0, 128, 128)
+    assert (frames, report["frames"], report["fps"], report["width"], report["height"]) == (25, 25, 25.0, *Image.open(portrait).size)
     assert abs(video_s - audio_s) <= 0.04 + 1e-6 and report["audio_s"] == 1.0
     assert set(report["ttbc_s"]) == {"p50", "p95", "max"}
-    assert 0 < report["ttff_s"] < 60 and report["rtf"] > 0 and report["peak_rss_mb"] > 50
+    assert 0 < report["ttff_s"] < 60 and report["rtf"] > 0 and report["peak_rss_mb"] > 50 and report["warnings"] == []
     assert [p.name for p in out.parent.iterdir()] == ["o.mp4"]
 
 

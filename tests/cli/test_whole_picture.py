@@ -1,4 +1,4 @@
-"""`animate --paste-back`: the whole picture, at its size, with one face of it talking."""
+"""The video is the whole picture, at its size, with one face of it talking."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_one_of_two_faces_talks_and_the_rest_of_the_picture_stays(assets: Path, 
     picture, out = assets / "portraits" / "group.jpg", tmp_path / "group.mp4"
     sound = next((assets / "speech").glob("*.wav"))
     done = CliRunner().invoke(cli, [
-        "animate", "--image", str(picture), "--face", "1", "--audio", str(sound), "--out", str(out), "--paste-back", "--quiet"])
+        "animate", "--image", str(picture), "--face", "1", "--audio", str(sound), "--out", str(out), "--quiet"])
     assert done.exit_code == 0, done.output
     height, width = open_image(picture).shape[:2]
     found = probe(out)
@@ -40,7 +40,8 @@ def test_a_large_picture_of_odd_sides_keeps_its_size_but_for_a_column_and_a_row(
         file.setparams((1, 2, 16000, 0, "NONE", ""))
         file.writeframes((samples * 32767).astype("<i2").tobytes())
     done = CliRunner().invoke(cli, [
-        "animate", "--image", str(picture), "--audio", str(sound), "--out", str(out), "--report", str(report), "--paste-back", "--quiet"])
+        "animate", "--image", str(picture), "--audio", str(sound), "--out", str(out), "--report", str(report), "--size", "2401",
+        "--quiet"])
     assert done.exit_code == 0, done.output
     found, told = probe(out), json.loads(report.read_text())
     assert (found.width, found.height) == (2402, 2304) == (told["width"], told["height"])

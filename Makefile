@@ -35,11 +35,11 @@ demo: $(VENV)/.run.done
 
 check: $(VENV)/.dev.done lint types
 	@echo "== pytest: the engine, quick"
-	@$(BIN)/python -m pytest --ignore tests/host -m "not slow and not gpu" -n $(TEST_PROCESSES) --dist loadgroup --durations 5 $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --ignore tests/host -m "not slow and not gpu" -n $(TEST_PROCESSES) --durations 5 $(PYTEST_ARGS)
 
 test: $(VENV)/.dev.done host lint types
 	@echo "== pytest: everything"
-	@TM_HOST="$(TM_HOST)" $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup $(PYTEST_ARGS)
+	@TM_HOST="$(TM_HOST)" $(BIN)/python -m pytest -n $(TEST_PROCESSES) $(PYTEST_ARGS)
 
 gpu:
 	@DEVICE="$(DEVICE)" OUT="$(OUT)" VENV="$(VENV)" PYTHON="$(PYTHON)" sh scripts/gpu.sh

@@ -72,7 +72,7 @@ def model_rows(found: dict[str, Any]) -> list[Result]:
             rows.append(result(f"MODEL: {name}", value, "of the latents' spread"))
     return [
         *rows, result("MODEL: stops when interrupted", found["interrupted"], "", "True", found["interrupted"]),
-        result("MODEL: stays after twenty were loaded, used and dropped", found["freed"], "MB", "< 30", found["freed"] < 30)]
+        result("MODEL: stays after ten were loaded, used and dropped", found["freed"], "MB", "< 30", found["freed"] < 30)]
 
 
 def vae_rows(version: str, found: dict[str, Any]) -> list[Result]:

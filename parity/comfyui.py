@@ -296,9 +296,16 @@ class Host:
         return self._checked(requests.get(f"{self.url}/view", params=params, timeout=120)).content
 
     def forget_cache(self) -> None:
-        """Make the next prompt execute every node again. Asked thrice: while it collects garbage after a job the host does not wake up."""
-        for _ in range(3):
-            self.post("/free", {"unload_models": True, "free_memory": True})
+        """Make the next prompt execute every node again."""
+        self._free(unload_models=True, free_memory=True)
+
+    def unload(self) -> None:
+        """Put all weights out; what was computed stays."""
+        self._free(unload_models=True)
+
+    def _free(self, **what: bool) -> None:
+        for _ in range(3):  # while it collects garbage after a job the host does not wake up
+            self.post("/free", what)
             time.sleep(0.5)
 
     # ---- jobs

@@ -163,7 +163,7 @@ def interrupted(model: Any, management: Any) -> bool:
 
 
 def freed(hosted: Any, files: dict[str, Path], management: Any) -> float:
-    """MB that stay after twenty models were loaded, used and dropped."""
+    """MB that stay after ten models were loaded, used and dropped."""
     def once() -> None:
         model = hosted.load([files["base"], files["infinitetalk"]])
         ksampler(model)
@@ -175,7 +175,7 @@ def freed(hosted: Any, files: dict[str, Path], management: Any) -> float:
     for _ in range(3):
         once()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(17):
+    for _ in range(7):
         once()
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 

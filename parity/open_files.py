@@ -25,7 +25,7 @@ from tm_core.vae.wan import WanVAE
 
 SIZES: dict[str, Any] = {
     "dim": 256, "ffn_dim": 512, "num_heads": 2, "num_layers": 2, "text_len": 8, "freq_dim": 256, "audio_dim": 24}
-VAE_WIDTH = 8
+VAE_WIDTH = 2  # it has to encode 81 frames for every clip
 CLIP_L = {"vocabulary": 49408, "tokens": 77, "width": 768, "layers": 12}
 State = dict[str, Tensor]
 

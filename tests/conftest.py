@@ -6,6 +6,7 @@ Test folders have no `__init__.py` (importlib mode), so what several folders nee
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,24 +23,43 @@ from parity.golden import recorded
 from parity.host import HostMissing, Installation
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED = ("host", "train/footage", "metrics")  # a ComfyUI, prepared footage, a drawn clip
+SHARED = ("tests/host", "tests/train/footage", "tests/metrics")  # a ComfyUI, prepared footage, a drawn clip
+ALONE = ("tests/host/test_models.py", "tests/host/test_parity.py")  # of those folders, what needs no running ComfyUI
 
 
 SLOW = {line for line in (ROOT / "tests" / "slow.txt").read_text().splitlines() if line and not line.startswith("#")}
 
 
+def work_unit(nodeid: str) -> str:
+    """What one of several processes runs as a whole: a file, since its tests share fixtures, or a folder that shares something dear."""
+    file = nodeid.partition("::")[0]
+    return next((folder for folder in SHARED if file.startswith(f"{folder}/") and file not in ALONE), file)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks those of slow.txt. Of several processes one runs all tests that share something dear; they begin first."""
+    """Marks those of slow.txt. What takes long begins first, so that several processes end together."""
+    dear: Counter[str] = Counter()
     for item in items:
+        unit = work_unit(item.nodeid)
         if item.nodeid.partition("[")[0] in SLOW:
             item.add_marker(pytest.mark.slow)
-    shared = [ROOT / "tests" / folder for folder in SHARED]
-    for item in items:
-        for folder in shared:
-            if folder in item.path.parents:
-                item.add_marker(pytest.mark.xdist_group(folder.name))
-    items.sort(key=lambda item: next((i for i, folder in enumerate(shared) if folder in item.path.parents), len(shared)))
+        dear[unit] += item.get_closest_marker("slow") is not None
+    ranks = {unit: (SHARED + ALONE).index(unit) if unit in SHARED + ALONE else len(SHARED + ALONE) for unit in dear}
+    items.sort(key=lambda item: (ranks[unit := work_unit(item.nodeid)], -dear[unit]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """How `pytest -n` deals out tests. Not `--dist loadgroup`: xdist 3.8 writes groups into names that pytest 9.2 does not read again."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByUnit(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return work_unit(nodeid)
+
+    config.option.loadscopereorder = False  # in the order of collection
+    return ByUnit(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +87,20 @@ def shared() -> Path:
 def golden() -> Callable[[str], tuple[dict[str, torch.Tensor], dict[str, Any]]]:
     """Numbers recorded from other people's code (parity/goldens/NAME.safetensors) and what is known of their source."""
     return recorded
+
+
+@pytest.fixture(scope="session")
+def once_per_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
+    """Fails where a second process of one run makes what only one should: then `work_unit` has lost its effect."""
+
+    def claim(what: str) -> None:
+        if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+            claims = tmp_path_factory.getbasetemp().parent / f"{what}.claims"
+            with claims.open("a") as file:
+                file.write(f"{worker}\n")
+            assert set(claims.read_text().split()) == {worker}, f"{what}: made in several processes"
+
+    return claim
 
 
 @pytest.fixture(scope="session")

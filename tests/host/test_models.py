@@ -59,4 +59,4 @@ def test_a_streams_state_goes_when_the_host_unloads_its_models(found: dict[str, 
 
 def test_models_live_side_by_side_stop_and_leave(found: dict[str, Any]) -> None:
     assert found["two models, first again"] == 0 and found["interrupted"]
-    assert found["freed"] < 30  # MB that twenty models leave behind
+    assert found["freed"] < 30  # MB that seven models leave behind; one has 23

@@ -36,7 +36,7 @@ ADAPTERS = {
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("open")
     torch.manual_seed(2)
-    return write_models(folder) | save(folder, {"vae": dict(WanVAE(8).state_dict())})
+    return write_models(folder) | save(folder, {"vae": dict(WanVAE(2).state_dict())})
 
 
 def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:

@@ -5,7 +5,9 @@ Every case is three steps of a small model from the same weights on the same bat
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,6 +157,29 @@ def main(folder: Path, names: list[str], device: str = "cpu") -> None:
         world.close()
 
 
+def fork(processes: int, port: int, folder: Path, names: list[str]) -> None:
+    """`main` in so many forks of this process, which has imported torch already; with torchrun each imports it anew."""
+    ranks = []
+    for rank in range(processes):
+        if (pid := os.fork()) == 0:
+            os.environ |= {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{processes}",
+                           "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
+            try:
+                main(folder, names)
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        ranks.append(pid)
+    ends = [os.waitpid(pid, 0)[1] for pid in ranks]  # of all of them, whichever fails
+    if any(ends):
+        raise SystemExit(f"{names}: failed")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]), sys.argv[2:])
+    if sys.argv[1] == "--fork":  # FOLDER, then PROCESSES PORT CASE of each
+        for processes, port, name in zip(*(sys.argv[3 + i :: 3] for i in range(3)), strict=True):
+            fork(int(processes), int(port), Path(sys.argv[2]), [name])
+    else:
+        main(Path(sys.argv[1]), sys.argv[2:])

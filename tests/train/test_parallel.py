@@ -1,4 +1,4 @@
-"""Many processes compute what one does: real processes, started by torchrun, talking through gloo."""
+"""Many processes compute what one does: real processes, of two started by torchrun, talking through gloo."""
 
 from __future__ import annotations
 
@@ -43,14 +43,17 @@ def alone(latents: int, chunk: int | None, passes: int, last: int = worker.STEPS
     return worker.train(worker.case(latents, chunk, passes, last=last), "cpu")[1]
 
 
-def torchrun(processes: int, folder: Path, names: list[str]) -> None:
+def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    launch = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-addr=127.0.0.1", f"--master-port={port}"]
+        return int(s.getsockname()[1])
+
+
+def finish(folder: Path, *command: str) -> None:
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, *launch, str(SCRIPT), str(folder), *names]
-    with subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+    with subprocess.Popen(
+        [sys.executable, *command], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as run:
         try:
             told = run.communicate(timeout=600)[0]
         finally:
@@ -63,7 +66,20 @@ def by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of all cases of two processes: one start, since that takes longer than the steps."""
     folder = tmp_path_factory.mktemp("two")
     worker.save(alone(*worker.CASES["resumed by two"].task, last=worker.HALF), folder / "half.safetensors")
-    torchrun(2, folder, OF_TWO)
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1", f"--master-port={free_port()}"]
+    finish(folder, *launch, str(SCRIPT), str(folder), *OF_TWO)
+    return folder
+
+
+OF_MORE = {"ulysses of three, 21 latents": 3, "ulysses of two, hybrid of two": 4}
+
+
+@pytest.fixture(scope="module")
+def by_more(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of three and of four processes, forks of one."""
+    folder = tmp_path_factory.mktemp("more")
+    cases = [word for name, count in OF_MORE.items() for word in (f"{count}", f"{free_port()}", name)]
+    finish(folder, str(SCRIPT), "--fork", str(folder), *cases)
     return folder
 
 
@@ -98,10 +114,9 @@ def test_two_processes_save_and_one_resumes(by_two: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "name"), [(3, "ulysses of three, 21 latents"), (4, "ulysses of two, hybrid of two")])
-def test_more_processes_are_one(tmp_path: Path, processes: int, name: str) -> None:
-    torchrun(processes, tmp_path, [name])
-    assert_equal(load_file(str(tmp_path / f"{name}.safetensors")), alone(*worker.CASES[name].task))
+@pytest.mark.parametrize("name", OF_MORE)
+def test_more_processes_are_one(by_more: Path, name: str) -> None:
+    assert_equal(load_file(str(by_more / f"{name}.safetensors")), alone(*worker.CASES[name].task))
 
 
 def kept_for_backward(model: torch.nn.Module, what: object) -> tuple[int, list[Tensor]]:

@@ -132,8 +132,11 @@ def lips() -> FootageConfig:
 
 
 @pytest.fixture(scope="session")
-def prepared(footage: Path, lips: FootageConfig, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def prepared(
+    footage: Path, lips: FootageConfig, tmp_path_factory: pytest.TempPathFactory, once_per_run: Callable[[str], None],
+) -> Prepared:
     """The whole folder, prepared in this process."""
+    once_per_run("footage")
     out = tmp_path_factory.mktemp("out") / "footage"
     report = prepare(footage, out, lips)
     return Prepared(out=out, report=report, records=list(FootageLedger(out / "ledger.jsonl")))

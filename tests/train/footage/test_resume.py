@@ -63,13 +63,18 @@ def test_a_killed_run_ends_as_if_it_had_not_been(few: Path, lips: FootageConfig,
 
 
 @pytest.mark.slow
-def test_two_workers_come_to_the_same_verdicts(few: Path, lips: FootageConfig, tmp_path: Path, prepared: Any) -> None:
-    run = start(few, tmp_path, "--workers", "2")
+def test_two_workers_come_to_the_same_verdicts(footage: Path, tmp_path: Path, prepared: Any) -> None:
+    names = ("talk.mp4", "corrupt.mp4", "mute.mp4", "slow.mp4")
+    for name in names:
+        (tmp_path / "in").mkdir(exist_ok=True)
+        shutil.copy(footage / name, tmp_path / "in")
+    run = start(tmp_path / "in", out := tmp_path / "out", "--workers", "2")
     assert run.wait(120) == 0, run.communicate()[0]
-    reasons = {r["source"]: [] for r in FootageLedger(tmp_path / "ledger.jsonl")}
-    for r in FootageLedger(tmp_path / "ledger.jsonl"):
+    reasons: dict[str, list[Any]] = {name: [] for name in names}
+    for r in FootageLedger(out / "ledger.jsonl"):
         reasons[r["source"]].append(r["reason"])
-    assert reasons == {"0.mp4": [None, None], "1.mp4": ["broken"], "2.mp4": [None, None, "short", None]}
+    assert reasons == {name: [r["reason"] for r in prepared.records if r["source"] == name] for name in names}
+    assert reasons["talk.mp4"] == [None, None] and reasons["mute.mp4"][0] == "silent"
 
 
 def test_what_is_finished_is_not_done_again(footage: Path, prepared: Any, lips: FootageConfig) -> None:

@@ -320,12 +320,12 @@ def test_disk_that_takes_no_large_file_ends_the_run(manifest: Path, environment:
 # -- options of one item
 
 
-def test_face_that_is_put_back_is_a_video_of_the_whole_picture(items: list[BatchItem], weights: Path, tmp_path: Path) -> None:
+def test_a_video_is_the_whole_picture_or_a_crop_of_it(items: list[BatchItem], weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    inline([items[0], replace(items[1], options=replace(items[1].options, paste_back=True))], out, weights)
-    with Image.open(items[0].image) as picture:
+    inline([replace(items[0], options=replace(items[0].options, framing="face", size=160)), items[1]], out, weights)
+    with Image.open(items[1].image) as picture:
         whole = picture.size
-    assert (probe(out / "1.mp4").width, probe(out / "1.mp4").height) == (128, 128)
+    assert (probe(out / "1.mp4").width, probe(out / "1.mp4").height) == (160, 160)
     assert (probe(out / "2.mp4").width, probe(out / "2.mp4").height) == whole
 
 
@@ -334,7 +334,7 @@ def test_the_options_of_an_item_are_handed_over(
 ) -> None:
     given: list[AnimateOptions] = []
     monkeypatch.setattr(talk, "animate", lambda *_, options, **__: given.append(options))
-    make, wanted = streams_of(load_model(weights)), [AnimateOptions(track=1), AnimateOptions(), AnimateOptions(paste_back=True, face="all")]
+    make, wanted = streams_of(load_model(weights)), [AnimateOptions(track=1), AnimateOptions(), AnimateOptions(face="all", size=640)]
     for options in wanted:
         make(replace(items[0], options=options))
     assert given == wanted

@@ -134,7 +134,7 @@ def test_a_picture_larger_than_players_take_is_shrunk_with_the_face_in_its_place
     there = replace(alone, crop=replace(alone.crop, box=(x0 + left, y0 + top, x1 + left, y1 + top)))
     voice = Waveform(samples=voice.samples[: RATE // 8])
     speech = talk.select_speaking(talk.encode_audio(voice, model.config), "speaking")
-    pasted = talk.scene_stream(model, large, [talk.Character(portrait=there, speaker=speech)], voice)
+    pasted = talk.scene_stream(model, large, [talk.Character(portrait=there, speaker=speech)], voice, size=6000)
     w, h = pasted.meta.width, pasted.meta.height
     assert max(w, h) <= 4096 and -(-w // 16) * -(-h // 16) <= 36864 and w * h > 0.95 * min(4096 * 4096 * height / width, 36864 * 256)
     assert w / h == pytest.approx(width / height, rel=2e-3) and w % 2 == h % 2 == 0
@@ -159,7 +159,8 @@ def test_all_faces_of_a_picture_say_the_same(model: TalkingModel, picture: np.nd
     cast = [character(model, picture, i, voice) for i in (0, 1)]
     assert all(motion(mouth(frames, one)) > 0.3 for one in cast)
     alone = rendered(talk.animate(image, audio, model=model, options=replace(everybody, face=0)))
-    assert np.array_equal(mouth(alone, cast[0]), mouth(frames, cast[0])) and motion(mouth(alone, cast[1])) == 0
+    apart = np.abs(mouth(alone, cast[0]).astype(int) - mouth(frames, cast[0])).mean()
+    assert apart < 0.3 * motion(mouth(alone, cast[0])) and motion(mouth(alone, cast[1])) == 0  # a neighbour's crop is near
     with pytest.raises(InputError, match=r"mask: .*: a mask marks one face, and all are animated"):
         talk.animate(image, audio, model=model, options=everybody, mask=image)
 
@@ -168,7 +169,8 @@ def test_portraits_made_apart_meet_on_a_canvas(model: TalkingModel, picture: np.
     parts = []
     for face in (0, 1):
         one = character(model, picture, face, voice)
-        parts.append(talk.decode_stream(talk.sample_stream(model, talk.build_scene(model, one.portrait, one.speaker), seed=face)))
+        latents = talk.sample_stream(model, talk.build_scene(model, one.portrait, one.speaker), seed=face)
+        parts.append(talk.decode_stream(latents, framing="face", size=128))
     canvas = assembly.background(300, 160, "#102030")
     placed = [
         assembly.Placement(frames=parts[0], x=10, y=16),

@@ -137,10 +137,10 @@ def test_the_shipped_graph_streams_previews_and_saves(host: Host, graph: Graph) 
     assert first.t_s < next(e.t_s for e in progress if e.data["value"] == FRAMES), "the first picture came after the last frame"
     assert len(job.previews) >= 10
     with Image.open(BytesIO(first.image)) as picture:
-        assert picture.format == "JPEG" and picture.size == (128, 128)
+        assert picture.format == "JPEG" and picture.size == (400, 400)
     video, audio, seconds = streams_of(mp4)
     assert (video.codec_context.name, audio.codec_context.name) == ("h264", "aac")
-    assert frames_of(mp4).shape == (FRAMES, 128, 128, 3)
+    assert frames_of(mp4).shape == (FRAMES, 400, 400, 3)
     assert abs(seconds - SECONDS) <= FRAME_S
 
 

@@ -67,7 +67,7 @@ def test_a_stream_brings_its_own_sound(host: Host, portrait: Path, speech: Path)
     made = {key: graph[key] for key in map(str, range(1, 9))} | scored([DECODER, 0])
     job = host.run(made)
     found, report = numbers(job), text(job, SCORE)
-    assert report.startswith("1 face, 2.0 s, 128x128 at 25 frames/s\nface 0 at (")
+    assert report.startswith("1 face, 2.0 s, 400x400 at 25 frames/s\nface 0 at (")
     assert f"Sync-C {found['sync_c']:.2f}, Sync-D {found['sync_d']:.2f}" in report
     assert found["sync_c"] > 0.3 and abs(found["offset"]) <= 15
     assert job.of("progress")[-1].data["value"] == 50

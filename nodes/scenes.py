@@ -49,11 +49,11 @@ class PasteBack(io.ComfyNode):
         return schema(
             node_id="TM_PasteBack",
             display_name="Paste Back",
-            description="Puts the animated face back into the picture it was cut from, at the picture's own size, or the largest one "
-            "that players take. Pixels outside the soft-edged crop stay as they are, to the bit.",
+            description="Shows an animated face in another copy of the picture it was cut from. Models of faces draw on that picture "
+            "itself; frames of other models are put where they were cut from. All other pixels stay as they are, to the bit.",
             inputs=[
-                field(wires.FrameStream, "frames", tooltip="The animated crop."),
-                field(io.Image, "image", tooltip="The picture that Portrait and Face Mask was given."),
+                field(wires.FrameStream, "frames", tooltip="The animated face."),
+                field(io.Image, "image", tooltip="The picture that Portrait and Face Mask was given, or a retouched copy of its size."),
                 field(wires.Portrait, "portrait", tooltip="What Portrait and Face Mask made of it: it knows the place."),
             ],
             outputs=[wires.FrameStream.Output("pasted", display_name="frame stream", tooltip="The whole picture, talking.")],

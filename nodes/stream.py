@@ -140,7 +140,8 @@ class DecodeStream(io.ComfyNode):
         return schema(
             node_id="TM_DecodeStream",
             display_name="Disaggregated VAE Decode",
-            description="Decodes chunks into frames in a worker of its own, on a device of its own, while the next chunk is denoised.",
+            description="Decodes chunks into frames in a worker of its own, on a device of its own, while the next chunk is denoised. "
+            "Faces are drawn on the picture they came from, at its size.",
             inputs=[
                 field(wires.LatentStream, "latents", tooltip="The stream of the sampler."),
                 field(
@@ -151,7 +152,7 @@ class DecodeStream(io.ComfyNode):
                     tooltip="Chunks that may wait between the two workers. More evens out hiccups and takes memory; 2 is enough."),
                 field(
                     io.Boolean, "blinks", default=True, optional=True, advanced=True,
-                    tooltip="Models of faces only: close the eyes now and then, which they have not learned. Drawn on the frames."),
+                    tooltip="Models of faces only: close the eyes now and then and let them glance, which they have not learned."),
                 *framing_fields(),
                 field(
                     io.Vae, "vae", optional=True,

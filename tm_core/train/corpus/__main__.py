@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ...errors import InputError
 from .check import report
+from .clip_frames import make_clips
 from .held_pictures import make_held
-from .mouth_clips import make_clips
 from .speech import make_speech
 from .stills import make_faces
 

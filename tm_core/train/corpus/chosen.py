@@ -2,7 +2,7 @@
 
 One list to train on (STILLS), one of pictures of difficult kinds that nothing is trained on (HELD), one of animations with
 moving mouths (CLIPS). Whole identities are on one side: what a template shows before and after, and one person in several
-templates, is one identity. Non-goals: reading the files (download, stills, held_pictures, mouth_clips).
+templates, is one identity. Non-goals: reading the files (download, stills, held_pictures, clip_frames).
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class HeldPicture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MouthClip:
+class TemplateClip:
     """An animation, or a `span` of it (0..1) without a cut, in which the mouth of one face moves."""
 
     name: str
@@ -126,8 +126,8 @@ def _held(name: str, kinds: str, note: str, at: float = 0.0, look: str = "", who
     return HeldPicture(name=name + ".webp", kinds=tuple(kinds.split()), note=note, at=at, look=look, who=who)
 
 
-def _clips(names: str) -> list[MouthClip]:
-    return [MouthClip(name=n + ".webp") for n in names.split()]
+def _clips(names: str) -> list[TemplateClip]:
+    return [TemplateClip(name=n + ".webp") for n in names.split()]
 
 
 WHOLE = (0.0, 1.0)
@@ -283,14 +283,14 @@ CLIPS = (
         video_kandinsky5_t2v-1 video_ltx2_3_i2v-1 video_ltx2_i2v-1 video_ltx2_t2v-1 video_wan2_2_14B_s2v-1
         api_sync_so_talking_image-1 api_heygen_avatar_video-1 video_wan2_2_14B_t2v-1
     """),
-    MouthClip(name="api_wan_r2v-1.webp", span=(0.0, 0.55)),
-    MouthClip(name="api_bria_remove_video_background-2.webp", span=(0.6, 1.0)),
-    MouthClip(name="api_bytedance_image_to_video-1.webp", span=(0.3, 1.0)),
-    MouthClip(name="video_ltx2_t2v_distilled-1.webp", span=(0.1, 0.75)),
-    MouthClip(name="api_seedance2_5_t2v-1.webp", span=(0.74, 1.0)),
-    MouthClip(name="api_ltx2_5_t2v-1.webp", span=(0.62, 1.0)),
-    MouthClip(name="video_ltx2_3_id_lora-1.webp", held=True),
-    MouthClip(name="api_heygen_video_1_i2v-1.webp", held=True, span=(0.0, 0.2), who="api_heygen_video_1_i2v"),
-    MouthClip(name="template_seedance2_0_viral_videos_character_swap-2.webp", held=True, span=(0.0, 0.2),
+    TemplateClip(name="api_wan_r2v-1.webp", span=(0.0, 0.55)),
+    TemplateClip(name="api_bria_remove_video_background-2.webp", span=(0.6, 1.0)),
+    TemplateClip(name="api_bytedance_image_to_video-1.webp", span=(0.3, 1.0)),
+    TemplateClip(name="video_ltx2_t2v_distilled-1.webp", span=(0.1, 0.75)),
+    TemplateClip(name="api_seedance2_5_t2v-1.webp", span=(0.74, 1.0)),
+    TemplateClip(name="api_ltx2_5_t2v-1.webp", span=(0.62, 1.0)),
+    TemplateClip(name="video_ltx2_3_id_lora-1.webp", held=True),
+    TemplateClip(name="api_heygen_video_1_i2v-1.webp", held=True, span=(0.0, 0.2), who="api_heygen_video_1_i2v"),
+    TemplateClip(name="template_seedance2_0_viral_videos_character_swap-2.webp", held=True, span=(0.0, 0.2),
               who="template_seedance2_0_viral_videos_character_swap"),
 )

@@ -20,7 +20,7 @@ from ...errors import InputError
 from ...face.mesh import FaceMesh
 from ...face.networks import Face
 from ...outputs import Staged, write_text
-from .chosen import CLIPS, MouthClip, stem_of
+from .chosen import CLIPS, TemplateClip, stem_of
 from .download import picture
 from .stills import SIDE, WHEELS, lip_gap, local_pictures
 
@@ -74,7 +74,7 @@ def mouth_frames(path: Path, mesh: FaceMesh, span: tuple[float, float] = (0.0, 1
     return MouthFrames(frames=frames, landmarks=points, fps=1000 / float(np.mean(times[first:last])))
 
 
-def make_clips(out: Path, cache: Path, clips: tuple[MouthClip, ...] = CLIPS) -> list[MouthClipEntry]:
+def make_clips(out: Path, cache: Path, clips: tuple[TemplateClip, ...] = CLIPS) -> list[MouthClipEntry]:
     """All clips into `out`; ones that are already there are kept, ones that fail are left out, and said."""
     out.mkdir(parents=True, exist_ok=True)
     mesh, local, entries = FaceMesh(), local_pictures(), []

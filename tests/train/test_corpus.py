@@ -17,7 +17,7 @@ from tm_core.face.mesh import FaceMesh
 from tm_core.media import open_image, read_audio
 from tm_core.outputs import Staged
 from tm_core.train import dataset
-from tm_core.train.corpus import check, chosen, download, heads, held_pictures, mouth_clips, speech, stills, texts, tts
+from tm_core.train.corpus import check, chosen, clip_frames, download, heads, held_pictures, speech, stills, texts, tts
 from tm_core.train.visemes import PHONES
 
 RATE = speech.RATE
@@ -261,7 +261,7 @@ def test_a_moving_face_is_cropped_alike_in_every_frame(assets: Path, tmp_path: P
         page.paste(picture, (20 + 5 * i, 10))
     path = tmp_path / "clip.webp"
     pages[0].save(path, save_all=True, append_images=pages[1:], duration=50, quality=95)
-    clip = mouth_clips.mouth_frames(path, mesh)
+    clip = clip_frames.mouth_frames(path, mesh)
     assert clip.fps == pytest.approx(20)
     assert clip.frames.shape[0] == len(clip.landmarks) == 12
     side = clip.frames.shape[1]
@@ -274,20 +274,20 @@ def test_a_moving_face_is_cropped_alike_in_every_frame(assets: Path, tmp_path: P
         assert np.abs(clip.landmarks[i, :, :2] - mesh.face(clip.frames[i]).landmarks[:, :2]).mean() < 3
     assert clip.opening < 0.01
     with pytest.raises(InputError, match="frames only"):
-        mouth_clips.mouth_frames(path, mesh, (0.0, 0.3))
+        clip_frames.mouth_frames(path, mesh, (0.0, 0.3))
 
 
 def test_a_clip_ends_where_the_face_jumps_or_is_lost() -> None:
     face = np.random.default_rng(0).uniform(0, 100, (468, 3)).astype(np.float32)
     landmarks = np.stack([face] * 30)
-    assert mouth_clips._longest_shot(landmarks) == (0, 30)
+    assert clip_frames._longest_shot(landmarks) == (0, 30)
     landmarks[10] = np.nan
-    assert mouth_clips._longest_shot(landmarks) == (11, 30)
+    assert clip_frames._longest_shot(landmarks) == (11, 30)
     landmarks[16:, :, 0] += 40
-    assert mouth_clips._longest_shot(landmarks) == (16, 30)
+    assert clip_frames._longest_shot(landmarks) == (16, 30)
     landmarks[26:] *= 1.5
-    assert mouth_clips._longest_shot(landmarks) in ((0, 10), (16, 26))
-    assert mouth_clips._longest_shot(np.full((5, 468, 3), np.nan, np.float32)) == (0, 0)
+    assert clip_frames._longest_shot(landmarks) in ((0, 10), (16, 26))
+    assert clip_frames._longest_shot(np.full((5, 468, 3), np.nan, np.float32)) == (0, 0)
 
 
 def test_only_faces_at_rest_are_posed_from(assets: Path, tmp_path: Path) -> None:

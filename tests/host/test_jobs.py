@@ -231,7 +231,7 @@ def test_half_precision_draws_the_same_face(host: Host, graph: Graph, tmp_path: 
 
 
 def test_the_bundled_model_draws_the_portrait(host: Host, graph: Graph) -> None:
-    bundled = saving(graph, "bundled/a", n1_weights="bundled")
+    bundled = saving(graph, "bundled/a", n1_weights="bundled", **{f"n{DECODER}_framing": "face", f"n{DECODER}_size": 128})
     bundled["11"] = {"class_type": "SaveImage", "inputs": {"images": [FACE, 2], "filename_prefix": "bundled/crop"}}
     job = host.run(bundled)
     files = {Path(file["filename"]).suffix: host.view(file) for file in job.files("images")}

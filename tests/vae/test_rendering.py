@@ -113,3 +113,15 @@ def test_frames_do_not_depend_on_the_pieces_they_are_made_in(model: TalkingModel
         first, state = renderer(latents[:, :, :2], renderer.open(), 0, said[:5])
         rest, _ = renderer(latents[:, :, 2:], state, 5, said[5:])
     assert np.abs(whole.astype(int) - np.concatenate([first, rest])).max() <= 1
+
+
+def test_half_precision_moves_the_face_alike(portrait: talk.Portrait, view: FaceView) -> None:
+    latents = torch.randn(1, 16, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 0.3
+    made = []
+    for dtype in (torch.float32, torch.bfloat16):
+        vae = load_model(dtype=dtype).vae
+        renderer = FaceRenderer(vae, view, portrait.image.to(dtype))
+        with torch.inference_mode():
+            made.append(renderer(latents.to(dtype), renderer.open())[0].astype(int))
+    assert made[0].shape == made[1].shape and np.abs(made[0] - made[1]).mean() < 1.0
+    assert np.abs(made[0] - view.picture).mean() > 2 * np.abs(made[0] - made[1]).mean()

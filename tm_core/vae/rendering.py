@@ -9,6 +9,7 @@ Shapes: T frames, H x W the picture, h x w the part of it that is drawn, g the s
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,7 +99,7 @@ class FaceRenderer:
 
     def _drawn(self, motion: Motion, numbers: np.ndarray, speaking: np.ndarray) -> Tensor:
         """The part that moves (T, 3, h, w), 0..255, of frames of these numbers (T,)."""
-        flow = motion.flow * self.share
+        flow = motion.flow.float() * self.share
         if (life := self._view.life) is not None:
             sway = torch.from_numpy(life.sway(numbers, speaking)).to(flow)
             flow = flow + torch.einsum("td,dcyx->tcyx", sway, self._sway)
@@ -113,7 +114,7 @@ class FaceRenderer:
 
     def _painted(self, warped: Tensor, paint: Tensor) -> Tensor:
         """The mouth's inside over it, as the autoencoder paints it at its own size."""
-        paint = torch.sigmoid(F.pixel_shuffle(paint, 2))
+        paint = torch.sigmoid(F.pixel_shuffle(paint.float(), 2))
         share = F.interpolate(self.share[None, None], size=paint.shape[-2:], mode="bilinear", align_corners=False)
         over = ((paint[:, 3:] - 0.5) * CRISP + 0.5).clamp(0, 1) * share
         rows, columns = (np.flatnonzero((over > LEAST_PAINT).amax((0, 1)).any(axis).cpu().numpy()) for axis in (1, 0))
@@ -195,7 +196,12 @@ class _Mouth:
 
     @classmethod
     def of(cls, head: MouthHead, view: FaceView, rect: PixelBox, share: Tensor) -> _Mouth:
-        """Prepared once: what the portrait alone says. The picture's edge is repeated where the crop goes beyond it."""
+        """Prepared once: what the portrait alone says. The picture's edge is repeated where the crop goes beyond it.
+
+        It computes in float32 whatever the model does: in half precision a contour would be off by pixels.
+        """
+        if next(head.parameters()).dtype is not torch.float32:
+            head = copy.deepcopy(head).float()
         x0, y0, side = square_of(view.box)
         height, width = view.picture.shape[:2]
         rows, columns = np.clip(np.arange(y0, y0 + side), 0, height - 1), np.clip(np.arange(x0, x0 + side), 0, width - 1)

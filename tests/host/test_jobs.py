@@ -482,12 +482,12 @@ def test_replaced_weights_are_loaded_again(host: Host, graph: Graph) -> None:
 
 
 def test_collecting_what_does_not_fit_is_refused_beforehand(host: Host, graph: Graph, tmp_path: Path) -> None:
-    side = 1024
-    name = write_weights(host, "large.safetensors", replace(tiny(), name="large", width=side, height=side))
+    side = 2048
     meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     available = int(meminfo["MemAvailable"].split()[0]) * 1024
     uploaded = sound(host, tmp_path, "too_much.wav", seconds=1.5 * available / (25 * side * side * 3 * 4), rate=8000)
-    collect = without(changed(graph, n1_weights=name, n3_audio=uploaded), PREVIEW, SAVE) | {
+    large = {f"n{DECODER}_framing": "face", f"n{DECODER}_size": side}
+    collect = without(changed(graph, n3_audio=uploaded, **large), PREVIEW, SAVE) | {
         "11": {"class_type": "TM_CollectFrames", "inputs": {"frames": [DECODER, 0]}},
         "12": {"class_type": "PreviewImage", "inputs": {"images": ["11", 0]}},
     }  # fmt: skip

@@ -15,7 +15,13 @@ from tm_core.train.dataset import Inputs
 from tm_core.train.generator import Heads, PackedFaces, draw, draw_mouth, fit_head, pixel_grid, skull_motion
 from tm_core.train.mouth_clips import GRID, load_mouth_faces, mouth_clips, speech_poses
 from tm_core.train.mouth_training import (
-    MouthTraining, evaluate_mouth, field_loss, held_mouths, make_batch, train_mouth, untrained_head,
+    MouthTraining,
+    evaluate_mouth,
+    field_loss,
+    held_mouths,
+    make_batch,
+    train_mouth,
+    untrained_head,
 )
 from tm_core.vae.mouth_head import MouthFields, PortraitShare, at_rest, mouth_geometry, to_box
 from tm_core.vae.tiny import TinyVAE

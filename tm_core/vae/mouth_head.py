@@ -492,8 +492,11 @@ def meeting(flows: Tensor, lips: Tensor, rest: Tensor, corners: Tensor) -> Tenso
         home = F.grid_sample(rest[:, None, k : k + 1].expand(frames, -1, -1, -1), along, padding_mode="border", align_corners=False)[:, 0]
         home = home + (2 * k - 1) * off[:, None]
         error = (home - (lips[:, k : k + 1] + moved[:, 1:])) * within[:, None]
-        near = torch.exp(-(((y - lips[:, k : k + 1]) / 0.1) ** 2))
-        changed += [flow[:, 0], flow[:, 1] + near * error]
+        past = y - lips[:, k : k + 1]
+        down = flow[:, 1] + torch.exp(-((past / 0.1) ** 2)) * error
+        limit = home - y + past.clamp(min=0) if k == 0 else home - y + past.clamp(max=0)
+        kept = torch.minimum(down, limit) if k == 0 else torch.maximum(down, limit)
+        changed += [flow[:, 0], torch.lerp(down, kept, within[:, None])]
     return torch.stack(changed, 1)
 
 

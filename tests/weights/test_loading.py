@@ -11,14 +11,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from tm_core.config import ModelConfig, tiny
+from tm_core.config import ModelConfig, VAEConfig, tiny
 from tm_core.errors import InputError
 from tm_core.model.audio_projector import AudioProjector
 from tm_core.model.dit import TalkingDiT
 from tm_core.model.talking import TalkingModel
 from tm_core.vae.tiny import TinyVAE
 from tm_core.weights import loading
-from tm_core.weights.loading import default_weights, load_model, save_model
+from tm_core.weights.loading import default_weights, load_model, new_mouth_head, save_model, save_mouth
 
 SMALL = replace(tiny(), dit=replace(tiny().dit, num_layers=1))
 
@@ -143,3 +143,26 @@ def test_the_bundled_model_is_small_half_precision_and_loads() -> None:
     with safe_open(str(path), "pt") as f:
         assert {f.get_tensor(k).dtype for k in f.keys()} == {torch.float16}  # noqa: SIM118
     assert load_model().config == tiny()
+
+
+def test_a_mouth_head_is_saved_with_its_autoencoder_and_may_be_missing(saved: Path) -> None:
+    model = load_model(saved)
+    vae = model.vae
+    assert isinstance(vae, TinyVAE) and vae.mouth is None, "a file without one loads as before"
+    vae.mouth = new_mouth_head(vae)
+    save_model(model, saved)
+    again = load_model(saved).vae
+    assert isinstance(again, TinyVAE) and again.mouth is not None
+    for name, value in vae.mouth.state_dict().items():
+        torch.testing.assert_close(again.mouth.state_dict()[name], value, atol=1e-3, rtol=1e-3)
+    assert not any(p.requires_grad for p in again.mouth.parameters())
+
+
+def test_the_bundled_model_takes_its_mouth_from_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = new_mouth_head(TinyVAE(tiny().vae or VAEConfig()))
+    monkeypatch.setattr(loading, "default_mouth", lambda: tmp_path / "mouth.safetensors")
+    assert load_model().vae.mouth is None
+    save_mouth(head, tmp_path / "mouth.safetensors")
+    assert (tmp_path / "mouth.safetensors").stat().st_size < 2**20
+    found = load_model().vae.mouth
+    torch.testing.assert_close(found.state_dict()["teeth"], head.state_dict()["teeth"], atol=1e-3, rtol=1e-3)

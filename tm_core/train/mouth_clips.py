@@ -136,13 +136,14 @@ def wrong_landmarks(points: Tensor, rng: torch.Generator) -> Tensor:
 
 
 @torch.inference_mode()
-def mouth_clip(vae: TinyVAE, head: Heads, poses: Tensor, points: Tensor, *, noise: float = 0.0, seen: Tensor | None = None) -> MouthClip:
+def mouth_clip(
+    vae: TinyVAE, head: Heads, poses: Tensor, points: Tensor, side: int, *, noise: float = 0.0, seen: Tensor | None = None
+) -> MouthClip:
     """The clip of a head (N=1) in poses (T, 13); landmarks (468, 3) as found, noise on the latents.
 
-    `seen` (3, H, W): the portrait that the autoencoder is given, by default the head's.
+    `side` of the autoencoder's frames; `seen` (3, side, side): the portrait that it is given, by default the head's.
     """
-    side = vae.cfg.spatial_stride * 16
-    motion = seen_motion(vae, head, poses, noise=noise, portrait=seen, side=side)
+    motion = seen_motion(vae, head, poses, side, noise=noise, portrait=seen)
     geometry = mouth_geometry(points[None])
     boxes = geometry.box.expand(len(poses), -1, -1)
     coarse = draw_mouth(head, poses, SIDE, from_box(box_grid(*GRID, points)[None], boxes))
@@ -162,8 +163,8 @@ def mouth_clip(vae: TinyVAE, head: Heads, poses: Tensor, points: Tensor, *, nois
 
 
 @torch.inference_mode()
-def seen_motion(vae: TinyVAE, head: Heads, poses: Tensor, *, noise: float = 0.0, portrait: Tensor | None = None, side: int = 128) -> Motion:
-    """The autoencoder's motion of a head's frames at poses (T = 1 + 4k, 13)."""
+def seen_motion(vae: TinyVAE, head: Heads, poses: Tensor, side: int, *, noise: float = 0.0, portrait: Tensor | None = None) -> Motion:
+    """The autoencoder's motion of a head's frames (3, side, side) at poses (T = 1 + 4k, 13)."""
     small = draw_clip(head, poses, side)
     latents = vae.encode(small, vae.open_encoder())[0]
     portrait = F.interpolate(head.texture, size=(side, side), mode="area")[0] if portrait is None else portrait
@@ -210,7 +211,7 @@ def _new_clips(vae: TinyVAE, faces: PackedFaces, speech: SpeechDataset, cfg: Mod
         poses = speech_poses(speech, cfg, seed * CLIPS + i, FRAMES, MOTION[i % len(MOTION)], 0.75 + 0.45 * chance[0])
         plain = draw_clip(head, torch.zeros_like(poses[:1]), cfg.height)[0] if chance[1] < 0.5 else None
         found.append(mouth_clip(
-            vae, head, poses, wrong_landmarks(head.points[0], rng), noise=LATENT_NOISE if chance[2] < 0.5 else 0.0, seen=plain))
+            vae, head, poses, wrong_landmarks(head.points[0], rng), cfg.height, noise=LATENT_NOISE if chance[2] < 0.5 else 0.0, seen=plain))
     return found
 
 

@@ -107,7 +107,7 @@ def field_loss(made: MouthFields, share: PortraitShare, batch: MouthBatch) -> tu
     within = _within(corners)
     rest = _weighted((share.lips - batch.true_geometry.lips).abs(), within[:, None])
     within = within[batch.of][:, None]
-    contour = _weighted((made.lips - truth.lips).abs(), within)
+    contour = _weighted((made.lips - truth.lips).abs(), within + 0.1)
     gap = _weighted((made.lips.diff(dim=1) - truth.lips.diff(dim=1)).abs(), within)
     y = box_grid(GRID[0], 1, truth.lips)[:, :, 1]
     sides = torch.stack([truth.lips[:, :1] - y, y - truth.lips[:, 1:]], 1)  # above the upper contour, below the lower one
@@ -116,7 +116,8 @@ def field_loss(made: MouthFields, share: PortraitShare, batch: MouthBatch) -> tu
     flow = (flows * weight[:, :, None]).mean()
     skull = (made.skull - truth.skull).abs() * truth.skull.new_tensor([0.5, 1, 1])
     light = (made.light - truth.light).abs().mean()
-    return PIXELS * (1.5 * contour + gap + 3 * flow + skull.mean() + 0.5 * rest) + light, PIXELS * contour.detach()
+    stray = ((made.lips.diff(dim=1) - truth.lips.diff(dim=1)).clamp(min=0) * (1 - within)).mean()  # a slit beyond the corners
+    return PIXELS * (1.5 * contour + gap + 4 * stray + 3 * flow + 4 * skull.mean() + 0.5 * rest) + light, PIXELS * contour.detach()
 
 
 def _within(corners: Tensor) -> Tensor:
@@ -338,7 +339,7 @@ def held_mouths(
         head = fit_head(faces.images[i].float() / 255, faces.points[i], faces.shapes)
         poses = speech_poses(speech, cfg, 77_000 + i, frames, 0.6)
         landmarks = torch.cat([(head.points[0, :, :2] + 1) * SIDE / 2 - 0.5, head.points[0, :, 2:] * SIDE / 2], 1)
-        found.append(HeldMouth(name=name, head=head, poses=poses, landmarks=landmarks, motion=seen_motion(vae, head, poses)))
+        found.append(HeldMouth(name=name, head=head, poses=poses, landmarks=landmarks, motion=seen_motion(vae, head, poses, cfg.height)))
     return found
 
 

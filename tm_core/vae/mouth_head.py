@@ -38,6 +38,8 @@ TOOTH_SPAN, JAW_SPAN = 0.12, 0.12  # face heights that both textures reach down 
 FEATHER = 0.13  # box units from the edge over which the face's own pixels take over
 SUB_FRAMES = 4  # frames of a latent
 SOFT = 0.75  # pixels to either side over which the contour fades
+WIDER = 0.1  # box units by which a mouth's corners may move outwards
+CLEAR = 0.015  # box units
 SLIT = (0.004, 0.018)  # box units of gap below which lips count as shut, from which they are open
 
 
@@ -68,6 +70,7 @@ class PortraitShare(NamedTuple):
     curves: Tensor  # (B, K, 2, columns) basis of both contours
     lips: Tensor  # (B, 2, columns) contours at rest as the network sees them
     code: Tensor  # (B, hidden)
+    skull_code: Tensor  # (B, 64)
     tint: Tensor  # (B, 6) colour of teeth, of the rest of the mouth
 
 
@@ -218,7 +221,11 @@ class MouthHead(nn.Module):
         self.gather = ops.Linear(16 * math.prod(LATENTS) + 24, 128)
         self.unfold = ops.Linear(128, SUB_FRAMES * hidden)
         self.think = ops.Linear(hidden, hidden)
-        self.say = ops.Linear(hidden, basis + 4)
+        self.say = ops.Linear(hidden, basis + 1)
+        self.skull_read = ops.Conv2d(channels, 12, 1)
+        self.skull_code = ops.Linear(wide, 64)
+        self.skull_gather = ops.Linear(12 * math.prod(LATENTS), 64)
+        self.skull_say = ops.Linear(64, 3)
         self.teeth = nn.Parameter(torch.full((1, 4, *TEXTURE), 0.4))
         self.jaw = nn.Parameter(torch.full((1, 3, *TEXTURE), 0.15))
         self.register_buffer("spread", torch.ones(2 * channels))
@@ -242,7 +249,8 @@ class MouthHead(nn.Module):
         pooled = F.adaptive_avg_pool2d(x, (3, 4)).flatten(1)
         return PortraitShare(
             still=self.to_still(x), flows=self.to_flows(x).float().unflatten(1, (-1, 4)) * 0.1, curves=change[:, :-1] * 0.1,
-            lips=geometry.lips + change[:, -1] * 0.1, code=self.to_code(pooled), tint=self.to_tint(pooled).float())
+            lips=geometry.lips + change[:, -1] * 0.1, code=self.to_code(pooled), skull_code=self.skull_code(x.mean((2, 3))),
+            tint=self.to_tint(pooled).float())
 
     def fields(self, seen: MouthSight, share: PortraitShare, geometry: MouthGeometry, place: Tensor | None = None) -> MouthFields:
         """Where everything is in T frames of 1 or T portraits.
@@ -253,13 +261,23 @@ class MouthHead(nn.Module):
             place = (torch.arange(len(seen.flow), device=seen.flow.device) - len(seen.flow)) % SUB_FRAMES
         kind = self.spread.dtype
         said = self.say(F.silu(self.think(F.silu(self._gathered(seen, place) + share.code)))).float()
-        weights, skull, light = said[:, : self.basis], said[:, self.basis : -1] * 0.05, 1 + said[:, -1:]
-        rough = share.lips + _sum(weights, share.curves)
+        weights, skull = said[:, : self.basis], self._skull(seen.latents, share, place)
+        carried = _carried(skull, geometry)
+        rough = share.lips + carried[:, None] + _sum(weights, share.curves)
         left = self.leave(self.body(self.enter(torch.cat([seen.features, seen.flow * 10], 1).to(kind)) + share.still)).float() * 0.1
-        lips = rough + _along(left[:, 4:], _near(rough))
+        lips = _shut_beyond(rough + _along(left[:, 4:], _near(rough)), geometry.corners)
         own = _sum(weights, share.flows) + left[:, :4]
+        own = own - torch.stack([skull[:, 1:2].expand_as(carried), carried] * 2, 1)[:, :, None]
         flows = torch.lerp(seen.flow.repeat(1, 2, 1, 1), own, _window(own))
-        return MouthFields(lips=lips, flows=_meeting(flows, lips, share.lips, geometry.corners), skull=skull, light=light)
+        return MouthFields(lips=lips, flows=meeting(flows, lips, share.lips, geometry.corners), skull=skull, light=1 + said[:, -1:])
+
+    def _skull(self, latents: Tensor, share: PortraitShare, place: Tensor) -> Tensor:
+        """(T, 3) as MouthFields has it: the skull goes in straight lines from latent to latent, so that teeth do not tremble."""
+        now, before = (latents.to(self.spread) * self.spread.view(-1, 1, 1)).chunk(2, 1)
+        ends = [
+            self.skull_say(F.silu(self.skull_gather(F.silu(self.skull_read(z)).flatten(1)) + share.skull_code)).float() * 0.05
+            for z in (before, now)]
+        return torch.lerp(ends[0], ends[1], ((place + 1) / SUB_FRAMES)[:, None])
 
     def _gathered(self, seen: MouthSight, place: Tensor) -> Tensor:
         """(T, hidden) of every frame: the latents' say on its place in the group, and the face's flow."""
@@ -308,7 +326,7 @@ class MouthHead(nn.Module):
         look = (state.points / state.points.new_tensor([1, TALL])).expand(len(maps), -1, -1, -1)
         at = F.grid_sample(maps, look, padding_mode="border", align_corners=False)
         top, bottom = at[:, 4:5], at[:, 5:]
-        source = torch.lerp(at[:, 2:4], at[:, :2], ((bottom - top) / (4 * SOFT) + 0.5).clamp(0, 1)).add_(state.base)
+        source = torch.where(bottom > top, at[:, :2], at[:, 2:4]).add_(state.base)  # between both flows lies what the lips have left
         share = opening(top, bottom, state.reach)
         window = _bounds(share)
         if window is None:
@@ -427,6 +445,20 @@ def _along(maps: Tensor, near: Tensor) -> Tensor:
     return (maps * near).sum(-2)
 
 
+def _carried(skull: Tensor, geometry: MouthGeometry) -> Tensor:
+    """(T, columns) how far down the skull's motion alone takes the mouth."""
+    columns = box_grid(1, GRID[1], skull)[0, :, 0]
+    return skull[:, 2:] + skull[:, :1] * (columns - geometry.skull[:, :1])
+
+
+def _shut_beyond(lips: Tensor, corners: Tensor) -> Tensor:
+    """Contours (B, 2, columns) that do not part beyond where the corners of the mouth may be."""
+    columns = box_grid(1, GRID[1], lips)[0, :, 0]
+    inward = torch.minimum(columns - corners[:, :1], corners[:, 1:] - columns)
+    part = lips.diff(dim=1).clamp(min=0) * (1 - (inward / WIDER + 1).clamp(0, 1))[:, None] / 2
+    return lips + torch.cat([part, -part], 1)
+
+
 def _sum(weights: Tensor, basis: Tensor) -> Tensor:
     """Weighted sums (T, ...) of the bases (1 or T, K, ...) of portraits."""
     flat = basis.flatten(2)
@@ -441,11 +473,16 @@ def _window(like: Tensor) -> Tensor:
     return ((inward - 0.5 * FEATHER) / (1.5 * FEATHER)).clamp(0, 1)
 
 
-def _meeting(flows: Tensor, lips: Tensor, rest: Tensor, corners: Tensor) -> Tensor:
-    """Flows changed near each contour so that it comes from the portrait's contour, and no other pixel of the lips gets across."""
+def meeting(flows: Tensor, lips: Tensor, rest: Tensor, corners: Tensor) -> Tensor:
+    """Flows changed near each contour so that it comes from the portrait's contour, and no other pixel of the lips gets across.
+
+    Where parted lips of a portrait have closed, it comes from a little further off: a contour is a pixel of both sides.
+    """
     frames, columns = len(flows), box_grid(1, GRID[1], flows)[0, :, 0]
     y = box_grid(GRID[0], 1, flows)[:, :, 1]
-    within = torch.sigmoid((columns - corners[:, :1]) / 0.04) * torch.sigmoid((corners[:, 1:] - columns) / 0.04)
+    within = (torch.minimum(columns - corners[:, :1], corners[:, 1:] - columns) / 0.06 + 1).clamp(0, 1)
+    apart = rest.diff(dim=1)[:, 0].clamp(min=1e-4)
+    off = torch.minimum(apart / 2, apart.new_tensor(CLEAR)) * (1 - lips.diff(dim=1)[:, 0] / apart).clamp(0, 1)
     changed = []
     for k in (0, 1):
         flow = flows[:, 2 * k : 2 * k + 2]
@@ -453,9 +490,13 @@ def _meeting(flows: Tensor, lips: Tensor, rest: Tensor, corners: Tensor) -> Tens
         moved = F.grid_sample(flow, on, padding_mode="border", align_corners=False)[:, :, 0]
         along = torch.stack([columns + moved[:, 0], torch.zeros_like(moved[:, 0])], -1)[:, None]
         home = F.grid_sample(rest[:, None, k : k + 1].expand(frames, -1, -1, -1), along, padding_mode="border", align_corners=False)[:, 0]
+        home = home + (2 * k - 1) * off[:, None]
         error = (home - (lips[:, k : k + 1] + moved[:, 1:])) * within[:, None]
-        near = torch.exp(-(((y - lips[:, k : k + 1]) / 0.1) ** 2))
-        changed += [flow[:, 0], flow[:, 1] + near * error]
+        past = y - lips[:, k : k + 1]
+        down = flow[:, 1] + torch.exp(-((past / 0.1) ** 2)) * error
+        limit = home - y + past.clamp(min=0) if k == 0 else home - y + past.clamp(max=0)
+        kept = torch.minimum(down, limit) if k == 0 else torch.maximum(down, limit)
+        changed += [flow[:, 0], torch.lerp(down, kept, within[:, None])]
     return torch.stack(changed, 1)
 
 

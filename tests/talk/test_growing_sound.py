@@ -87,6 +87,9 @@ def test_nothing_is_sampled_before_its_sound_is_there(model: TalkingModel, portr
         time.sleep(0.15)
         heard_s = sound.arrived / RATE
         assert latents.available == 0 or latents.meta.timeline.frames_of_chunk(latents.available - 1).stop / 25 <= heard_s
+    until = time.monotonic() + 60
+    while latents.available < 2 and time.monotonic() < until:
+        time.sleep(0.05)
     assert 2 <= latents.available < 7  # what has looked far enough ahead
     sound.finish()
     reader.join(30)

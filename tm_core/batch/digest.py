@@ -34,11 +34,11 @@ def file_digest(path: Path) -> str:
 
 
 def weights_digest(path: Path | None) -> str:
-    """Of a model's file, and of the second one that large models have."""
+    """Of a model's file, of the second one that large models have, and of the bundled one's mouth head."""
     path = path or default_weights()
-    second = path.with_name(f"{path.stem}.vae{path.suffix}")
+    others = [path.with_name(f"{path.stem}.{part}{path.suffix}") for part in ("vae", "mouth")]
     try:
-        return " ".join(file_digest(p) for p in (path, second) if p == path or p.is_file())
+        return " ".join(file_digest(p) for p in (path, *others) if p == path or p.is_file())
     except OSError as error:
         raise InputError("weights", path, f"cannot be read ({error.strerror})", "check the path") from error
 

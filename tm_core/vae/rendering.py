@@ -26,7 +26,9 @@ from .tiny import Motion, TinyDecoderState, TinyVAE
 Box = tuple[float, float, float, float]
 PixelBox = tuple[int, int, int, int]
 REACH = 0.12  # of the crop's side: from how far away a pixel may come
-HALF_PIXEL = (1.0, -5.0, 20.0, 20.0, -5.0, 1.0)  # a half pixel's value from its six neighbours, over 32 (H.264's)
+# A half pixel's value from its six neighbours, over 32. Lobes larger than H.264's (1, -5, 20): linear reading between these and the
+# pixels themselves blurs, and over all fractions of a pixel both make up for each other.
+HALF_PIXEL = (3.0, -10.5, 23.5, 23.5, -10.5, 3.0)
 LEVELS, LOOKS, EYE_ROOM = 16, 64, 0.35  # degrees of closure; looks of an eye that are kept; eye widths round an eye
 CHEEK_BONES, HEAD, HEAD_ENDS = (234, 454), 1.1, 1.7  # landmarks a face's width apart; the head's radii over the face's, and where it ends
 LEAST_PAINT = 0.02  # share below which paint is not worth drawing

@@ -187,9 +187,9 @@ class MouthTraining:
     clips: int = 6  # of a batch
     frames: int = 4  # of each
     pictures: int = 4  # of a batch that are drawn whole, or looked into, in turn
-    people: int = 100
-    first_people: int = 8
-    steps_a_person: int = 16
+    people: int = 200
+    first_people: int = 12
+    steps_a_person: int = 6  # few: what is seen often is learned by heart
     report_every: int = 50
     seed: int = 0
 

@@ -147,7 +147,7 @@ class TrainingRun:
         bundled = shipped(cfg) if self.resume else None
         start = cast(TinyVAE, bundled.vae).mouth if bundled else None
         (faces, _), (others, names) = (load_mouth_faces(self.folder / MOUTH_FACES, split) for split in ("train", "held"))
-        held = held_mouths(vae, others, names, self.inputs("held").speech, cfg)
+        held = held_mouths(vae, others, names, self.inputs("held").speech, cfg, frames=17) if minutes > 0 else []
         return train_mouth(
             cfg, vae, faces, self.inputs("train").speech, path, minutes=minutes, most_steps=most_steps, resume=self.resume,
             start=cast(MouthHead, start) if start else None, report=log_points("tiny_mouth"), exam=lambda head: evaluate_mouth(head, held))

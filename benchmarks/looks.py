@@ -33,6 +33,7 @@ from tm_core.metrics.lip_sync import opening_curve, sync_score
 from tm_core.metrics.phones import Phone
 from tm_core.weights.loading import TalkingModel
 
+SIDE = 256  # pixels of a face on the first two sheets
 PARTS = ("identities", "inputs", "kinds")
 SOUNDS = ("AA", "IY", "UW", "OW", "M", "F", "S", "SIL")
 IDENTITIES, SHOWN = 8, 6  # people of the first sheet, sounds of the second
@@ -136,7 +137,7 @@ def speak(model: TalkingModel, picture: np.ndarray, sound: Sound, seed: int) -> 
     """Frames (T, H, W, 3) uint8 of a picture (H, W, 3) saying a sound; InputError where no face is found."""
     subject = talk.prepare_portrait(picture, model.config, face_index=largest_face(picture))
     speech = talk.select_speaking(talk.encode_audio(waveform(sound), model.config))
-    stream = talk.decode_stream(talk.sample_stream(model, talk.build_scene(model, subject, speech), seed=seed), framing="face")
+    stream = talk.decode_stream(talk.sample_stream(model, talk.build_scene(model, subject, speech), seed=seed), framing="face", size=SIDE)
     return np.concatenate([chunk.frames for chunk in stream])
 
 
@@ -189,8 +190,8 @@ def _inputs(model: TalkingModel, sound: Sound, at: dict[str, float], path: Path)
 
 def judge(model: TalkingModel, entry: Input, sound: Sound, at: dict[str, float]) -> Verdict:
     """Animate a picture and say whether it held."""
-    picture, side = entry.picture(), model.config.width
-    shown = np.asarray(ImageOps.fit(Image.fromarray(picture), (side, side)))
+    picture = entry.picture()
+    shown = np.asarray(ImageOps.fit(Image.fromarray(picture), (SIDE, SIDE)))
     try:
         seen = look_at(speak(model, picture, sound, 0))
     except InputError as error:

@@ -65,14 +65,33 @@ def test_a_smiley_breaks_and_the_demo_portrait_holds(model: TalkingModel, assets
 
 
 @pytest.mark.slow
+def test_a_held_out_picture_is_judged_in_its_own_framing(model: TalkingModel, assets: Path) -> None:
+    pytest.importorskip("pocketsphinx", reason="pocketsphinx (extra score) says which sounds the voice makes")
+    from benchmarks import _held_kinds
+    from benchmarks._common import speech_of
+    from tm_core.media.image_io import open_image
+
+    samples = speech_of(4.0).samples
+    said = Sound(name="demo", real=True, samples=samples, phones=recognise_phones(samples))
+    found = [
+        _held_kinds._judged(model, picture, {"file": name, "kinds": ["x"]}, said, {"AA": 1.0, "M": 2.0})
+        for name, picture in (("demo.png", open_image(assets / "portraits" / "demo.jpg")), ("smiley.png", looks.smiley()))]
+    assert [v.outcome for v in found] == ["talks", "refused"] and [len(v.frames) for v in found] == [3, 1]
+    assert all(0.85 < value < 1.15 for value in found[0].sharpness.values()) and "eyes" in found[0].sharpness
+    counts = {row["what"]: row["value"] for row in _held_kinds._counts(found)}
+    assert counts["held-out pictures that talk"] == counts["held-out pictures that are refused"] == 1
+    assert counts["pictures changed outside the face's crop"] == 0
+
+
+@pytest.mark.slow
 def test_a_small_run(held_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looks, "SOUNDS", ("AA", "IY"))
     monkeypatch.setattr(looks, "IDENTITIES", 2)
     monkeypatch.setattr(looks, "inputs", lambda: [looks.Input(name="a smiley", picture=looks.smiley)])
-    results = looks.run(seconds=2.0, out=tmp_path)
+    results = looks.run(seconds=2.0, out=tmp_path, part=["identities", "inputs"])
     by = {r["what"]: r["value"] for r in results}
     assert by["identities"] == 2 and by["a smiley"].startswith("breaks")
-    assert Image.open(tmp_path / "looks.jpg").size == (256, 14 + 2 * 142) and (tmp_path / "inputs.jpg").is_file()
+    assert Image.open(tmp_path / "looks.jpg").size == (512, 14 + 2 * 270) and (tmp_path / "inputs.jpg").is_file()
 
 
 def test_demo_pictures_are_short_and_small(repo_root: Path, tmp_path: Path) -> None:

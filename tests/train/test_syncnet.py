@@ -161,7 +161,7 @@ def test_joining_learns_and_leaves_the_fixed_layers_alone(clip: TalkClip) -> Non
     maps = [torch.stack([m[:24].float()] * 2) for m in maps_of(net, clip, np.random.default_rng(0))]  # a second: all take long
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-4)
     losses = []
-    for _ in range(8):
+    for _ in range(16):
         loss, right = model.loss(*maps, torch.ones(30))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -193,7 +193,7 @@ def test_every_stage_goes_on_and_hands_over_its_average(source: SpeechClips, tmp
     for wanted in (1, 2):
         net = SyncNet()
         train_audio_stream(net, source, source, listening, minutes=5, size=2, exam=2, most_steps=1)
-        train_lip_stream(net, source, source, looking, minutes=5, size=2, clips=1, exam=1, most_steps=1)
+        train_lip_stream(net, source, source, looking, minutes=5, size=2, clips=2, exam=1, most_steps=1)
         train_joint(net, source, source, joining, minutes=5, size=2, clips=1, exam=1, most_steps=1)
         assert [read_info(p)["step"] for p in (listening, looking, joining)] == [wanted] * 3
     other = SyncNet()

@@ -56,9 +56,10 @@ def sample_stream(model: TalkingModel, built: BuiltScene, *, seed: int = 0) -> L
     check_options(seed=seed)
     cfg, dit = built.sampler, model.dit
     sampler = sampler_of(model, cfg)
+    speakers = built.scene.speakers
     decoder = DecoderInput(
         vae=model.vae, reference=built.image, colour_correction=cfg.colour_correction, view=_living(built, seed),
-        speaking=built.scene.speakers[0].speaking)
+        speaking=speakers[0].speaking if speakers else None)
     if isinstance(sampler, ClipSampler):
         decoder = replace(decoder, motion_frames=sampler.motion_frames, shared=sampler.decoded)
     reserve = cache_size(dit.cfg, cfg, model.config.latent_hw, dit.compute_dtype).total

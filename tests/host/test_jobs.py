@@ -205,7 +205,8 @@ def test_sounds_leave_the_temporary_folder_with_their_stream(host: Host, graph: 
 
 
 def test_a_sound_that_went_away_is_an_error_without_a_file(host: Host, graph: Graph) -> None:
-    video_of(host, host.run(saving(graph, "gone/a", n7_seed=5)))
+    for _ in range(2):  # the host may still forget, as the test before asked it to, when the first job has ended
+        video_of(host, host.run(saving(graph, "gone/a", n7_seed=5)))
     for path in (host.base / "temp").glob("tm_sound_*"):
         path.unlink()  # what "clear the temp folder" scripts do
     before = outputs(host)

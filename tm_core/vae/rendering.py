@@ -31,6 +31,7 @@ REACH = 0.12  # of the crop's side: from how far away a pixel may come
 HALF_PIXEL = (3.0, -10.5, 23.5, 23.5, -10.5, 3.0)
 LEVELS, LOOKS, EYE_ROOM = 16, 64, 0.35  # degrees of closure; looks of an eye that are kept; eye widths round an eye
 CHEEK_BONES, HEAD, HEAD_ENDS = (234, 454), 1.1, 1.7  # landmarks a face's width apart; the head's radii over the face's, and where it ends
+AT_ONCE = 2**21  # numbers that are drawn at a time: larger tensors are new memory each time, which costs more than the drawing
 LEAST_PAINT = 0.02  # share below which paint is not worth drawing
 CRISP = 2.2  # the paint's share was learned at 128 pixels: its edge is made steeper before it is enlarged
 
@@ -92,26 +93,36 @@ class FaceRenderer:
         """
         motion, state = self._vae.motion(latents, state)
         numbers = np.arange(first, first + len(motion.flow))
-        part = self._drawn(motion, numbers, np.ones(len(numbers)) if speaking is None else speaking)
-        part = part.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        flow = self._flow(motion, numbers, np.ones(len(numbers)) if speaking is None else speaking)
+        mouths = None if self._mouth is None else self._mouth.made(motion._replace(flow=flow))
         x0, y0, x1, y1 = self.rect
-        frames = np.broadcast_to(self._view.picture, (len(part), *self._view.picture.shape)).copy()
-        frames[:, y0:y1, x0:x1] = part.cpu().numpy()
+        frames = np.broadcast_to(self._view.picture, (len(numbers), *self._view.picture.shape)).copy()
+        few = max(1, AT_ONCE // (3 * (y1 - y0) * (x1 - x0)))
+        for begin in range(0, len(numbers), few):
+            piece = slice(begin, begin + few)
+            drawn = self._drawn(flow[piece], numbers[piece])
+            if mouths is None or self._mouth is None:
+                drawn = self._painted(drawn, motion.paint[piece])
+            else:
+                self._mouth.blend(drawn, mouths[piece])
+            shown = drawn.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+            frames[piece, y0:y1, x0:x1] = shown.cpu().numpy()
         return frames, state
 
-    def _drawn(self, motion: Motion, numbers: np.ndarray, speaking: np.ndarray) -> Tensor:
-        """The part that moves (T, 3, h, w), 0..255, of frames of these numbers (T,)."""
+    def _flow(self, motion: Motion, numbers: np.ndarray, speaking: np.ndarray) -> Tensor:
+        """(T, 2, g, g): what the latents say and how the head sways, in frames of these numbers (T,)."""
         flow = motion.flow.float() * self.share
         if (life := self._view.life) is not None:
             sway = torch.from_numpy(life.sway(numbers, speaking)).to(flow)
             flow = flow + torch.einsum("td,dcyx->tcyx", sway, self._sway)
+        return flow
+
+    def _drawn(self, flow: Tensor, numbers: np.ndarray) -> Tensor:
+        """The part that moves (T, 3, h, w), 0..255, without what is between the lips."""
         at = self._where + (self._down @ flow @ self._across.T).permute(0, 2, 3, 1) * self._scale
         warped = _fetched(self._source, at)
         for eye in self._eyes:
             eye.draw(warped, at, numbers)
-        if self._mouth is None:
-            return self._painted(warped, motion.paint)
-        self._mouth.draw(warped, motion._replace(flow=flow))
         return warped
 
     def _painted(self, warped: Tensor, paint: Tensor) -> Tensor:
@@ -219,14 +230,15 @@ class _Mouth:
             weight=(down @ share @ across.T).clamp(0, 1)[None, None],
             cut=(slice(seen[1] - whole[1], seen[3] - whole[1]), slice(seen[0] - whole[0], seen[2] - whole[0])))
 
-    def draw(self, frames: Tensor, motion: Motion) -> None:
-        """Over frames (T, 3, h, w) in 0..255, in place."""
+    def made(self, motion: Motion) -> Tensor:
+        """The mouths (T, 3, h, w) of a motion, 0..255, where they lie in the drawn part."""
+        mouths: Tensor = self.head(motion, self.state)[0][..., self.cut[0], self.cut[1]] * 255
+        return mouths
+
+    def blend(self, frames: Tensor, mouths: Tensor) -> None:
+        """Mouths over frames (T, 3, h, w), in place."""
         x0, y0, x1, y1 = self.place
-        if x1 <= x0 or y1 <= y0:
-            return
-        made, weight = self.head(motion, self.state)
-        part = frames[:, :, y0:y1, x0:x1]
-        part.lerp_(made[..., self.cut[0], self.cut[1]] * 255, weight[..., self.cut[0], self.cut[1]] * self.weight)
+        frames[:, :, y0:y1, x0:x1].lerp_(mouths, self.state.weight[..., self.cut[0], self.cut[1]] * self.weight)
 
 
 def square_of(box: Box) -> tuple[int, int, int]:

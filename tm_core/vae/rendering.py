@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -323,8 +322,3 @@ def _twice_along(picture: Tensor, axis: int) -> Tensor:
     out = lines.new_empty(*lines.shape[:-1], 2 * lines.shape[-1] - 1)
     out[..., ::2], out[..., 1::2] = lines, between
     return out.movedim(-1, axis).contiguous()
-
-
-def can_render(vae: Any) -> bool:
-    """Whether an autoencoder gives motion, which can be drawn at any size."""
-    return isinstance(vae, TinyVAE)

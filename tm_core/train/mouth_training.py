@@ -87,13 +87,25 @@ def make_batch(clips: Sequence[MouthClip], frames: int, rng: torch.Generator) ->
     seen, mouth = (
         torch.stack([getattr(c, name)[k] for c, k in zip(clips, pictures, strict=True)]).float() / 255 for name in ("frames", "mouth"))
     of = torch.arange(len(clips)).repeat_interleave(frames)
+    light_of = [_other_light(rng) for _ in clips]
     wrong, true = (MouthGeometry(*_stacked(g)) for g in ([c.geometry for c in clips], [c.true_geometry for c in clips]))
     return MouthBatch(
         sight=MouthSight(*_stacked([tuple(t[p] for t in c.sight) for c, p in chosen])),
-        place=torch.cat([(p - len(c.lips)) % 4 for c, p in chosen]), crops=torch.stack([c.crop for c in clips]), geometry=wrong,
-        true_geometry=true, margins=torch.stack([c.margin for c in clips]).float() / 255, frames=seen, mouth=mouth,
+        place=torch.cat([(p - len(c.lips)) % 4 for c, p in chosen]), crops=_lit([c.crop for c in clips], light_of),
+        geometry=wrong, true_geometry=true, margins=_lit([c.margin.float() / 255 for c in clips], light_of), frames=_lit(seen, light_of),
+        mouth=mouth,
         drawn=torch.arange(1, len(clips) + 1) * frames - 1, truth=MouthFields(lips=lips, flows=flows, skull=skull, light=light),
         true_skull=true_skull, of=of)
+
+
+def _other_light(rng: torch.Generator) -> Tensor:
+    """(3, 1, 1) exponents under which a clip is seen, so that no portrait is ever the same."""
+    both = torch.randn(4, generator=rng)
+    return (0.2 * both[0] + 0.08 * both[1:]).exp().view(3, 1, 1)
+
+
+def _lit(pictures: Sequence[Tensor] | Tensor, light: Sequence[Tensor]) -> Tensor:
+    return torch.stack([p.clamp(0, 1) ** e for p, e in zip(pictures, light, strict=True)])
 
 
 def _at(parts: Any, index: Tensor) -> Any:
@@ -187,7 +199,7 @@ class MouthTraining:
     clips: int = 6  # of a batch
     frames: int = 4  # of each
     pictures: int = 4  # of a batch that are drawn whole, or looked into, in turn
-    people: int = 200
+    people: int = 400
     first_people: int = 12
     steps_a_person: int = 6  # few: what is seen often is learned by heart
     report_every: int = 50

@@ -21,16 +21,12 @@ from ..face.eyes import close_lids, eye_box, turn_eyes
 from ..face.life import FaceLife
 from .mouth_head import MouthHead, MouthState
 from .tiny import Motion, TinyDecoderState, TinyVAE
+from .warping import Enlargement, FaceWarp, PixelBox, Texture, WarpPlan
 
 Box = tuple[float, float, float, float]
-PixelBox = tuple[int, int, int, int]
 REACH = 0.12  # of the crop's side: from how far away a pixel may come
-# A half pixel's value from its six neighbours, over 32. Lobes larger than H.264's (1, -5, 20): linear reading between these and the
-# pixels themselves blurs, and over all fractions of a pixel both make up for each other.
-HALF_PIXEL = (3.0, -10.5, 23.5, 23.5, -10.5, 3.0)
 LEVELS, LOOKS, EYE_ROOM = 16, 64, 0.35  # degrees of closure; looks of an eye that are kept; eye widths round an eye
 CHEEK_BONES, HEAD, HEAD_ENDS = (234, 454), 1.1, 1.7  # landmarks a face's width apart; the head's radii over the face's, and where it ends
-AT_ONCE = 2**21  # numbers that are drawn at a time: larger tensors are new memory each time, which costs more than the drawing
 LEAST_PAINT = 0.02  # share below which paint is not worth drawing
 CRISP = 2.2  # the paint's share was learned at 128 pixels: its edge is made steeper before it is enlarged
 
@@ -62,22 +58,15 @@ class FaceRenderer:
         self.share = F.interpolate(
             torch.from_numpy(np.ascontiguousarray(view.share, np.float32))[None, None], size=(grid, grid), mode="area")[0, 0].to(device)
         self.rect = _moving_rect(self.share.cpu().numpy(), view)
+        self._plan = WarpPlan.of(self.rect, view.box, grid, device)
         x0, y0, x1, y1 = self.rect
-        side = view.box[2] - view.box[0], view.box[3] - view.box[1]
-        self._across = _enlarging(grid, x0, x1, view.box[0], side[0]).to(device)
-        self._down = _enlarging(grid, y0, y1, view.box[1], side[1]).to(device)
-        room = [round(REACH * s) for s in side]
+        room = [round(REACH * (view.box[k + 2] - view.box[k])) for k in (0, 1)]
         height, width = view.picture.shape[:2]
         left, top, right, bottom = max(0, x0 - room[0]), max(0, y0 - room[1]), min(width, x1 + room[0]), min(height, y1 + room[1])
-        source = torch.tensor(view.picture[top:bottom, left:right]).permute(2, 0, 1)[None].float()
-        self._source = _twice(source.to(device))
-        self._where = torch.stack(torch.meshgrid(
-            _normalised(x0 - left, x1 - left, right - left), _normalised(y0 - top, y1 - top, bottom - top), indexing="xy"), -1).to(device)
-        # the flow counts halves of the crop's side, grid_sample halves of the source's
-        self._scale = torch.tensor([side[0] / max(1, right - left - 1), side[1] / max(1, bottom - top - 1)], device=device)
+        self._texture = self._plan.texture(view.picture[top:bottom, left:right], (left, top))
         self._sway = _sway_fields(view, grid, self.share.cpu().numpy()).to(device)
         self._mouth = _Mouth.of(vae.mouth, view, self.rect, self.share) if isinstance(vae.mouth, MouthHead) else None
-        self._eyes = [EyePatch.of(view, eye, (left, top, right, bottom), self.rect) for eye in (0, 1)] if view.life else []
+        self._eyes = [EyePatch.of(view, eye, (left, top, right, bottom), self._plan) for eye in (0, 1)] if view.life else []
 
     def open(self) -> TinyDecoderState:
         """State before the first latent."""
@@ -94,18 +83,18 @@ class FaceRenderer:
         numbers = np.arange(first, first + len(motion.flow))
         flow = self._flow(motion, numbers, np.ones(len(numbers)) if speaking is None else speaking)
         mouths = None if self._mouth is None else self._mouth.made(motion._replace(flow=flow))
-        x0, y0, x1, y1 = self.rect
         frames = np.broadcast_to(self._view.picture, (len(numbers), *self._view.picture.shape)).copy()
-        few = max(1, AT_ONCE // (3 * (y1 - y0) * (x1 - x0)))
-        for begin in range(0, len(numbers), few):
-            piece = slice(begin, begin + few)
-            drawn = self._drawn(flow[piece], numbers[piece])
+        for begin in range(0, len(numbers), self._plan.at_once):
+            piece = slice(begin, begin + self._plan.at_once)
+            warp = self._plan.open(frames[piece], flow[piece])
+            warp.warp(self._texture, self.rect)
+            for eye in self._eyes:
+                eye.draw(warp, numbers[piece])
             if mouths is None or self._mouth is None:
-                drawn = self._painted(drawn, motion.paint[piece])
+                self._paint(warp, motion.paint[piece])
             else:
-                self._mouth.blend(drawn, mouths[piece])
-            shown = drawn.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-            frames[piece, y0:y1, x0:x1] = shown.cpu().numpy()
+                warp.lay(mouths[piece], self._mouth.share, self._mouth.corner)
+            warp.finish()
         return frames, state
 
     def _flow(self, motion: Motion, numbers: np.ndarray, speaking: np.ndarray) -> Tensor:
@@ -116,34 +105,25 @@ class FaceRenderer:
             flow = flow + torch.einsum("td,dcyx->tcyx", sway, self._sway)
         return flow
 
-    def _drawn(self, flow: Tensor, numbers: np.ndarray) -> Tensor:
-        """The part that moves (T, 3, h, w), 0..255, without what is between the lips."""
-        at = self._where + (self._down @ flow @ self._across.T).permute(0, 2, 3, 1) * self._scale
-        warped = _fetched(self._source, at)
-        for eye in self._eyes:
-            eye.draw(warped, at, numbers)
-        return warped
-
-    def _painted(self, warped: Tensor, paint: Tensor) -> Tensor:
-        """The mouth's inside over it, as the autoencoder paints it at its own size."""
+    def _paint(self, warp: FaceWarp, paint: Tensor) -> None:
+        """The mouth's inside over the warped face, as the autoencoder paints it at its own size."""
         paint = torch.sigmoid(F.pixel_shuffle(paint.float(), 2))
         share = F.interpolate(self.share[None, None], size=paint.shape[-2:], mode="bilinear", align_corners=False)
         over = ((paint[:, 3:] - 0.5) * CRISP + 0.5).clamp(0, 1) * share
         rows, columns = (np.flatnonzero((over > LEAST_PAINT).amax((0, 1)).any(axis).cpu().numpy()) for axis in (1, 0))
         if not len(rows):
-            return warped
+            return
         (x0, across), (y0, down) = (
             self._band(int(cells[0]), int(cells[-1]) + 1, over.shape[-1], axis) for cells, axis in ((columns, 0), (rows, 1)))
         colour, over = (down @ t @ across.T for t in (paint[:, :3] * 255, over))
-        warped[:, :, y0 : y0 + len(down), x0 : x0 + len(across)].lerp_(colour, over.clamp(0, 1))
-        return warped
+        warp.lay(colour, over.clamp(0, 1), (x0, y0))
 
     def _band(self, first: int, last: int, count: int, axis: int) -> tuple[int, Tensor]:
-        """Where in the drawn part the cells first..last of `count` over the box begin, and the weights that enlarge them there."""
+        """The pixel at which the cells first..last of `count` over the box begin, and the weights that enlarge them there."""
         begin, extent = self._view.box[axis], self._view.box[axis + 2] - self._view.box[axis]
         low, high = (round(begin + cell * extent / count) for cell in (first - 1, last + 1))
         low, high = max(low, self.rect[axis]), max(low, min(high, self.rect[axis + 2]))
-        return low - self.rect[axis], _enlarging(count, low, high, begin, extent).to(self.share)
+        return low, Enlargement.of(count, low, high, begin, extent).matrix(count).to(self.share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,45 +134,39 @@ class EyePatch:
     eye: int
     picture: np.ndarray  # (h, w, 3) uint8 round the eye
     landmarks: np.ndarray  # (468, 3) in its pixels
-    corner: tuple[int, int]  # its upper left pixel in the source
-    extent: tuple[int, int]  # width and height of the source
-    inner: tuple[int, int, int, int]  # (x0, y0, x1, y1) of the drawn part that it may show in
-    looks: dict[tuple[int, float, float], Tensor] = field(default_factory=dict)
+    corner: tuple[int, int]  # its upper left pixel in the whole picture
+    box: PixelBox  # of the whole picture, in which it may show
+    plan: WarpPlan
+    looks: dict[tuple[int, float, float], Texture] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, view: FaceView, eye: int, source: PixelBox, rect: PixelBox) -> EyePatch:
-        """An eye of a view whose pixels are fetched from `source` and drawn in `rect`, both (x0, y0, x1, y1) of the picture."""
+    def of(cls, view: FaceView, eye: int, source: PixelBox, plan: WarpPlan) -> EyePatch:
+        """An eye of a view whose pixels are fetched from `source` (x0, y0, x1, y1) of the picture."""
         assert view.life is not None
         seen, shown = (_clipped(eye_box(view.landmarks, eye, margin), source) for margin in (2 * EYE_ROOM, EYE_ROOM))
-        shown = _clipped(shown, rect)
         return cls(
             life=view.life, eye=eye, picture=np.ascontiguousarray(view.picture[seen[1] : seen[3], seen[0] : seen[2]]),
-            landmarks=view.landmarks - np.array([seen[0], seen[1], 0], np.float32), corner=(seen[0] - source[0], seen[1] - source[1]),
-            extent=(source[2] - source[0], source[3] - source[1]),
-            inner=(shown[0] - rect[0], shown[1] - rect[1], shown[2] - rect[0], shown[3] - rect[1]))
+            landmarks=view.landmarks - np.array([seen[0], seen[1], 0], np.float32), corner=(seen[0], seen[1]),
+            box=_clipped(shown, plan.rect), plan=plan)
 
-    def draw(self, frames: Tensor, at: Tensor, numbers: np.ndarray) -> None:
-        """Over frames (T, 3, h, w), in place, where they fetch from (T, h, w, 2) and which numbers they have."""
-        x0, y0, x1, y1 = self.inner
+    def draw(self, warp: FaceWarp, numbers: np.ndarray) -> None:
+        """Over the face in frames that have these numbers (T,)."""
+        x0, y0, x1, y1 = self.box
         if x1 <= x0 or y1 <= y0 or min(self.picture.shape[:2]) < 2:
             return
-        height, width = self.picture.shape[:2]
         for index, number in enumerate(numbers.tolist()):
             closed, glance = round(self.life.closure(number) * LEVELS), self.life.glance(number)
-            if not closed and glance == (0.0, 0.0):
-                continue
-            place = (at[index : index + 1, y0:y1, x0:x1] + 1) / 2 * (at.new_tensor(self.extent) - 1) - at.new_tensor(self.corner)
-            place = place / (at.new_tensor([width, height]) - 1) * 2 - 1
-            frames[index : index + 1, :, y0:y1, x0:x1] = _fetched(self._look(closed, glance, at), place)
+            if closed or glance != (0.0, 0.0):
+                warp.warp(self._look(closed, glance), self.box, index)
 
-    def _look(self, closed: int, glance: tuple[float, float], like: Tensor) -> Tensor:
+    def _look(self, closed: int, glance: tuple[float, float]) -> Texture:
         key = (closed, *glance)
         if key not in self.looks:
             if len(self.looks) >= LOOKS:
                 self.looks.clear()
             turned = turn_eyes(self.picture, self.landmarks, glance, [self.eye])
             drawn = close_lids(turned, self.landmarks, closed / LEVELS, [self.eye])
-            self.looks[key] = _twice(torch.from_numpy(drawn.copy()).permute(2, 0, 1)[None].float().to(like.device))
+            self.looks[key] = self.plan.texture(drawn, self.corner)
         return self.looks[key]
 
 
@@ -202,8 +176,8 @@ class _Mouth:
 
     head: MouthHead
     state: MouthState
-    place: PixelBox  # (x0, y0, x1, y1) in the drawn part
-    weight: Tensor  # (1, 1, h, w) of the motion there
+    corner: tuple[int, int]  # x, y of its first pixel in the picture
+    share: Tensor  # (1, 1, h, w) over the warped face
     cut: tuple[slice, slice]  # rows and columns of what the head draws that lie there
 
     @classmethod
@@ -223,21 +197,17 @@ class _Mouth:
         whole = state.where[0] + x0, state.where[1] + y0, state.where[2] + x0, state.where[3] + y0
         seen = _clipped(whole, rect)
         across, down = (
-            _enlarging(len(share), seen[k], seen[k + 2], view.box[k], view.box[k + 2] - view.box[k]).to(share.device) for k in (0, 1))
+            Enlargement.of(len(share), seen[k], seen[k + 2], view.box[k], view.box[k + 2] - view.box[k]).matrix(len(share)).to(share)
+            for k in (0, 1))
+        cut = slice(seen[1] - whole[1], seen[3] - whole[1]), slice(seen[0] - whole[0], seen[2] - whole[0])
         return cls(
-            head=head, state=state, place=(seen[0] - rect[0], seen[1] - rect[1], seen[2] - rect[0], seen[3] - rect[1]),
-            weight=(down @ share @ across.T).clamp(0, 1)[None, None],
-            cut=(slice(seen[1] - whole[1], seen[3] - whole[1]), slice(seen[0] - whole[0], seen[2] - whole[0])))
+            head=head, state=state, corner=(seen[0], seen[1]),
+            share=state.weight[..., cut[0], cut[1]] * (down @ share @ across.T).clamp(0, 1), cut=cut)
 
     def made(self, motion: Motion) -> Tensor:
         """The mouths (T, 3, h, w) of a motion, 0..255, where they lie in the drawn part."""
         mouths: Tensor = self.head(motion, self.state)[0][..., self.cut[0], self.cut[1]] * 255
         return mouths
-
-    def blend(self, frames: Tensor, mouths: Tensor) -> None:
-        """Mouths over frames (T, 3, h, w), in place."""
-        x0, y0, x1, y1 = self.place
-        frames[:, :, y0:y1, x0:x1].lerp_(mouths, self.state.weight[..., self.cut[0], self.cut[1]] * self.weight)
 
 
 def square_of(box: Box) -> tuple[int, int, int]:
@@ -249,11 +219,6 @@ def _clipped(box: Box, limits: PixelBox) -> PixelBox:
     """Whole pixels of a box that lie within limits."""
     x0, y0 = max(limits[0], int(np.floor(box[0]))), max(limits[1], int(np.floor(box[1])))
     return x0, y0, max(x0, min(limits[2], int(np.ceil(box[2])))), max(y0, min(limits[3], int(np.ceil(box[3]))))
-
-
-def _fetched(source: Tensor, at: Tensor) -> Tensor:
-    """Colours (T, 3, h, w) of a picture made twice as fine (_twice), at places (T, h, w, 2)."""
-    return F.grid_sample(source.expand(len(at), -1, -1, -1), at, mode="bilinear", padding_mode="border", align_corners=True)
 
 
 def _sway_fields(view: FaceView, grid: int, share: np.ndarray) -> Tensor:
@@ -284,41 +249,3 @@ def _moving_rect(share: np.ndarray, view: FaceView) -> tuple[int, int, int, int]
     left, right = (float(x0 + (c + 0.5 + d) * kx) for c, d in ((columns[0], -2), (columns[-1], 2)))
     top, bottom = (float(y0 + (c + 0.5 + d) * ky) for c, d in ((rows[0], -2), (rows[-1], 2)))
     return max(0, int(np.floor(left))), max(0, int(np.floor(top))), min(width, int(np.ceil(right))), min(height, int(np.ceil(bottom)))
-
-
-def _enlarging(grid: int, first: int, last: int, begin: float, extent: float) -> Tensor:
-    """(last - first, grid): weights of the values at the centres of `grid` cells, from `begin` on over `extent`, in each pixel.
-
-    Catmull-Rom: it passes through the values, and its slope has no steps that would show on skin.
-    """
-    at = (np.arange(first, last) + 0.5 - begin) / extent * grid - 0.5
-    low = np.floor(at).astype(int)
-    t = at - low
-    taps = np.stack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, -(t**2) + t**3]) / 2
-    weights = np.zeros((last - first, grid))
-    for k, tap in enumerate(taps):
-        np.add.at(weights, (np.arange(len(at)), np.clip(low + k - 1, 0, grid - 1)), tap)
-    return torch.from_numpy(weights.astype(np.float32))
-
-
-def _normalised(first: int, last: int, count: int) -> Tensor:
-    """Places of pixels first..last among `count`, -1 the first one's centre, 1 the last one's."""
-    return torch.arange(first, last).float() / max(1, count - 1) * 2 - 1
-
-
-def _twice(picture: Tensor) -> Tensor:
-    """(1, 3, 2h - 1, 2w - 1) of (1, 3, h, w): its pixels and the points half-way between them.
-
-    Read by linear interpolation it is nearly as sharp between pixels as at them, and exact at them.
-    """
-    return _twice_along(_twice_along(picture, -1), -2)
-
-
-def _twice_along(picture: Tensor, axis: int) -> Tensor:
-    lines = picture.movedim(axis, -1)
-    kernel = lines.new_tensor(HALF_PIXEL).view(1, 1, -1) / 32
-    flat = F.pad(lines.flatten(0, -2)[:, None], (2, 2), mode="replicate")
-    between = F.conv1d(flat, kernel)[:, 0].view(*lines.shape[:-1], lines.shape[-1] - 1)
-    out = lines.new_empty(*lines.shape[:-1], 2 * lines.shape[-1] - 1)
-    out[..., ::2], out[..., 1::2] = lines, between
-    return out.movedim(-1, axis).contiguous()

@@ -342,10 +342,10 @@ class DecodedStream:
         """All chunks from the first; see `run_pipeline` for cancel, poll and errors. `loaded`: what it needs is in place already."""
         if not loaded:
             load_weights(self.needs())
+        decode = _ChunkDecoder(self.latents, self.decoder)
         return run_pipeline(
-            self.latents.chunks, _ChunkDecoder(self.latents, self.decoder),
-            denoise_on=self.denoise_on, decode_on=self.decode_on, queue_depth=self._queue_depth,
-            cancel=cancel, poll=poll, metrics=metrics,
+            self.latents.chunks, decode, denoise_on=self.denoise_on, decode_on=self.decode_on, queue_depth=self._queue_depth,
+            cancel=cancel, poll=poll, metrics=metrics, prepare=decode.prepare,
         )
 
 
@@ -370,17 +370,22 @@ class _ChunkDecoder:
     def _shown(self, chunk: LatentChunk, first: int, most: int | None) -> np.ndarray:
         """Frames (T, H, W, 3) uint8 from number `first` on, `most` of them."""
         if self._view is not None:
-            return self._rendered(chunk, self._view, first)[:most]
+            return self._rendered(chunk, first)[:most]
         frames = self._decoded(chunk)
         if self._motion and chunk.index:
             frames = frames[self._motion :]
         kept = frames[:most]
         return to_uint8(kept if self._correct is None else self._correct(kept))
 
-    def _rendered(self, chunk: LatentChunk, view: FaceView, first: int) -> np.ndarray:
-        if self._renderer is None:
-            self._renderer = FaceRenderer(cast(TinyVAE, self._vae), view, self._reference)
+    def prepare(self) -> None:
+        """Make what does not depend on latents."""
+        if self._view is not None and self._renderer is None:
+            self._renderer = FaceRenderer(cast(TinyVAE, self._vae), self._view, self._reference)
             self._state = self._renderer.open()
+
+    def _rendered(self, chunk: LatentChunk, first: int) -> np.ndarray:
+        self.prepare()
+        assert self._renderer is not None
         here = to_worker(chunk.latents, self._reference.device, self._reference.dtype, chunk.made)
         frames, self._state = self._renderer(here, self._state, first, self._said(chunk.index))
         return frames

@@ -59,10 +59,12 @@ def _denoise_worker(
 
 def _decode_worker(
     decode: Callable[[LatentChunk], FrameChunk], source: Mailbox[LatentChunk], out: Mailbox[FrameChunk],
-    config: WorkerConfig, token: CancelToken, metrics: StreamMetrics | None,
+    config: WorkerConfig, token: CancelToken, metrics: StreamMetrics | None, prepare: Callable[[], None] | None,
 ) -> None:
     try:
         with worker_context(config, "decode"):
+            if prepare is not None:
+                prepare()
             for epoch, chunk in _tagged(source):
                 token.check()
                 with metrics.decoding() if metrics else nullcontext():
@@ -96,8 +98,11 @@ def run_pipeline(
     poll: Poll | None = None,
     metrics: StreamMetrics | None = None,
     epoch: Epoch | None = None,
+    prepare: Callable[[], None] | None = None,
 ) -> Generator[FrameChunk, None, None]:
     """Frames as they are ready; at most `queue_depth` chunks wait behind each worker.
+
+    `prepare` is called by the worker that decodes, while the first chunk is denoised.
 
     `poll` is called on the caller's thread about every 20 ms while it waits and may raise (a host's
     interrupt). Raises Cancelled when `cancel` is, and whatever either worker raises. Both threads have
@@ -114,7 +119,7 @@ def run_pipeline(
         threading.Thread(
             target=_denoise_worker, args=(produce, latents, denoise_on, token, metrics), name="tm-denoise", daemon=True),
         threading.Thread(
-            target=_decode_worker, args=(decode, latents, frames, decode_on, token, metrics), name="tm-decode", daemon=True),
+            target=_decode_worker, args=(decode, latents, frames, decode_on, token, metrics, prepare), name="tm-decode", daemon=True),
     ]
 
     def look() -> None:

@@ -33,7 +33,6 @@ TALL = 0.75  # box heights of a box width
 WIDTH = 2.1  # of the mouth's outer width
 PORTRAIT = (96, 128)  # pixels of the box that the network sees of the portrait
 LATENTS = (6, 8)  # points at which latents are read
-BESIDES = 4  # places under the nose at which the skin's flow is read
 TEXTURE = (64, 96)  # rows and columns of the teeth's texture
 TOOTH_SPAN, JAW_SPAN = 0.12, 0.12  # face heights that both textures reach down from the gums, up from the lower lip
 FEATHER = 0.13  # box units from the edge over which the face's own pixels take over
@@ -227,7 +226,6 @@ class MouthHead(nn.Module):
         self.skull_code = ops.Linear(wide, 64)
         self.skull_gather = ops.Linear(12 * math.prod(LATENTS), 64)
         self.skull_say = ops.Linear(64, 3)
-        self.skull_follow = ops.Linear(2 * BESIDES, 3)
         self.teeth = nn.Parameter(torch.full((1, 4, *TEXTURE), 0.4))
         self.jaw = nn.Parameter(torch.full((1, 3, *TEXTURE), 0.15))
         self.register_buffer("spread", torch.ones(2 * channels))
@@ -235,7 +233,7 @@ class MouthHead(nn.Module):
     def init_output(self) -> None:
         """Start from lips at rest."""
         with torch.no_grad():
-            for layer in (self.leave, self.to_tint, self.skull_follow):
+            for layer in (self.leave, self.to_tint):
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
             self.to_tint.bias.fill_(1.0)
@@ -263,7 +261,7 @@ class MouthHead(nn.Module):
             place = (torch.arange(len(seen.flow), device=seen.flow.device) - len(seen.flow)) % SUB_FRAMES
         kind = self.spread.dtype
         said = self.say(F.silu(self.think(F.silu(self._gathered(seen, place) + share.code)))).float()
-        weights, skull = said[:, : self.basis], self._skull(seen, share, place)
+        weights, skull = said[:, : self.basis], self._skull(seen.latents, share, place)
         carried = _carried(skull, geometry)
         rough = share.lips + carried[:, None] + _sum(weights, share.curves)
         left = self.leave(self.body(self.enter(torch.cat([seen.features, seen.flow * 10], 1).to(kind)) + share.still)).float() * 0.1
@@ -273,15 +271,13 @@ class MouthHead(nn.Module):
         flows = torch.lerp(seen.flow.repeat(1, 2, 1, 1), own, _window(own))
         return MouthFields(lips=lips, flows=meeting(flows, lips, share.lips, geometry.corners), skull=skull, light=1 + said[:, -1:])
 
-    def _skull(self, seen: MouthSight, share: PortraitShare, place: Tensor) -> Tensor:
-        """(T, 3) as MouthFields has it: with the skin over it, and in straight lines from latent to latent where that says too little."""
-        now, before = (seen.latents.to(self.spread) * self.spread.view(-1, 1, 1)).chunk(2, 1)
+    def _skull(self, latents: Tensor, share: PortraitShare, place: Tensor) -> Tensor:
+        """(T, 3) as MouthFields has it: the skull goes in straight lines from latent to latent, so that teeth do not tremble."""
+        now, before = (latents.to(self.spread) * self.spread.view(-1, 1, 1)).chunk(2, 1)
         ends = [
             self.skull_say(F.silu(self.skull_gather(F.silu(self.skull_read(z)).flatten(1)) + share.skull_code)).float() * 0.05
             for z in (before, now)]
-        skin = F.adaptive_avg_pool2d(seen.flow[:, :, : GRID[0] // 3] * 10, (1, BESIDES)).flatten(1)  # under the nose, where no lip is
-        follows: Tensor = self.skull_follow(skin.to(now)).float() * 0.1
-        return torch.lerp(ends[0], ends[1], ((place + 1) / SUB_FRAMES)[:, None]) + follows
+        return torch.lerp(ends[0], ends[1], ((place + 1) / SUB_FRAMES)[:, None])
 
     def _gathered(self, seen: MouthSight, place: Tensor) -> Tensor:
         """(T, hidden) of every frame: the latents' say on its place in the group, and the face's flow."""

@@ -195,7 +195,12 @@ def compiled() -> Any:
     except Exception as e:  # numba refuses versions of numpy by errors of several kinds
         log.info("numba is not to be had (%s): torch draws faces, more slowly", e)
         return None
-    return njit(nogil=True, fastmath=True, cache=True)(_draw)
+    draw = njit(nogil=True, fastmath=True, cache=True)(_draw)
+    line, few = Enlargement.of(2, 0, 1, 0, 1), np.zeros((2, 2, 3), np.uint8)
+    draw(  # now, and not when the first frames are waited for
+        few[None].copy(), few, np.zeros((1, 2, 2, 2), np.float32), 0, line.cells, line.weights, 0, line.cells, line.weights,
+        np.zeros(4, np.float32), np.float32(STILL))
+    return draw
 
 
 def _draw(

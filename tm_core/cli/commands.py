@@ -178,6 +178,29 @@ def bench(
 
 
 @app.command()
+def serve(
+    image: Annotated[list[Path] | None, typer.Option(
+        help="A portrait to talk to; may be given again. The bundled ones if left out.")] = None,
+    agent: Annotated[str, typer.Option(help="Who answers: parrot says back what you say.")] = "parrot",
+    port: Annotated[int, typer.Option(help="Where the page is served.")] = 8765,
+    host: Annotated[str, typer.Option(help="Address to listen on; others than this machine's own need --token.")] = "127.0.0.1",
+    token: Annotated[str | None, typer.Option(envvar="TM_TOKEN", help="What callers must know: open the page with ?token=...")] = None,
+    size: Annotated[int, typer.Option(help="Side of the picture in pixels.")] = 384,
+    sessions: Annotated[int, typer.Option(help="Conversations at a time; each takes about two cores, or a GPU's share.")] = 1,
+    idle: Annotated[float, typer.Option(help="Seconds without a word after which a conversation ends.")] = 600,
+    ice: Annotated[list[str] | None, typer.Option(help="A STUN or TURN address, as turn:user:password@host; may be given again.")] = None,
+    weights: Weights = None,
+    device: Device = "auto",
+) -> None:
+    """A live conversation in the browser; open the address that it prints."""
+    from .serve import ServeJob, run_server
+
+    run_server(ServeJob(
+        images=tuple(image or ()), agent=agent, port=port, host=host, token=token, size=size, sessions=sessions, idle_s=idle,
+        ice=tuple(ice or ()), weights=weights, device=device))
+
+
+@app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="tiny (all of its stages), tiny_student, ..., or prepare.")],
     resume: Annotated[bool, typer.Option("--resume/--fresh", help="Go on from the newest checkpoint, or begin anew.")] = True,

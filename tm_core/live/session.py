@@ -1,0 +1,234 @@
+"""One person and one portrait: the peer connection, both tracks of the answer, the microphone and the control channel. Paper section 5.
+
+Pairs are taken at the frame rate by one task and become a picture and 20 ms pieces of sound with the same clock, so neither can run
+ahead. What a slow network cannot take is left out in whole pairs. Non-goals: signalling (server), who answers (agents).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from fractions import Fraction
+from typing import Any, cast
+
+import av
+import numpy as np
+from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError
+
+from ..errors import InputError
+from .agents import MICROPHONE_RATE, Agent, Stage
+from .avatar import Interruption, LiveAvatar, LivePair
+from .pacing import Pacer
+from .speech_queue import Floats
+
+log = logging.getLogger(__name__)
+
+CLOCK = 90_000  # of the picture's time stamps
+SOUND_STEP_S = Fraction(1, 50)
+WAITING = 6  # pieces of a track that may wait to be sent; older ones go
+LONGEST_TEXT = 2000
+STATUS_S = 0.2
+
+
+class PairTrack(MediaStreamTrack):
+    """One half of the pairs, as aiortc pulls it."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self._frames: deque[Any] = deque(maxlen=WAITING)
+        self._there = asyncio.Event()
+
+    def put(self, frame: Any) -> None:
+        """The next frame; the oldest one goes where nobody takes them."""
+        self._frames.append(frame)
+        self._there.set()
+
+    async def recv(self) -> Any:
+        """The oldest frame that waits; MediaStreamError once the track has ended."""
+        while not self._frames:
+            if self.readyState != "live":
+                raise MediaStreamError
+            self._there.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._there.wait(), 0.5)
+        return self._frames.popleft()
+
+
+class LiveSession:
+    """Ends when the peer goes, when it is idle for long, or by `close`; `on_end` is called once then."""
+
+    def __init__(
+        self, avatar: LiveAvatar, agent: Callable[[Stage], Agent], *, ice: RTCConfiguration | None = None, idle_s: float = 600.0,
+        on_end: Callable[[LiveSession], Awaitable[None]] | None = None,
+    ) -> None:
+        """The avatar is started here, and closed at the end."""
+        self.avatar, self._idle_s, self._on_end = avatar, idle_s, on_end
+        self._peer = RTCPeerConnection(ice)
+        self._picture, self._sound = PairTrack("video"), PairTrack("audio")
+        self._channel: Any = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._heard_at = time.monotonic()
+        self._turn_ended_at: float | None = None
+        self.latency_s: float | None = None  # from the end of the person's speech to the first sound of the answer
+        self._agent = agent(Stage(
+            say=self._say, end=self._end_answer, interrupt=self._interrupt, note=self._note, turn_over=self._turn_over))
+        self.began = time.monotonic()
+
+    async def answer(self, sdp: str) -> str:
+        """The answer to a browser's offer; InputError for an offer that cannot be used."""
+        peer = self._peer
+        peer.addTrack(self._sound)
+        peer.addTrack(self._picture)
+        peer.on("track", self._on_track)
+        peer.on("datachannel", self._on_channel)
+        peer.on("connectionstatechange", self._on_state)
+        try:
+            await peer.setRemoteDescription(RTCSessionDescription(sdp=sdp, type="offer"))
+            await peer.setLocalDescription(await peer.createAnswer())
+        except Exception as error:  # aiortc's parsers raise whatever they stumble over
+            rule = "is no offer that can be answered"
+            raise InputError("offer", type(error).__name__, rule, "send the browser's offer as it is") from error
+        await asyncio.to_thread(self.avatar.start)
+        self._start(self._show())
+        return str(peer.localDescription.sdp)
+
+    async def close(self) -> None:
+        """Everything of the session ends; again is no error."""
+        if self._closed:
+            return
+        self._closed = True
+        for task in [t for t in self._tasks if t is not asyncio.current_task()]:
+            task.cancel()
+        self._picture.stop()
+        self._sound.stop()
+        await self._agent.close()
+        await self._peer.close()
+        await asyncio.to_thread(self.avatar.close)
+        if self._on_end is not None:
+            await self._on_end(self)
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("session ended: %s", error)
+            self._start(self.close())
+
+    # -- what goes out ----------------------------------------------------------------------------------
+
+    async def _show(self) -> None:
+        """Takes a pair whenever it is due."""
+        pacer, told = Pacer(self.avatar.fps), 0.0
+        await asyncio.to_thread(self.avatar.wait_ready)
+        while not self._closed:
+            await asyncio.sleep(pacer.wait_s(time.monotonic()))
+            self._send(self.avatar.take())
+            now = time.monotonic()
+            if now - told > STATUS_S:
+                told = now
+                self._tell_status()
+            if now - self._heard_at > self._idle_s:
+                self._tell({"type": "ended", "reason": f"nobody spoke for {self._idle_s:.0f} s"})
+                self._start(self.close())
+                return
+
+    def _send(self, pair: LivePair) -> None:
+        fps, rate = self.avatar.fps, self.avatar.options.sample_rate
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(pair.frame), "rgb24")
+        picture.pts, picture.time_base = int(pair.pts * CLOCK / fps), Fraction(1, CLOCK)
+        step = int(SOUND_STEP_S * rate)
+        levels = (pair.samples.clip(-1, 1) * 32767).astype(np.int16)
+        if pair.answer is not None and self._turn_ended_at is not None:
+            self.latency_s, self._turn_ended_at = time.monotonic() - self._turn_ended_at, None
+        for begin in range(0, len(levels), step):
+            sound = av.AudioFrame.from_ndarray(levels[None, begin : begin + step], "s16", "mono")
+            sound.sample_rate, sound.time_base = rate, Fraction(1, rate)
+            sound.pts = pair.pts * len(levels) + begin
+            self._sound.put(sound)
+        self._picture.put(picture)
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        if self._channel is not None and self._channel.readyState == "open":
+            self._channel.send(json.dumps(message))
+
+    def _tell_status(self) -> None:
+        counts = self.avatar.counts
+        self._tell({
+            "type": "status", "state": self.avatar.state, "latency_ms": None if self.latency_s is None else round(1000 * self.latency_s),
+            "held": counts.held, "pairs": counts.pairs})
+
+    # -- what comes in ----------------------------------------------------------------------------------
+
+    def _on_track(self, track: MediaStreamTrack) -> None:
+        if track.kind == "audio":
+            self._start(self._listen(track))
+
+    async def _listen(self, track: MediaStreamTrack) -> None:
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=MICROPHONE_RATE)
+        while not self._closed:
+            try:
+                frame = await track.recv()
+            except MediaStreamError:
+                return
+            for piece in resampler.resample(cast(av.AudioFrame, frame)):
+                await self._agent.hear(piece.to_ndarray().reshape(-1).astype(np.float32))
+
+    def _on_channel(self, channel: Any) -> None:
+        self._channel = channel
+        channel.on("message", lambda message: self._start(self._command(message)))
+
+    async def _command(self, message: str | bytes) -> None:
+        """What the page asks for; anything else is answered in one line."""
+        try:
+            asked = json.loads(message)
+            kind = asked["type"]
+        except (ValueError, TypeError, KeyError):
+            self._tell({"type": "error", "text": "message: is no JSON object with a type; send one with type text or interrupt"})
+            return
+        self._heard_at = time.monotonic()
+        if kind == "interrupt":
+            await self._agent.interrupted(self._interrupt())
+        elif kind == "text" and isinstance(asked.get("text"), str) and 0 < len(asked["text"]) <= LONGEST_TEXT:
+            self._note("user", asked["text"])
+            await self._agent.read(asked["text"])
+        else:
+            rule = f"is neither an interrupt nor a text of 1 to {LONGEST_TEXT} letters"
+            self._tell({"type": "error", "text": f"message: {str(kind)[:40]!r} {rule}; send one of these"})
+
+    def _on_state(self) -> None:
+        if self._peer.connectionState in ("failed", "closed", "disconnected") and not self._closed:
+            self._start(self.close())
+
+    # -- the agent's stage ------------------------------------------------------------------------------
+
+    def _say(self, samples: Floats, rate: int) -> None:
+        self._heard_at = time.monotonic()
+        self.avatar.push_audio(samples, rate)
+
+    def _turn_over(self, ago_s: float) -> None:
+        self._turn_ended_at = time.monotonic() - ago_s
+
+    def _end_answer(self) -> None:
+        self.avatar.end_of_speech()
+
+    def _interrupt(self) -> Interruption:
+        self._heard_at = time.monotonic()
+        interruption = self.avatar.interrupt()
+        if interruption.answer is not None:
+            self._tell({"type": "interrupted", "position_s": round(interruption.position_s, 3)})
+        return interruption
+
+    def _note(self, who: str, text: str) -> None:
+        self._tell({"type": "transcript", "who": who, "text": text})

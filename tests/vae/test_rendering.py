@@ -41,7 +41,7 @@ class Moved(TinyVAE):
 
     given: Motion
 
-    def motion(self, latents: torch.Tensor, state: object) -> tuple[Motion, object]:  # type: ignore[override]
+    def motion(self, latents: torch.Tensor, state: object, every: int = 1) -> tuple[Motion, object]:  # type: ignore[override]
         return self.given, state
 
 
@@ -125,3 +125,22 @@ def test_half_precision_moves_the_face_alike(portrait: talk.Portrait, view: Face
             made.append(renderer(latents.to(dtype), renderer.open())[0].astype(int))
     assert made[0].shape == made[1].shape and np.abs(made[0] - made[1]).mean() < 1.0
     assert np.abs(made[0] - view.picture).mean() > 2 * np.abs(made[0] - made[1]).mean()
+
+
+def test_half_of_the_frames_are_the_same_ones_shown_twice(model: TalkingModel, view: FaceView, portrait: talk.Portrait) -> None:
+    every = 2
+    living = replace(view, life=FaceLife(fps=Fraction(25), seed=1))
+    still = model.vae.encode_image(portrait.image)[:, None]
+    latents = still[None] + 0.4 * torch.randn(1, len(still), 4, *still.shape[2:], generator=torch.Generator().manual_seed(3))
+    shown = {}
+    with torch.inference_mode():
+        for step in (1, every):
+            renderer = FaceRenderer(model.vae, living, portrait.image)
+            state = renderer.open()
+            first, state = renderer(latents[:, :, :2], state, 0, np.linspace(0, 1, 5), step)
+            then, state = renderer(latents[:, :, 2:], state, 5, np.linspace(1, 0, 8), step)
+            shown[step] = np.concatenate([first, then])
+    assert len(shown[every]) == len(shown[1]) == 13
+    made = list(range(0, 5, every)) + list(range(5 + every - 1, 13, every))
+    assert np.abs(shown[every][made].astype(int) - shown[1][made]).max() <= 1
+    assert all((shown[every][i] == shown[every][min(j for j in made if j >= i)]).all() for i in range(13))

@@ -60,6 +60,8 @@ TRANSITIONS: dict[AvatarState, tuple[AvatarState, ...]] = {
 }
 LOOK_AHEAD = 2  # latents of the sound that a chunk sees beyond itself, where they are there already
 PATIENCE_S = 0.24  # that late speech is waited for before the face listens again
+# after a frame that was not ready in time every second one is made only, so long at least, and until work takes so little of its time
+SLOW_S, ROOM = 15.0, 0.7
 FADE_S = 0.01  # within which an interrupted sound ends
 KEPT_S = 3.0  # of the past sound, for windows
 WARM_ROWS = 8  # feature rows before those that are wanted: the first ones of a piece see silence before it
@@ -77,6 +79,7 @@ class AvatarOptions:
     chunk_latents: int = 1
     look_ahead: int = LOOK_AHEAD
     ahead_s: float = 0.48
+    steps: int | None = 1  # a second one costs as much as the first and changes little (`bench table1`); None: the model's own number
     blinks: bool = True
 
 
@@ -132,7 +135,7 @@ class LiveAvatar:
     def __init__(self, model: TalkingModel, portrait: Portrait, options: AvatarOptions | None = None) -> None:
         """Nothing runs before `start`. InputError for models that do not stream chunk by chunk."""
         self.options = options = options or AvatarOptions()
-        cfg = settings(model.config, Choices())
+        cfg = settings(model.config, Choices(steps=options.steps))
         if cfg.clip is not None or cfg.history is not None or model.config.framing != "face":
             raise InputError("model", model.config.name, "does not stream in chunks that depend on the last one alone", "use tiny")
         cfg = replace(cfg, chunk_latents=options.chunk_latents)
@@ -167,6 +170,7 @@ class LiveAvatar:
         self._playing: tuple[int | None, float] = (None, 0.0)
         self._pts = self._epoch = 0
         self._step_s = self._decode_s = 0.1
+        self._behind_at, self._every = 0.0, 1
         self._stepping: _Planned | None = None
         self._shown: NDArray[np.uint8] = self._view.picture
         self._step_token = CancelToken()
@@ -236,6 +240,7 @@ class LiveAvatar:
             self.counts.pairs += 1
             if not self._ready:
                 self.counts.held += 1
+                self._behind_at, self._every = time.monotonic(), 2
                 return LivePair(frame=self._shown, samples=self._silence(), pts=pts, epoch=self._epoch, held=True)
             planned, frames, count = self._ready.popleft()
             self._shown = frames[count]
@@ -290,9 +295,9 @@ class LiveAvatar:
         self.close()
 
     def wait_ready(self, timeout_s: float = 60.0) -> bool:
-        """Whether frames are ready within the time."""
+        """Whether so many frames are ready within the time that it can begin to be shown."""
         with self._changed:
-            return self._changed.wait_for(lambda: bool(self._ready) or self._error is not None, timeout_s) and self._error is None
+            return self._changed.wait_for(lambda: len(self._ready) > 1 or self._error is not None, timeout_s) and self._error is None
 
     def _check_open(self) -> None:
         if self._error is not None:
@@ -324,6 +329,14 @@ class LiveAvatar:
             with self._changed:
                 self._error = error
                 self._changed.notify_all()
+
+    @property
+    def every(self) -> int:
+        """1 where all frames are made; 2: every second one, because the machine is too slow at present."""
+        if time.monotonic() - self._behind_at >= SLOW_S and self._every == 2:
+            chunk_s = float(self._timeline.stride * self.options.chunk_latents / self.fps)
+            self._every = 1 if max(self._step_s, 1.8 * self._decode_s) < ROOM * chunk_s else 2
+        return self._every
 
     @property
     def _work_s(self) -> float:
@@ -513,7 +526,7 @@ class _BoundaryDecoder:
         first = avatar._timeline.frames_of_chunk(planned.index).start
         latents = chunk.latents.to(avatar._reference.device, avatar._reference.dtype)
         began = time.monotonic()
-        frames, after = self._renderer(latents, self._states[planned.index], first, self._said(planned.index))
+        frames, after = self._renderer(latents, self._states[planned.index], first, self._said(planned.index), avatar.every)
         avatar._decode_s += RECENT * (min(SLOWEST_S, time.monotonic() - began) - avatar._decode_s)
         self._states[planned.index + 1] = after
         for old in [k for k in self._states if k < planned.index - 32]:

@@ -7,6 +7,7 @@ what happens in a session (session), HTTPS (a proxy's).
 from __future__ import annotations
 
 import asyncio
+import gc
 import hmac
 import logging
 import secrets
@@ -211,5 +212,8 @@ def _opened(data: bytes) -> np.ndarray:
 def serve(server: LiveServer) -> None:
     """Until Ctrl-C; sessions are ended first."""
     options = server.options
+    # what is loaded stays: looking through it for garbage with every packet took half of a core
+    gc.collect()
+    gc.freeze()
     log.info("open http://%s:%d in a browser", options.host, options.port)
     web.run_app(server.app, host=options.host, port=options.port, print=None, shutdown_timeout=5)

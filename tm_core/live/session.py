@@ -134,11 +134,12 @@ class LiveSession:
         await asyncio.to_thread(self.avatar.wait_ready)
         while not self._closed:
             await asyncio.sleep(pacer.wait_s(time.monotonic()))
-            self._send(self.avatar.take())
+            pair = self.avatar.take()
+            self._send(pair)
             now = time.monotonic()
             if now - told > STATUS_S:
                 told = now
-                self._tell_status()
+                self._tell_status(pair)
             if now - self._heard_at > self._idle_s:
                 self._tell({"type": "ended", "reason": f"nobody spoke for {self._idle_s:.0f} s"})
                 self._start(self.close())
@@ -163,10 +164,12 @@ class LiveSession:
         if self._channel is not None and self._channel.readyState == "open":
             self._channel.send(json.dumps(message))
 
-    def _tell_status(self) -> None:
+    def _tell_status(self, pair: LivePair) -> None:
         counts = self.avatar.counts
+        state = "listening" if self.avatar.state == "listening" else "waiting"  # what is decided is not shown yet
+        latency = None if self.latency_s is None else round(1000 * self.latency_s)
         self._tell({
-            "type": "status", "state": self.avatar.state, "latency_ms": None if self.latency_s is None else round(1000 * self.latency_s),
+            "type": "status", "state": "speaking" if pair.answer is not None else state, "latency_ms": latency,
             "held": counts.held, "pairs": counts.pairs})
 
     # -- what comes in ----------------------------------------------------------------------------------

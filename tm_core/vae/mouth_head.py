@@ -310,12 +310,13 @@ class MouthHead(nn.Module):
         teeth, jaw = self.teeth.to(tint), self.jaw.to(tint)  # a host may keep them elsewhere
         return torch.cat([teeth[:, :3] * of_teeth, teeth[:, 3:].clamp(0, 1).expand(len(tint), -1, -1, -1)], 1), jaw * of_jaw
 
-    def forward(self, motion: Motion, state: MouthState) -> tuple[Tensor, Tensor]:
+    def forward(self, motion: Motion, state: MouthState, place: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Pixels (T, 3, h, w) of `state.where` and the share (T, 1, h, w) with which they replace the face's own.
 
-        The last frame is the last of its latent. Where the lips are shut, pixels are the picture, warped.
+        The last frame is the last of its latent, or `place` (T,) says which one each is. Where the lips are shut, pixels are the
+        picture, warped.
         """
-        fields = self.fields(mouth_sight(motion, state.geometry), state.share, state.geometry)
+        fields = self.fields(mouth_sight(motion, state.geometry), state.share, state.geometry, place)
         return self.draw(fields, state), state.weight.expand(len(fields.lips), -1, -1, -1)
 
     def draw(self, fields: MouthFields, state: MouthState) -> Tensor:

@@ -73,16 +73,19 @@ class FaceRenderer:
         return self._vae.open_decoder(self._reference)
 
     def __call__(
-        self, latents: Tensor, state: TinyDecoderState, first: int = 0, speaking: np.ndarray | None = None,
+        self, latents: Tensor, state: TinyDecoderState, first: int = 0, speaking: np.ndarray | None = None, every: int = 1,
     ) -> tuple[np.ndarray, TinyDecoderState]:
         """Frames (T, H, W, 3) uint8 of the next latents (1, C, F, h, w), and the state after them.
 
-        `first` is the number of the first frame, `speaking` (T,) in 0..1 how much is said in each.
+        `first` is the number of the first frame, `speaking` (T,) in 0..1 how much is said in each. `every` 2: every second one
+        is made and shown twice, for about half of the work.
         """
-        motion, state = self._vae.motion(latents, state)
-        numbers = np.arange(first, first + len(motion.flow))
-        flow = self._flow(motion, numbers, np.ones(len(numbers)) if speaking is None else speaking)
-        mouths = None if self._mouth is None else self._mouth.made(motion._replace(flow=flow))
+        motion, state = self._vae.motion(latents, state, every)
+        begins = len(motion.flow) * every % 4 and every > 1  # the first latent is one frame
+        numbers = first + (0 if begins else every - 1) + every * np.arange(len(motion.flow))
+        flow = self._flow(motion, numbers, np.ones(len(numbers)) if speaking is None else speaking[numbers - first])
+        place = None if every == 1 else torch.from_numpy((numbers - 1 - numbers[-1]) % 4).to(flow.device)
+        mouths = None if self._mouth is None else self._mouth.made(motion._replace(flow=flow), place)
         frames = np.broadcast_to(self._view.picture, (len(numbers), *self._view.picture.shape)).copy()
         for begin in range(0, len(numbers), self._plan.at_once):
             piece = slice(begin, begin + self._plan.at_once)
@@ -95,6 +98,8 @@ class FaceRenderer:
             else:
                 warp.lay(mouths[piece], self._mouth.share, self._mouth.corner)
             warp.finish()
+        if every > 1:
+            frames = frames[np.clip(-(-(np.arange(first, numbers[-1] + 1) - numbers[0]) // every), 0, None)]
         return frames, state
 
     def _flow(self, motion: Motion, numbers: np.ndarray, speaking: np.ndarray) -> Tensor:
@@ -204,9 +209,9 @@ class _Mouth:
             head=head, state=state, corner=(seen[0], seen[1]),
             share=state.weight[..., cut[0], cut[1]] * (down @ share @ across.T).clamp(0, 1), cut=cut)
 
-    def made(self, motion: Motion) -> Tensor:
-        """The mouths (T, 3, h, w) of a motion, 0..255, where they lie in the drawn part."""
-        mouths: Tensor = self.head(motion, self.state)[0][..., self.cut[0], self.cut[1]] * 255
+    def made(self, motion: Motion, place: Tensor | None = None) -> Tensor:
+        """The mouths (T, 3, h, w) of a motion, 0..255, where they lie in the drawn part; `place` as for MouthHead.fields."""
+        mouths: Tensor = self.head(motion, self.state, place)[0][..., self.cut[0], self.cut[1]] * 255
         return mouths
 
 

@@ -250,16 +250,20 @@ class TinyVAE(nn.Module):
         moved, after = self.motion(latents, state)
         return _drawn(moved.flow, moved.paint, state.reference.expand(len(moved.flow), -1, -1, -1)).frames, after
 
-    def motion(self, latents: Tensor, state: TinyDecoderState) -> tuple[Motion, TinyDecoderState]:
-        """What moves in the next latents (1, C, F, h, w), and the state after them."""
+    def motion(self, latents: Tensor, state: TinyDecoderState, every: int = 1) -> tuple[Motion, TinyDecoderState]:
+        """What moves in the next latents (1, C, F, h, w), and the state after them; of every second frame alone with `every` 2.
+
+        The last frame of a latent is always among them.
+        """
         raw = self.denormalise(latents.to(self.shift))[0].transpose(0, 1)
         first = raw[:1] if state.last is None else state.last
         moved = torch.cat([raw, torch.cat([first, raw[:-1]])], 1) - state.still.repeat(1, 2, 1, 1)
-        x = self._spread(state.from_latent(moved.contiguous(memory_format=torch.channels_last)))
+        x = self._spread(state.from_latent(moved.contiguous(memory_format=torch.channels_last)))[every - 1 :: every]
         features = F.silu(self.mix1(state.up1(self.mix2(state.up2(x)))))
         flow, paint = state.heads(features).split([2, 16], 1)
-        found = (flow / 8, paint, features, _each(moved))
-        return Motion(*(t[3:] if state.last is None else t for t in found)), replace(state, last=raw[-1:])
+        found = (flow / 8, paint, features, moved.repeat_interleave(4 // every, 0))
+        first_shown = 4 // every - 1 if state.last is None else 0  # the first latent is one frame
+        return Motion(*(t[first_shown:] for t in found)), replace(state, last=raw[-1:])
 
 
 def _drawn(flow: Tensor, paint: Tensor, reference: Tensor) -> Decoded:

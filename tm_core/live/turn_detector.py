@@ -5,6 +5,7 @@ Non-goals: what is speech and what another sound. Shapes: n samples.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Literal
 
 import numpy as np
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 
 Turn = Literal["began", "ended"]
 STEP_S = 0.02
-LOUDEST_ROOM_DB, LEAST_DB, OVER_DB = -30.0, -50.0, 10.0  # the room counts as no louder; speech is louder than that, and than the room
+LEAST_DB, OVER_DB = -50.0, 10.0  # speech is louder than the first, and than the room by the second
 BEGIN_S, END_S = 0.08, 0.5  # of loud steps, of quiet ones
-SINKS, RISES = 0.2, 0.004  # how fast the room's level follows a step below and above it
+ROOM_S, FIRST_S, QUIETEST = 3.0, 0.3, 0.1  # the room is what the quietest share of so long shows; before so much was heard nobody speaks
 
 
 class TurnDetector:
@@ -23,7 +24,8 @@ class TurnDetector:
     def __init__(self, sample_rate: int = 16000, *, end_s: float = END_S) -> None:
         self._size, self._end = round(STEP_S * sample_rate), round(end_s / STEP_S)
         self._held = np.zeros(0, np.float32)
-        self._room, self._loud, self._quiet = LEAST_DB - OVER_DB, 0, 0
+        self._levels: deque[float] = deque(maxlen=round(ROOM_S / STEP_S))
+        self._loud = self._quiet = 0
         self.speaking = False
         self.level_db = -100.0  # of the last step
 
@@ -39,10 +41,9 @@ class TurnDetector:
         return found
 
     def _step(self, level: float) -> Turn | None:
-        loud = level > max(LEAST_DB, self._room + OVER_DB)
-        if not self.speaking:
-            self._room += (SINKS if level < self._room else RISES) * (level - self._room)
-            self._room = min(self._room, LOUDEST_ROOM_DB)
+        self._levels.append(level)
+        room = sorted(self._levels)[int(QUIETEST * len(self._levels))]
+        loud = len(self._levels) > FIRST_S / STEP_S and level > max(LEAST_DB, room + OVER_DB)
         self._loud, self._quiet = (self._loud + 1, 0) if loud else (0, self._quiet + 1)
         if not self.speaking and self._loud >= round(BEGIN_S / STEP_S):
             self.speaking = True

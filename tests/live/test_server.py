@@ -1,0 +1,266 @@
+"""The server with real peers: aiortc in this process, and Chromium with a recorded voice as its microphone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+import time
+import wave
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+import pytest
+from aiohttp import web
+from aiortc import RTCPeerConnection, RTCSessionDescription
+from aiortc.contrib.media import MediaPlayer
+
+from tests.live.chromium import CHROMIUM, Browser
+from tm_core.errors import InputError
+from tm_core.live.agents import ParrotAgent, agent_named
+from tm_core.live.avatar import AvatarOptions
+from tm_core.live.server import LARGEST_UPLOAD, LiveServer, ServeOptions
+from tm_core.media.audio_io import read_audio
+from tm_core.weights.loading import load_model
+
+BROKEN_OFFERS = (
+    "", "{", "[]", '{"sdp": 5}', '{"sdp": "v=0"}', '{"sdp": "v=0\\r\\nm=audio 9 X 0"}', json.dumps({"sdp": "x" * 300_000}))
+
+
+def served(assets: Path, options: ServeOptions) -> LiveServer:
+    folder = assets / "portraits"
+    return LiveServer(
+        load_model(), {"demo": folder / "demo.jpg", "second": folder / "second.jpg"}, ParrotAgent, options=options,
+        avatar=AvatarOptions(size=96))
+
+
+def with_server(assets: Path, work: Callable[[LiveServer, str, aiohttp.ClientSession], Awaitable[Any]], **options: Any) -> Any:
+    """What `work` returns, given a running server, its address and a client."""
+    async def run() -> Any:
+        server = served(assets, ServeOptions(port=0, **options))
+        runner = web.AppRunner(server.app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        address = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
+        try:
+            async with aiohttp.ClientSession() as client:
+                return await work(server, address, client)
+        finally:
+            await runner.cleanup()
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(scope="module")
+def voice(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1.5 s of recorded speech between silences."""
+    path = tmp_path_factory.mktemp("voice") / "voice.wav"
+    speech = read_audio(next((assets / "speech").glob("*.wav"))).samples[: 24000]
+    samples = np.concatenate([np.zeros(16000), speech, np.zeros(16000 * 12)])
+    with wave.open(str(path), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(16000)
+        out.writeframes((samples * 32767).astype(np.int16).tobytes())
+    return path
+
+
+class Caller:
+    """A peer that speaks a file and keeps what it receives."""
+
+    def __init__(self, voice: Path | None) -> None:
+        self.peer = RTCPeerConnection()
+        self.sound: list[np.ndarray] = []
+        self.pictures: list[np.ndarray] = []
+        self.times: dict[str, list[float]] = {"audio": [], "video": []}
+        self.told: list[dict[str, Any]] = []
+        self.player = None if voice is None else MediaPlayer(str(voice))
+        if self.player is None:
+            self.peer.addTransceiver("audio", direction="recvonly")
+        else:
+            self.peer.addTrack(self.player.audio)
+        self.peer.addTransceiver("video", direction="recvonly")
+        self.channel = self.peer.createDataChannel("control")
+        self.channel.on("message", lambda m: self.told.append(json.loads(m)))
+        self.peer.on("track", lambda track: asyncio.ensure_future(self.receive(track)))
+
+    async def receive(self, track: Any) -> None:
+        while True:
+            try:
+                frame = await track.recv()
+            except Exception:  # the track has ended
+                return
+            self.times[track.kind].append(float(frame.pts * frame.time_base))
+            if track.kind == "audio":
+                self.sound.append(frame.to_ndarray().reshape(-1, 2)[:, 0].astype(np.float32) / 32768)
+            else:
+                self.pictures.append(frame.to_ndarray(format="rgb24"))
+
+    async def call(self, client: aiohttp.ClientSession, address: str, portrait: str = "demo") -> tuple[int, dict[str, Any]]:
+        await self.peer.setLocalDescription(await self.peer.createOffer())
+        async with client.post(f"{address}/offer", json={"sdp": self.peer.localDescription.sdp, "portrait": portrait}) as answer:
+            body = await answer.json()
+            if answer.status == 200:
+                await self.peer.setRemoteDescription(RTCSessionDescription(sdp=body["sdp"], type="answer"))
+            return answer.status, body
+
+    async def close(self) -> None:
+        await self.peer.close()
+
+
+def found_in(part: np.ndarray, sound: np.ndarray) -> float:
+    """How well a part of a sound is found anywhere in another, 0..1."""
+    match = np.correlate(sound, part, "valid")
+    power = np.convolve(sound.astype(np.float64) ** 2, np.ones(len(part)), "valid")
+    return float((match / np.sqrt(power * (part.astype(np.float64) ** 2).sum() + 1e-6)).max())
+
+
+async def until(true: Callable[[], Any], seconds: float = 60) -> None:
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends, "still not so"
+        await asyncio.sleep(0.05)
+
+
+def test_a_peer_speaks_and_is_answered_in_its_own_voice(assets: Path, voice: Path) -> None:
+    async def talk(server: LiveServer, address: str, client: aiohttp.ClientSession) -> None:
+        before = threading.active_count()
+        caller = Caller(voice)
+        assert (await caller.call(client, address))[0] == 200
+        await until(lambda: any(t["type"] == "status" and t["state"] == "speaking" for t in caller.told))
+        await until(lambda: caller.told[-1]["type"] == "status" and caller.told[-1]["state"] == "listening")
+        sound = np.concatenate(caller.sound)
+        assert len(caller.pictures) > 40 and caller.pictures[-1].shape == (96, 96, 3)
+        words = read_audio(voice).samples[26000:30000]
+        assert found_in(words, sound[::3]) > 0.5 > found_in(words[::-1].copy(), sound[::3])  # its own words, through Opus twice
+        assert any(t["type"] == "transcript" and t["who"] == "user" for t in caller.told)
+        assert [t["latency_ms"] for t in caller.told if t["type"] == "status"][-1] > 500  # turn detection alone takes so long
+        # a second one is refused in one line while the first goes on
+        other = Caller(None)
+        status, body = await other.call(client, address)
+        assert status == 503 and body == {"error": "sessions: 1 of 1 are taken; try again later"}
+        await other.close()
+        async with client.get(f"{address}/metrics") as answer:
+            text = await answer.text()
+        assert "talking_machines_sessions 1\n" in text and "talking_machines_sessions_refused_total 1\n" in text
+        # whatever else is said to it is answered in one line
+        for message in ("{", "[]", '{"type": "shout"}', '{"type": "text", "text": ""}', json.dumps({"type": "text", "text": "x" * 3000})):
+            told = len([t for t in caller.told if t["type"] == "error"])
+            caller.channel.send(message)
+            await until(lambda told=told: len([t for t in caller.told if t["type"] == "error"]) == told + 1, 10)
+        await caller.close()
+        await until(lambda: not server.sessions, 15)
+        await until(lambda: threading.active_count() <= before + 8, 15)  # what is left are the loop's own workers
+
+    with_server(assets, talk)
+
+
+def test_a_lost_peer_and_a_refused_offer_leave_nothing(assets: Path) -> None:
+    async def come_and_go(server: LiveServer, address: str, client: aiohttp.ClientSession) -> tuple[int, int]:
+        counts = []
+        for round_ in range(3):
+            caller = Caller(None)
+            assert (await caller.call(client, address))[0] == 200
+            await until(lambda caller=caller: len(caller.pictures) > 2)
+            await caller.close()
+            await until(lambda: not server.sessions, 15)
+            for body in BROKEN_OFFERS:
+                async with client.post(f"{address}/offer", data=body) as answer:
+                    assert answer.status in (400, 413), (body[:40], answer.status)
+                    assert list(await answer.json()) == ["error"]
+            async with client.post(f"{address}/offer", json={"sdp": "v=0", "portrait": "nobody"}) as answer:
+                assert "no such portrait; choose one of demo, second" in (await answer.json())["error"]
+            assert not server.sessions
+            if round_:
+                counts.append((threading.active_count(), len(os.listdir("/proc/self/fd"))))
+        return counts
+
+    first, last = with_server(assets, come_and_go)
+    assert last[0] <= first[0] + 1 and last[1] <= first[1] + 2
+
+
+def test_only_its_own_page_and_who_knows_the_token_come_in(assets: Path) -> None:
+    async def knock(_: LiveServer, address: str, client: aiohttp.ClientSession) -> None:
+        async with client.get(f"{address}/portraits") as answer:
+            assert answer.status == 401
+        async with client.get(f"{address}/portraits?token=s3cret") as answer:
+            assert await answer.json() == ["demo", "second"]
+        foreign = {"Authorization": "Bearer s3cret", "Origin": "http://evil.example"}
+        async with client.get(f"{address}/portraits", headers=foreign) as answer:
+            assert answer.status == 403
+        async with client.get(f"{address}/healthz") as answer:
+            assert (await answer.json())["ok"]
+        async with client.get(f"{address}/page/../server.py") as answer:
+            assert answer.status in (401, 404)
+
+    with_server(assets, knock, token="s3cret")
+    with pytest.raises(InputError, match="needs a token"):
+        ServeOptions(host="0.0.0.0").check()
+    with pytest.raises(InputError, match="no STUN or TURN"):
+        ServeOptions(ice=("example.com",)).check()
+    with pytest.raises(InputError, match="choose one of parrot"):
+        agent_named("nobody")
+
+
+def test_a_picture_of_ones_own(assets: Path) -> None:
+    async def upload(_: LiveServer, address: str, client: aiohttp.ClientSession) -> None:
+        async with client.post(f"{address}/portraits", data=(assets / "portraits" / "third.jpg").read_bytes()) as answer:
+            name = (await answer.json())["name"]
+        caller = Caller(None)
+        assert (await caller.call(client, address, name))[0] == 200
+        await until(lambda: len(caller.pictures) > 1)
+        await caller.close()
+        for data, words in ((b"", "picture"), (b"GIF89a" + b"\0" * 40, "picture"), (bytes(LARGEST_UPLOAD + 10), "at most")):
+            async with client.post(f"{address}/portraits", data=data) as answer:
+                body = await answer.json()
+                assert answer.status in (400, 413) and words in body["error"] and "/tmp" not in body["error"], body
+
+    with_server(assets, upload)
+
+
+@pytest.fixture
+def address(assets: Path) -> Iterator[str]:
+    """A server in a thread, for a browser."""
+    loop, found = asyncio.new_event_loop(), []
+
+    async def begin() -> web.AppRunner:
+        runner = web.AppRunner(served(assets, ServeOptions(port=0)).app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        found.append(f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}")  # type: ignore[union-attr]
+        return runner
+
+    runner = loop.run_until_complete(begin())
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield found[0]
+    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(30)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: chromium)")
+def test_in_a_browser_one_speaks_is_answered_and_interrupts(address: str, voice: Path, tmp_path: Path) -> None:
+    with Browser(tmp_path, voice) as page:
+        page.open(address)
+        page.wait("document.querySelectorAll('[data-testid=portrait] option').length == 2")
+        page.click("start")
+        page.wait("document.querySelector('[data-testid=video]').videoWidth == 96", 60)
+        page.wait("document.getElementById('state').textContent == 'Speaking'", 60)
+        assert "You:" in page.run("document.querySelector('[data-testid=transcript]').innerText")
+        page.click("interrupt")
+        page.wait("document.querySelector('[data-testid=transcript]').innerText.includes('interrupted after')", 20)
+        page.wait("document.getElementById('state').textContent == 'Listening'", 20)
+        page.run("document.querySelector('[data-testid=text]').value = 'Hello'")
+        page.click("send")
+        page.wait("document.querySelector('[data-testid=transcript]').innerText.includes('Hello')", 20)
+        page.click("stop")
+        assert page.run("document.getElementById('state').textContent") == "Not connected"
+        assert page.problems() == []

@@ -38,7 +38,9 @@ from ..vae.mouth_head import (
 from ..vae.tiny import Motion, TinyVAE
 from ..weights.files import save_tensors
 from .dataset import SpeechDataset, draw_clip, mouth_shapes, tracks
-from .generator import Heads, PackedFaces, draw_mouth, new_person, skull_motion
+from .generator import draw_mouth, skull_motion
+from .people import PackedFaces, new_person
+from .still_heads import Heads
 from .visemes import SHAPES
 
 log = logging.getLogger(__name__)

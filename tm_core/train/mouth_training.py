@@ -40,8 +40,10 @@ from ..vae.tiny import Motion, TinyVAE
 from ..weights.loading import new_mouth_head
 from .checkpoint import Average, load_checkpoint, save_checkpoint
 from .dataset import SpeechDataset
-from .generator import Heads, PackedFaces, draw_mouth, fit_head, pixel_grid, skull_motion
+from .generator import draw_mouth, skull_motion
 from .mouth_clips import BOX, MARGIN, SIDE, MouthClip, mouth_clips, seen_motion, speech_poses
+from .people import PackedFaces
+from .still_heads import Heads, fit_head, pixel_grid
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,8 @@ from tm_core.train.mouth_training import (
 )
 from tm_core.train.people import PackedFaces
 from tm_core.train.still_heads import Heads, fit_head, pixel_grid
-from tm_core.vae.mouth_head import MouthFields, PortraitShare, at_rest, mouth_geometry, to_box
+from tm_core.vae.mouth_drawing import MouthFields, PortraitShare
+from tm_core.vae.mouth_geometry import at_rest, mouth_geometry, to_box
 from tm_core.vae.tiny import TinyVAE
 
 

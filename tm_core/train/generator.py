@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..vae.mouth_head import TOOTH_SPAN, MouthGeometry, at_rest, mouth_geometry, shade, to_box, tooth_place
+from ..vae.mouth_geometry import TOOTH_SPAN, MouthGeometry, at_rest, mouth_geometry, shade, to_box, tooth_place
 from . import landmarks as lm
 from .still_heads import GRID, Heads, pixel_grid
 from .visemes import SHAPES

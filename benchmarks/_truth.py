@@ -20,7 +20,7 @@ from tm_core.media.audio_io import Waveform
 from tm_core.media.image_io import open_image
 from tm_core.metrics.lip_sync import lip_gap
 from tm_core.train.dataset import TEXTURE, draw_clip, level, mouth_shapes, normalised
-from tm_core.train.generator import Heads, fit_head
+from tm_core.train.still_heads import Heads, fit_head
 from tm_core.train.visemes import life, mouth_weights
 
 MOTION = 0.3  # of the head; a still head would flatter a measure of lips

@@ -83,6 +83,29 @@ def test_a_held_out_picture_is_judged_in_its_own_framing(model: TalkingModel, as
     assert counts["pictures changed outside the face's crop"] == 0
 
 
+def test_lips_follow_only_where_they_move_with_the_sound(assets: Path) -> None:
+    from benchmarks import _held_kinds
+    from benchmarks._truth import look_at
+    from tm_core.media.image_io import open_image
+
+    fps, frames = 25.0, 30
+    opening = np.clip(np.sin(np.arange(frames) / fps * 2 * np.pi * 2.3), 0, 1)
+    picture = np.asarray(Image.fromarray(open_image(assets / "portraits" / "demo.jpg")).resize((256, 256)))
+    landmarks = np.repeat(look_at(picture[None]).landmarks, frames, 0)
+
+    def spoken(share: float, late: int = 0) -> np.ndarray:
+        moved = landmarks.copy()
+        moved[:, 14, 1] += share * (landmarks[0, 152, 1] - landmarks[0, 10, 1]) * np.roll(opening, late)
+        return moved
+
+    still = np.repeat(picture[None], frames, 0)
+    assert _held_kinds.follows(still, spoken(0.05), opening, fps) == (pytest.approx(1), True)
+    # the second look sees that the pictures themselves stand still
+    for landmarks_told in (spoken(0.0), spoken(0.05, late=5)):
+        r, follow = _held_kinds.follows(still, landmarks_told, opening, fps)
+        assert not follow and abs(r) < 0.5
+
+
 @pytest.mark.slow
 def test_a_small_run(held_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looks, "SOUNDS", ("AA", "IY"))

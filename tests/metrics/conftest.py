@@ -53,7 +53,8 @@ def clip(assets: Path, mesh: FaceMesh, voice: np.ndarray, phones: list[Phone]) -
     """The portrait says it, with blinks and a little head motion."""
     from tm_core.metrics.lip_sync import lip_gap
     from tm_core.train.dataset import mouth_shapes, normalised
-    from tm_core.train.generator import draw, fit_head
+    from tm_core.train.generator import draw
+    from tm_core.train.still_heads import fit_head
     from tm_core.train.visemes import blinks, head_pose, mouth_weights
 
     portrait = crop_portrait(np.asarray(Image.open(assets / "portraits" / "demo.jpg").convert("RGB")), 256, mesh)

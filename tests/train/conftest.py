@@ -14,7 +14,7 @@ from tm_core.face.mesh import FaceMesh
 from tm_core.face.portrait_crop import crop_portrait
 from tm_core.media import open_image, read_audio
 from tm_core.train.dataset import PAD, TEXTURE, Inputs, SpeechDataset, _padded, mouth_shapes, normalised
-from tm_core.train.generator import PackedFaces
+from tm_core.train.people import PackedFaces
 from tm_core.train.visemes import mouth_weights
 from tm_core.vae.tiny import TinyVAE
 

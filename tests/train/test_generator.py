@@ -13,7 +13,9 @@ from tm_core.face.portrait_crop import crop_portrait
 from tm_core.media import open_image
 from tm_core.train import landmarks as lm
 from tm_core.train.dataset import TEXTURE, mouth_shapes, normalised
-from tm_core.train.generator import Heads, PackedFaces, draw, fit_head, new_person, similarity, thin_plate
+from tm_core.train.generator import draw
+from tm_core.train.people import PackedFaces, new_person
+from tm_core.train.still_heads import Heads, fit_head, similarity, thin_plate
 from tm_core.train.visemes import PHONES, SHAPES, blinks, head_pose, mouth_weights, phone_labels
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from tm_core.config import ModelConfig
 from tm_core.errors import InputError
 from tm_core.train.dataset import Inputs
-from tm_core.train.generator import Heads, PackedFaces, draw, draw_mouth, fit_head, pixel_grid, skull_motion
+from tm_core.train.generator import draw, draw_mouth, skull_motion
 from tm_core.train.mouth_clips import GRID, load_mouth_faces, mouth_clips, speech_poses
 from tm_core.train.mouth_training import (
     MouthTraining,
@@ -23,7 +23,10 @@ from tm_core.train.mouth_training import (
     train_mouth,
     untrained_head,
 )
-from tm_core.vae.mouth_head import MouthFields, PortraitShare, at_rest, mouth_geometry, to_box
+from tm_core.train.people import PackedFaces
+from tm_core.train.still_heads import Heads, fit_head, pixel_grid
+from tm_core.vae.mouth_drawing import MouthFields, PortraitShare
+from tm_core.vae.mouth_geometry import at_rest, mouth_geometry, to_box
 from tm_core.vae.tiny import TinyVAE
 
 

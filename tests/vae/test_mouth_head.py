@@ -13,7 +13,9 @@ from torch import Tensor
 from tm_core.face.mesh import FaceMesh
 from tm_core.face.portrait_crop import crop_portrait
 from tm_core.media import open_image
-from tm_core.vae.mouth_head import GRID, TALL, MouthFields, MouthHead, MouthState, box_grid, from_box, meeting, mouth_sight, to_box
+from tm_core.vae.mouth_drawing import MouthFields, MouthState, mouth_pixels
+from tm_core.vae.mouth_geometry import GRID, TALL, box_grid, from_box, meeting, to_box
+from tm_core.vae.mouth_head import MouthHead, mouth_sight
 from tm_core.vae.tiny import Motion
 
 ASSETS = Path(__file__).parents[2] / "tm_core" / "assets"
@@ -81,7 +83,7 @@ def test_a_mouth_at_rest_is_the_picture(head: MouthHead, portrait: tuple[Tensor,
     picture, landmarks = at_size(portrait, side)
     state = head.prepare(picture, landmarks)
     x0, y0, x1, y1 = state.where
-    assert (head.draw(at_rest(state), state)[0] - picture[:, y0:y1, x0:x1]).abs().max() < 1e-3
+    assert (mouth_pixels(at_rest(state), state)[0] - picture[:, y0:y1, x0:x1]).abs().max() < 1e-3
 
 
 def test_the_box_turns_with_the_mouth(head: MouthHead, portrait: tuple[Tensor, Tensor]) -> None:
@@ -104,7 +106,7 @@ def painted(head: MouthHead, state: MouthState, lips: Tensor) -> Tensor:
     loud = (torch.ones_like(state.textures[0]), torch.ones_like(state.textures[1]))
     grey = replace(state, picture=torch.full_like(state.picture, 0.5), textures=loud, parted=False)
     fields = at_rest(state)._replace(lips=lips, light=torch.full((1, 1), 9.0))
-    return (head.draw(fields, grey)[0] - 0.5).abs().amax(0)
+    return (mouth_pixels(fields, grey)[0] - 0.5).abs().amax(0)
 
 
 def test_paint_stays_between_the_lips(head: MouthHead, portrait: tuple[Tensor, Tensor]) -> None:
@@ -152,7 +154,7 @@ def test_a_parted_portrait_can_close(head: MouthHead, portrait: tuple[Tensor, Te
 
     def red(lips: Tensor, flows: Tensor) -> float:
         met = meeting(flows, lips, parted, state.geometry.corners)
-        out = head.draw(at_rest(state)._replace(lips=lips, flows=met), state)[0]
+        out = mouth_pixels(at_rest(state)._replace(lips=lips, flows=met), state)[0]
         return float((out[0] - out[1]).clamp(min=0).sum())
 
     opened = red(parted, torch.zeros(1, 4, *GRID))

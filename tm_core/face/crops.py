@@ -43,6 +43,11 @@ class Squares:
         """The last square n times."""
         return Squares(centre=self.centre[-1:].repeat(n, 0), side=self.side[-1:].repeat(n), angle=self.angle[-1:].repeat(n))
 
+    def around(self, larger: float = 1.0, turned: float = 0.0, right: float = 0.0, down: float = 0.0) -> Squares:
+        """The squares `larger` times as large, turned by radians more, shifted by shares of their sides in the picture."""
+        return Squares(
+            centre=self.centre + self.side[:, None] * np.array([right, down]), side=self.side * larger, angle=self.angle + turned)
+
     def axes(self) -> np.ndarray:
         """(N, 2, 2): rows are the square's own x and y axis in the picture, unit length."""
         c, s = np.cos(self.angle), np.sin(self.angle)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..config import ModelConfig
 from ..errors import InputError
 from ..face.choice import prominent
-from ..face.confidence import doubts
+from ..face.confidence import doubts, mouth_doubts
 from ..face.found import Faces, faces_to_choose_from, shared_mesh
 from ..face.mask import DEFAULT_FEATHER, crop_mask, face_mask
 from ..face.mesh import FaceMesh
@@ -65,15 +65,15 @@ def prepare_portrait(
     face = faces.face(rgb, face_index)
     crop = cut_portrait(rgb, config.width, face)
     region = face_mask(crop.landmarks, config.width) if mask is None else _own_mask(mask, crop, rgb)
-    return Portrait(crop=crop, mask=region, picture=rgb, doubts=_doubts(face, strict))
+    return Portrait(crop=crop, mask=region, picture=rgb, doubts=_doubts(face, rgb, strict))
 
 
-def _doubts(face: Face, strict: bool) -> tuple[str, ...]:
-    found = doubts(face)
+def _doubts(face: Face, rgb: np.ndarray, strict: bool) -> tuple[str, ...]:
+    found = doubts(face) or mouth_doubts(face, rgb, face_mesh())
     if found and strict:
         raise InputError(
             "image", f"a face of {face.extent:.0f} pixels", f"it {' and '.join(found)}: it will hardly talk well",
-            "use a face that looks towards the camera, or leave strict out")
+            "use a face that looks towards the camera, its mouth in sight, or leave strict out")
     for reason in found:
         log.warning("the face %s: it will hardly talk well", reason)
     return tuple(f"the face {reason}" for reason in found)

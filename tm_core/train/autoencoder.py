@@ -23,9 +23,11 @@ from ..vae.tiny import Decoded, TinyVAE
 from . import landmarks as lm
 from .checkpoint import Average, load_checkpoint, save_checkpoint
 from .dataset import Inputs, tracks
-from .generator import Heads, cat_heads, draw, new_person, pixel_grid
+from .generator import draw
 from .mixed_precision import mixed_precision
+from .people import new_person
 from .sequences import loss_weight
+from .still_heads import Heads, cat_heads, pixel_grid
 from .visemes import SHAPES
 
 log = logging.getLogger(__name__)

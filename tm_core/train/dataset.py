@@ -21,7 +21,9 @@ from torch import Tensor
 from ..config import ModelConfig
 from ..errors import InputError
 from ..weights.files import save_tensors
-from .generator import Heads, PackedFaces, draw
+from .generator import draw
+from .people import PackedFaces
+from .still_heads import Heads
 from .visemes import life, mouth_weights, phone_labels
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 Frames are drawn at the autoencoder's size, with its own generator's plain mouth, and go through it; the truth is drawn
 at the pixels of a box round the mouth alone. The box is laid by landmarks that are wrong by as much as a mesh is.
 
-Shapes: T frames, BOX = (144, 192) pixels of the box, the rest as in vae/mouth_head.py.
+Shapes: T frames, BOX = (144, 192) pixels of the box, the rest as in vae/mouth_geometry.py.
 """
 
 from __future__ import annotations
@@ -22,23 +22,14 @@ from torch import Tensor
 
 from ..config import ModelConfig
 from ..errors import InputError
-from ..vae.mouth_head import (
-    GRID,
-    MouthGeometry,
-    MouthSight,
-    box_grid,
-    from_box,
-    lip_curves,
-    mouth_crop,
-    mouth_geometry,
-    mouth_sight,
-    picture_coordinates,
-    to_box,
-)
+from ..vae.mouth_geometry import GRID, MouthGeometry, box_grid, from_box, lip_curves, mouth_geometry, picture_coordinates, to_box
+from ..vae.mouth_head import MouthSight, mouth_crop, mouth_sight
 from ..vae.tiny import Motion, TinyVAE
 from ..weights.files import save_tensors
 from .dataset import SpeechDataset, draw_clip, mouth_shapes, tracks
-from .generator import Heads, PackedFaces, draw_mouth, new_person, skull_motion
+from .generator import draw_mouth, skull_motion
+from .people import PackedFaces, new_person
+from .still_heads import Heads
 from .visemes import SHAPES
 
 log = logging.getLogger(__name__)

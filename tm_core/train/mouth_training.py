@@ -20,28 +20,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import ModelConfig
-from ..vae.mouth_head import (
-    GRID,
-    TALL,
-    MouthFields,
-    MouthGeometry,
-    MouthHead,
-    MouthSight,
-    MouthState,
-    PortraitShare,
-    at_rest,
-    box_grid,
-    from_box,
-    mouth_colour,
-    mouth_sight,
-    to_box,
-)
+from ..vae.mouth_drawing import MouthFields, MouthState, PortraitShare, mouth_colour, mouth_pixels
+from ..vae.mouth_geometry import GRID, TALL, MouthGeometry, at_rest, box_grid, from_box, to_box
+from ..vae.mouth_head import MouthHead, MouthSight, mouth_sight
 from ..vae.tiny import Motion, TinyVAE
 from ..weights.loading import new_mouth_head
 from .checkpoint import Average, load_checkpoint, save_checkpoint
 from .dataset import SpeechDataset
-from .generator import Heads, PackedFaces, draw_mouth, fit_head, pixel_grid, skull_motion
+from .generator import draw_mouth, skull_motion
 from .mouth_clips import BOX, MARGIN, SIDE, MouthClip, mouth_clips, seen_motion, speech_poses
+from .people import PackedFaces
+from .still_heads import Heads, fit_head, pixel_grid
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +171,7 @@ def batch_state(head: MouthHead, share: PortraitShare, batch: MouthBatch, pick: 
 def picture_loss(head: MouthHead, made: MouthFields, share: PortraitShare, batch: MouthBatch, most: int) -> Tensor:
     """L1 of pixels and of their differences in the first `most` pictures, the mouth and its surroundings more."""
     pick = torch.arange(min(most, len(batch.frames)))
-    error = head.draw(_at(made, batch.drawn[pick]), batch_state(head, share, batch, pick)) - batch.frames[pick]
+    error = mouth_pixels(_at(made, batch.drawn[pick]), batch_state(head, share, batch, pick)) - batch.frames[pick]
     near = F.max_pool2d(F.avg_pool2d(batch.mouth[pick], 4), 7, 1, 3)
     weight = 1 + 4 * F.interpolate(near, scale_factor=4)
     half, weight_half = F.avg_pool2d(error, 2), F.avg_pool2d(weight, 2)
@@ -378,7 +367,7 @@ def draw_held(head: MouthHead, held: HeldMouth) -> dict[str, Tensor]:
     middle = (fields.lips[:, 1] - fields.lips[:, 0])[:, GRID[1] // 2 - 1 : GRID[1] // 2 + 1].mean(1).clamp(min=0)
     whole = {name: torch.cat(parts) for name, parts in kept.items()}
     return {
-        "made": torch.lerp(base, head.draw(fields, state), state.weight), "today": base, "weight": state.weight,
+        "made": torch.lerp(base, mouth_pixels(fields, state), state.weight), "today": base, "weight": state.weight,
         "truth": whole["truth"], "plain": whole["plain"], "mouth": whole["mouth"],
         "gap": torch.stack([middle, whole["lips"]]) * state.reach,
         "skull": torch.stack([fields.skull, whole["skull"]])[..., 1:] * state.reach}

@@ -29,7 +29,8 @@ from ..weights.files import save_tensors
 from . import landmarks as lm
 from .audio_augmentation import augment
 from .dataset import PAD, Inputs, draw_clip, tracks
-from .generator import Heads, inside, new_person, pixel_grid, soften
+from .people import inside, new_person, soften
+from .still_heads import Heads, pixel_grid
 
 CHUNKS = 12  # of a clip
 SEQUENCE = 7  # chunks of a training sequence (paper: 21 latents of 3)

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from ..face.eyes import close_lids, eye_box, turn_eyes
 from ..face.life import FaceLife
-from .mouth_head import MouthHead, MouthState
+from .mouth_drawing import MouthState
+from .mouth_head import MouthHead
 from .tiny import Motion, TinyDecoderState, TinyVAE
 from .warping import Enlargement, FaceWarp, PixelBox, Texture, WarpPlan
 

@@ -19,7 +19,8 @@ from ...config import tiny
 from ...metrics.syncnet import FRAMES, face_boxes, mfcc
 from ...vae.tiny import TinyVAE
 from ..dataset import Inputs, _utterances, draw_clip, level
-from ..generator import Heads, new_person
+from ..people import new_person
+from ..still_heads import Heads
 from ..visemes import life, mouth_weights, phone_labels
 
 LENGTH = 61  # frames of a clip

@@ -1,0 +1,1 @@
+"""A live conversation: a portrait that listens and answers, and the server in front of it. Paper section 5."""

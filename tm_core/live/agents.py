@@ -1,6 +1,6 @@
 """Who answers: one small protocol between a person's microphone and text and what a portrait says. Paper section 5 (an audio LLM).
 
-An agent hears and reads, and speaks through its Stage. Non-goals: faces, networks of ours. Shapes: n samples.
+An agent hears and reads, and speaks through its AgentOutput. Non-goals: faces, networks of ours. Shapes: n samples.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BEFORE_S, ROOM_S, LONGEST_TURN_S = 0.3, 0.1, 30.0  # kept from before a turn was
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class AgentOutput:
     """What an agent may do; every call returns at once and may come from any task of the event loop."""
 
     say: Callable[[Floats, int], None]  # samples (n,) and their rate, the next of the answer
@@ -51,15 +51,15 @@ class Agent(Protocol):
 class ParrotAgent:
     """Says back what it hears, in the same voice; speaking while it speaks interrupts it."""
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage, self._turns = stage, TurnDetector(MICROPHONE_RATE)
+    def __init__(self, output: AgentOutput) -> None:
+        self._output, self._turns = output, TurnDetector(MICROPHONE_RATE)
         self._recent: list[Floats] = []
         self._turn: list[Floats] = []
 
     async def hear(self, samples: Floats) -> None:
         events = self._turns.push(samples)
         if "began" in events:
-            self._stage.interrupt()
+            self._output.interrupt()
             self._turn = list(self._recent)
         if self._turns.speaking or "ended" in events:
             self._turn.append(samples)
@@ -72,14 +72,14 @@ class ParrotAgent:
 
     def _answer(self) -> None:
         turn, self._turn, self._recent = np.concatenate(self._turn), [], []
-        self._stage.note("user", f"({len(turn) / MICROPHONE_RATE:.1f} s of speech)")
-        self._stage.turn_over(END_S)
-        self._stage.say(turn[: len(turn) - round((END_S - ROOM_S) * MICROPHONE_RATE)], MICROPHONE_RATE)
-        self._stage.end()
-        self._stage.note("avatar", "(the same)")
+        self._output.note("user", f"({len(turn) / MICROPHONE_RATE:.1f} s of speech)")
+        self._output.turn_over(END_S)
+        self._output.say(turn[: len(turn) - round((END_S - ROOM_S) * MICROPHONE_RATE)], MICROPHONE_RATE)
+        self._output.end()
+        self._output.note("avatar", "(the same)")
 
     async def read(self, text: str) -> None:
-        self._stage.note("avatar", "I only say back what I hear. Start with --agent reader to hear what you type.")
+        self._output.note("avatar", "I only say back what I hear. Start with --agent reader to hear what you type.")
 
     async def interrupted(self, interruption: Interruption) -> None:
         self._turn = []
@@ -92,10 +92,10 @@ def _seconds(pieces: list[Floats]) -> float:
     return sum(map(len, pieces)) / MICROPHONE_RATE
 
 
-AGENTS: dict[str, Callable[[Stage], Agent]] = {"parrot": ParrotAgent}
+AGENTS: dict[str, Callable[[AgentOutput], Agent]] = {"parrot": ParrotAgent}
 
 
-def agent_named(name: str) -> Callable[[Stage], Agent]:
+def agent_named(name: str) -> Callable[[AgentOutput], Agent]:
     """InputError for a name nobody has."""
     if name not in AGENTS:
         raise InputError("agent", name, "no such agent", f"choose one of {', '.join(AGENTS)}")

@@ -25,7 +25,7 @@ from ..errors import InputError
 from ..media.image_io import open_image
 from ..model.talking import TalkingModel
 from ..talk.portrait import Portrait, prepare_portrait
-from .agents import Agent, Stage
+from .agents import Agent, AgentOutput
 from .avatar import AvatarOptions, LiveAvatar
 from .session import LiveSession
 
@@ -63,8 +63,8 @@ class LiveServer:
     """The web application and its sessions."""
 
     def __init__(
-        self, model: TalkingModel, portraits: dict[str, Path], agent: Callable[[Stage], Agent], *, options: ServeOptions | None = None,
-        avatar: AvatarOptions | None = None,
+        self, model: TalkingModel, portraits: dict[str, Path], agent: Callable[[AgentOutput], Agent], *,
+        options: ServeOptions | None = None, avatar: AvatarOptions | None = None,
     ) -> None:
         """`portraits` by the names they are shown under."""
         self.options, self._avatar = options or ServeOptions(), avatar or AvatarOptions()

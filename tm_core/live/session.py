@@ -22,7 +22,7 @@ from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSes
 from aiortc.mediastreams import MediaStreamError
 
 from ..errors import InputError
-from .agents import MICROPHONE_RATE, Agent, Stage
+from .agents import MICROPHONE_RATE, Agent, AgentOutput
 from .avatar import Interruption, LiveAvatar, LivePair
 from .pacing import Pacer
 from .speech_queue import Floats
@@ -65,7 +65,7 @@ class LiveSession:
     """Ends when the peer goes, when it is idle for long, or by `close`; `on_end` is called once then."""
 
     def __init__(
-        self, avatar: LiveAvatar, agent: Callable[[Stage], Agent], *, ice: RTCConfiguration | None = None, idle_s: float = 600.0,
+        self, avatar: LiveAvatar, agent: Callable[[AgentOutput], Agent], *, ice: RTCConfiguration | None = None, idle_s: float = 600.0,
         on_end: Callable[[LiveSession], Awaitable[None]] | None = None,
     ) -> None:
         """The avatar is started here, and closed at the end."""
@@ -78,7 +78,7 @@ class LiveSession:
         self._heard_at = time.monotonic()
         self._turn_ended_at: float | None = None
         self.latency_s: float | None = None  # from the end of the person's speech to the first sound of the answer
-        self._agent = agent(Stage(
+        self._agent = agent(AgentOutput(
             say=self._say, end=self._end_answer, interrupt=self._interrupt, note=self._note, turn_over=self._turn_over))
         self.began = time.monotonic()
 
@@ -214,7 +214,7 @@ class LiveSession:
         if self._peer.connectionState in ("failed", "closed", "disconnected") and not self._closed:
             self._start(self.close())
 
-    # -- the agent's stage ------------------------------------------------------------------------------
+    # -- what the agent puts out ------------------------------------------------------------------------------
 
     def _say(self, samples: Floats, rate: int) -> None:
         self._heard_at = time.monotonic()

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Turn = Literal["began", "ended"]
+TurnEvent = Literal["began", "ended"]
 STEP_S = 0.02
 LEAST_DB, OVER_DB = -50.0, 10.0  # speech is louder than the first, and than the room by the second
 BEGIN_S, END_S = 0.08, 0.5  # of loud steps, of quiet ones
@@ -29,10 +29,10 @@ class TurnDetector:
         self.speaking = False
         self.level_db = -100.0  # of the last step
 
-    def push(self, samples: NDArray[np.float32]) -> list[Turn]:
+    def push(self, samples: NDArray[np.float32]) -> list[TurnEvent]:
         """What happened in these samples (n,) in -1..1."""
         self._held = np.concatenate([self._held, samples])
-        found: list[Turn] = []
+        found: list[TurnEvent] = []
         while len(self._held) >= self._size:
             step, self._held = self._held[: self._size], self._held[self._size :]
             self.level_db = float(10 * np.log10(np.mean(step.astype(np.float64) ** 2) + 1e-10))
@@ -40,7 +40,7 @@ class TurnDetector:
                 found.append(turn)
         return found
 
-    def _step(self, level: float) -> Turn | None:
+    def _step(self, level: float) -> TurnEvent | None:
         self._levels.append(level)
         room = sorted(self._levels)[int(QUIETEST * len(self._levels))]
         loud = len(self._levels) > FIRST_S / STEP_S and level > max(LEAST_DB, room + OVER_DB)

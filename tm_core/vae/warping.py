@@ -195,6 +195,8 @@ def compiled() -> Any:
     except Exception as e:  # numba refuses versions of numpy by errors of several kinds
         log.info("numba is not to be had (%s): torch draws faces, more slowly", e)
         return None
+    # what is kept on disk names the function's module; in a host this one has another name, and numpy has the same everywhere
+    _draw.__module__ = "numpy"
     draw = njit(nogil=True, fastmath=True, cache=True)(_draw)
     line, few = Enlargement.of(2, 0, 1, 0, 1), np.zeros((2, 2, 3), np.uint8)
     draw(  # now, and not when the first frames are waited for

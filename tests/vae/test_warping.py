@@ -56,4 +56,6 @@ def test_pixels_that_do_not_move_are_the_pictures(flow: torch.Tensor) -> None:
     outside = np.ones(picture.shape[:2], bool)
     outside[RECT[1] : RECT[3], RECT[0] : RECT[2]] = False
     assert (frames[:, outside] == picture[outside]).all()
-    assert (plan.open(frames, flow * 0).warp(plan.texture(picture, (0, 0)), RECT)) is None
+    resting = np.broadcast_to(picture, (3, *picture.shape)).copy()
+    plan.open(resting, flow * 0).warp(plan.texture(255 - picture, (0, 0)), RECT)  # nothing moves, so nothing is read
+    assert (resting == picture).all()

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import InputError
 from .avatar import Interruption
+from .speech_queue import Floats
 from .turn_detector import END_S, TurnDetector
 
-Floats = NDArray[np.float32]
 MICROPHONE_RATE = 16000
 BEFORE_S, ROOM_S, LONGEST_TURN_S = 0.3, 0.1, 30.0  # kept from before a turn was noticed, and after it; longer turns are answered in between
 
@@ -63,23 +62,29 @@ class ParrotAgent:
             self._turn = list(self._recent)
         if self._turns.speaking or "ended" in events:
             self._turn.append(samples)
-            if "ended" in events or _seconds(self._turn) > LONGEST_TURN_S:
-                self._answer()
+            if "ended" in events:
+                self._answer(END_S)
+            elif _seconds(self._turn) > LONGEST_TURN_S:
+                self._answer(0.0)
         else:
             self._recent.append(samples)
             while _seconds(self._recent[1:]) > BEFORE_S:
                 self._recent.pop(0)
 
-    def _answer(self) -> None:
+    def _answer(self, quiet_s: float) -> None:
+        """Say the turn, which ended `quiet_s` ago, without most of the quiet after it."""
         turn, self._turn, self._recent = np.concatenate(self._turn), [], []
-        self._output.note("user", f"({len(turn) / MICROPHONE_RATE:.1f} s of speech)")
-        self._output.turn_over(END_S)
-        self._output.say(turn[: len(turn) - round((END_S - ROOM_S) * MICROPHONE_RATE)], MICROPHONE_RATE)
+        kept = turn[: max(0, len(turn) - round(max(0.0, quiet_s - ROOM_S) * MICROPHONE_RATE))]
+        if not len(kept):  # all of it was interrupted by the button
+            return
+        self._output.note("user", f"({len(kept) / MICROPHONE_RATE:.1f} s of speech)")
+        self._output.turn_over(quiet_s)
+        self._output.say(kept, MICROPHONE_RATE)
         self._output.end()
         self._output.note("avatar", "(the same)")
 
     async def read(self, text: str) -> None:
-        self._output.note("avatar", "I only say back what I hear. Start with --agent reader to hear what you type.")
+        self._output.note("avatar", "I only say back what I hear: speak to me.")
 
     async def interrupted(self, interruption: Interruption) -> None:
         self._turn = []

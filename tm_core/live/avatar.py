@@ -35,7 +35,7 @@ from ..families.settings import Choices, settings
 from ..inputs import VideoFraming
 from ..model.talking import TalkingModel
 from ..streaming.cancel import CancelToken
-from ..streaming.handles import EASE
+from ..streaming.handles import EASE, eased
 from ..streaming.pipeline import FrameChunk, run_pipeline
 from ..streaming.sampler import ChunkedSampler, LatentChunk, SamplerState, Scene, SpeakerInput
 from ..streaming.workers import WorkerConfig
@@ -538,7 +538,4 @@ class _BoundaryDecoder:
         timeline = self._avatar._timeline
         latents = timeline.latents_of_chunk(index)
         flags = self._avatar.said(range(latents.start - EASE, latents.stop)).numpy().astype(np.float64)
-        means = np.convolve(flags, np.ones(EASE) / EASE, "valid")
-        frames = timeline.frames_of_chunk(index)
-        at = (np.arange(len(frames)) + 0.5) / timeline.stride
-        return np.asarray(np.interp(at, np.arange(len(means)), means))
+        return eased(flags, len(timeline.frames_of_chunk(index)), timeline.stride)

@@ -12,7 +12,7 @@ import hmac
 import logging
 import secrets
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -151,25 +151,30 @@ class LiveServer:
             self._refused += 1
             full = f"sessions: {self.options.most_sessions} of {self.options.most_sessions} are taken; try again later"
             return web.json_response({"error": full}, status=503)
-        self._opening += 1
+        self._opening += 1  # until it counts as a session
         try:
-            session = await self._opened_session(name, sdp)
+            portrait = await asyncio.to_thread(self._portrait, name)
+            avatar = await asyncio.to_thread(LiveAvatar, self._model, portrait, self._avatar)
+            answer = self._answered(avatar, sdp)
         finally:
             self._opening -= 1
-        self._total += 1
-        return web.json_response({"sdp": session[1], "type": "answer"})
+        return web.json_response({"sdp": await answer, "type": "answer"})
 
-    async def _opened_session(self, name: str, sdp: str) -> tuple[LiveSession, str]:
-        portrait = await asyncio.to_thread(self._portrait, name)
-        avatar = await asyncio.to_thread(LiveAvatar, self._model, portrait, self._avatar)
+    def _answered(self, avatar: LiveAvatar, sdp: str) -> Awaitable[str]:
+        """A session, which counts from now on, and what it answers."""
         ice = RTCConfiguration([_ice_server(u) for u in self.options.ice]) if self.options.ice else None
         session = LiveSession(avatar, self._agent, ice=ice, idle_s=self.options.idle_s, on_end=self._ended)
         self.sessions.add(session)
-        try:
-            return session, await session.answer(sdp)
-        except BaseException:
-            await session.close()
-            raise
+        self._total += 1
+
+        async def answer() -> str:
+            try:
+                return await session.answer(sdp)
+            except BaseException:
+                await session.close()
+                raise
+
+        return answer()
 
     async def _ended(self, session: LiveSession) -> None:
         self.sessions.discard(session)

@@ -349,6 +349,12 @@ class DecodedStream:
         )
 
 
+def eased(flags: np.ndarray, frames: int, stride: int) -> np.ndarray:
+    """(T,) how much is said in the frames of a chunk, 0..1, from the flags (EASE + F,) of its latents and of those before it."""
+    means = np.convolve(flags, np.ones(EASE) / EASE, "valid")  # of the latent before the chunk, and of its own
+    return np.asarray(np.interp((np.arange(frames) + 0.5) / stride, np.arange(len(means)), means))
+
+
 class _ChunkDecoder:
     """One run of the decoder: holds its state, drops what was shown before, trims the last chunk, corrects its colours, draws."""
 
@@ -399,9 +405,7 @@ class _ChunkDecoder:
         begin = max(0, latents.start - EASE)
         flags = self._speaking(range(begin, latents.stop)).numpy().astype(np.float64)
         flags = np.concatenate([np.full(EASE - (latents.start - begin), flags[0]), flags])
-        means = np.convolve(flags, np.ones(EASE) / EASE, "valid")  # of the latent before the chunk, and of its own
-        at = (np.array(timeline.frames_of_chunk(index)) + 0.5 - timeline.frames_of_chunk(index).start) / timeline.stride
-        return np.asarray(np.interp(at, np.arange(len(means)), means))
+        return eased(flags, len(timeline.frames_of_chunk(index)), timeline.stride)
 
     def _decoded(self, chunk: LatentChunk) -> Tensor:
         if self._shared is not None and self._shared.vae is self._vae:

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 PIXELS = BOX[1] / 2  # of a box unit
 RATE = 2e-3
-WEIGHTS = {"fields": 1.0, "contour_px": 0.0, "picture": 20.0, "texture": 8.0}  # of the losses
+WEIGHTS = {"fields": 1.0, "contour_px": 0.0, "picture": 60.0, "texture": 8.0}  # of the losses
 EDGE = 0.03  # box units over which a lip's side begins
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from .mouth_geometry import FEATHER, TALL, MouthGeometry, at_rest, from_box, lip_distances, shade, tooth_place
 
-SOFT = 0.75  # pixels to either side over which the contour fades
-SLIT = (0.004, 0.018)  # box units of gap below which lips count as shut, from which they are open
+SOFT = 0.5  # pixels to either side over which the contour fades
+SLIT = (0.002, 0.012)  # box units of gap below which lips count as shut, from which they are open
 JAW_SPAN = 0.12  # face heights that the jaw's texture reaches up from the lower lip
 
 

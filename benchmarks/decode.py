@@ -1,4 +1,4 @@
-"""The bundled decoder against its plain formula, in turn: time of a chunk, difference of the pixels.
+"""The bundled decoder against its plain formula, in turn: time of a chunk, difference of the pixels; and a face drawn at 512 pixels.
 
 The plain formula is the one that training uses (TinyVAE.decode_groups): it convolves the portrait's features with every frame's,
 at double size. Both run on the calling thread.
@@ -11,15 +11,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks._common import Result, demo_portrait, load, result, say
 from tm_core import talk
 from tm_core.media.image_io import open_image
+from tm_core.model.talking import TalkingModel
+from tm_core.talk.framing import framed, view_of
+from tm_core.vae.rendering import FaceRenderer
 from tm_core.vae.tiny import TinyVAE
 
 MAX_TIME_RATIO, MAX_LEVELS = 0.68, 0.01
+SIDE, MAX_DRAWN_MS = 512, 180  # pixels; of one thread
 TURNS, WARM = 15, 3
 
 
@@ -29,7 +34,21 @@ def run(*, weights: Path | None = None, device: str = "auto") -> list[Result]:
     portrait = talk.prepare_portrait(open_image(demo_portrait()), model.config).image
     chunk = model.config.sampler.chunk_latents
     with torch.inference_mode():
-        return rows(model.vae, portrait, chunk, TURNS)
+        return rows(model.vae, portrait, chunk, TURNS) + drawn_rows(model, open_image(demo_portrait()), TURNS)
+
+
+def drawn_rows(model: TalkingModel, picture: np.ndarray, turns: int) -> list[Result]:
+    """Time in which one thread makes frames of SIDE pixels of a chunk, the mouth included."""
+    portrait = talk.prepare_portrait(picture, model.config)
+    renderer = FaceRenderer(model.vae, framed(view_of(portrait), "face", SIDE), portrait.image)
+    still = model.vae.encode_image(portrait.image.to(model.vae.shift))[:, None]
+    size = (2, *still.shape[:1], model.config.sampler.chunk_latents, *still.shape[2:])
+    noise = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    first, second = (still[None] + 0.5 * noise.to(still)).split(1)
+    _, state = renderer(first, renderer.open())
+    [times] = in_turn([lambda: renderer(second, state)], turns)
+    time_ms = 1e3 * statistics.median(times)
+    return [result(f"drawing a chunk at {SIDE} px", time_ms, "ms", f"<= {MAX_DRAWN_MS:g}", time_ms <= MAX_DRAWN_MS)]
 
 
 def rows(vae: TinyVAE, portrait: Tensor, chunk: int, turns: int) -> list[Result]:

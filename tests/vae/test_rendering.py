@@ -41,7 +41,7 @@ class Moved(TinyVAE):
 
     given: Motion
 
-    def motion(self, latents: torch.Tensor, state: object, every: int = 1) -> tuple[Motion, object]:  # type: ignore[override]
+    def motion(self, latents: torch.Tensor, state: object, every: int = 1, *, paint: bool = True) -> tuple[Motion, object]:  # type: ignore[override]
         return self.given, state
 
 

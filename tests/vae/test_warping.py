@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tm_core import talk
 from tm_core.media.image_io import open_image
+from tm_core.talk.framing import framed, view_of
 from tm_core.vae import warping
+from tm_core.vae.mouth_raster import MouthRaster
+from tm_core.vae.rendering import FaceRenderer, square_of
 from tm_core.vae.warping import WarpPlan
+from tm_core.weights.loading import load_model
 
 PORTRAIT = Path(__file__).parents[2] / "tm_core" / "assets" / "portraits" / "demo.jpg"
 RECT, BOX, GRID = (37, 20, 301, 280), (30.3, 11.7, 310.1, 291.5), 64
@@ -59,3 +65,29 @@ def test_pixels_that_do_not_move_are_the_pictures(flow: torch.Tensor) -> None:
     resting = np.broadcast_to(picture, (3, *picture.shape)).copy()
     plan.open(resting, flow * 0).warp(plan.texture(255 - picture, (0, 0)), RECT)  # nothing moves, so nothing is read
     assert (resting == picture).all()
+
+
+@pytest.mark.parametrize("parted", [False, True])
+def test_both_ways_draw_the_same_mouth(parted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model()
+    portrait = talk.prepare_portrait(open_image(PORTRAIT), model.config)
+    view = framed(view_of(portrait), "face", 401)
+    with torch.inference_mode():
+        latents = model.vae.encode_image(portrait.image)[:, None].expand(-1, 3, -1, -1)[None].clone()
+        latents[:, :, 1:] += torch.randn(latents[:, :, 1:].shape, generator=torch.Generator().manual_seed(3))
+        frames = []
+        for _ in range(2):
+            renderer = FaceRenderer(model.vae, view, portrait.image)
+            if parted:  # as if the portrait showed something between its lips
+                mouth = renderer._mouth
+                assert mouth is not None
+                share = mouth.state.share._replace(lips=mouth.state.share.lips + torch.tensor([[[-0.05], [0.05]]]))
+                state = replace(mouth.state, share=share, parted=True)
+                raster = mouth.raster and MouthRaster.of(
+                    state, renderer._texture, mouth.corner, mouth.share[0, 0].numpy(), mouth.cut, square_of(view.box))
+                renderer._mouth = replace(mouth, state=state, raster=raster)
+            frames.append(renderer(latents, renderer.open())[0].astype(int))
+            monkeypatch.setattr(warping, "compiled", lambda: None)
+    off = np.abs(frames[0] - frames[1])
+    assert 0 < off.mean() < 0.2 and np.quantile(off, 0.999) <= 6  # the picture is read by four points between pixels, not by sixteen pixels
+    assert np.abs(frames[0] - frames[0][:1]).max() > 40

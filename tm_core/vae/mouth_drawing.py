@@ -63,7 +63,7 @@ def mouth_pixels(fields: MouthFields, state: MouthState) -> Tensor:
     """Pixels (T, 3, h, w) of `state.where`."""
     part = state.part[:, :2].expand(len(fields.flows), -1, -1)
     flows = torch.einsum("tfchw,tcd->tfdhw", fields.flows.unflatten(1, (2, 2)), part).flatten(1, 2)
-    maps = _finer(torch.cat([flows, lip_distances(fields.lips) * state.reach], 1))
+    maps = finer(torch.cat([flows, lip_distances(fields.lips) * state.reach], 1))
     look = (state.points / state.points.new_tensor([1, TALL])).expand(len(maps), -1, -1, -1)
     at = F.grid_sample(maps, look, padding_mode="border", align_corners=False)
     top, bottom = at[:, 4:5], at[:, 5:]
@@ -129,7 +129,7 @@ def fetched_part(picture: Tensor, where: tuple[int, int, int, int], geometry: Mo
     return cut, torch.cat([part[:, :2], part[:, 2:] + shift], 1)
 
 
-def _finer(maps: Tensor) -> Tensor:
+def finer(maps: Tensor) -> Tensor:
     """Maps (..., h, w) twice as fine, by cubic convolution: curves stay curves when they are enlarged further."""
     rows, columns = (_doubling(n, maps) for n in maps.shape[-2:])
     return rows @ maps @ columns.T
@@ -156,7 +156,7 @@ def _fetched(state: MouthState, source: Tensor) -> Tensor:
 
 def _own(rest: Tensor, state: MouthState) -> Tensor:
     """Share (T, 1, h, w) of what the portrait shows between its own lips, at points on its skull (T, h, w, 2)."""
-    maps = _finer(lip_distances(state.share.lips) * state.reach).expand(len(rest), -1, -1, -1)
+    maps = finer(lip_distances(state.share.lips) * state.reach).expand(len(rest), -1, -1, -1)
     look = rest / rest.new_tensor([1, TALL])
     top, bottom = F.grid_sample(maps, look, padding_mode="border", align_corners=False).split(1, 1)
     return opening(top, bottom, state.reach)

@@ -188,8 +188,12 @@ class MouthHead(nn.Module):
         The last frame is the last of its latent, or `place` (T,) says which one each is. Where the lips are shut, pixels are the
         picture, warped.
         """
-        fields = self.fields(mouth_sight(motion, state.geometry), state.share, state.geometry, place)
+        fields = self.seen(motion, state, place)
         return mouth_pixels(fields, state), state.weight.expand(len(fields.lips), -1, -1, -1)
+
+    def seen(self, motion: Motion, state: MouthState, place: Tensor | None = None) -> MouthFields:
+        """`fields` of a prepared portrait's motion."""
+        return self.fields(mouth_sight(motion, state.geometry), state.share, state.geometry, place)
 
 
 def mouth_sight(motion: Motion, geometry: MouthGeometry) -> MouthSight:

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from ..face.eyes import close_lids, eye_box, turn_eyes
 from ..face.life import FaceLife
-from .mouth_drawing import MouthState
+from .mouth_drawing import MouthFields, MouthState, mouth_pixels
 from .mouth_head import MouthHead
+from .mouth_raster import MouthRaster
 from .tiny import Motion, TinyDecoderState, TinyVAE
 from .warping import Enlargement, FaceWarp, PixelBox, Texture, WarpPlan
 
@@ -66,7 +67,9 @@ class FaceRenderer:
         left, top, right, bottom = max(0, x0 - room[0]), max(0, y0 - room[1]), min(width, x1 + room[0]), min(height, y1 + room[1])
         self._texture = self._plan.texture(view.picture[top:bottom, left:right], (left, top))
         self._sway = _sway_fields(view, grid, self.share.cpu().numpy()).to(device)
-        self._mouth = _Mouth.of(vae.mouth, view, self.rect, self.share) if isinstance(vae.mouth, MouthHead) else None
+        self._mouth = None
+        if isinstance(vae.mouth, MouthHead):
+            self._mouth = _Mouth.of(vae.mouth, view, self.share, self._plan, self._texture)
         self._eyes = [EyePatch.of(view, eye, (left, top, right, bottom), self._plan) for eye in (0, 1)] if view.life else []
 
     def open(self) -> TinyDecoderState:
@@ -81,12 +84,12 @@ class FaceRenderer:
         `first` is the number of the first frame, `speaking` (T,) in 0..1 how much is said in each. `every` 2: every second one
         is made and shown twice, for about half of the work.
         """
-        motion, state = self._vae.motion(latents, state, every)
+        motion, state = self._vae.motion(latents, state, every, paint=self._mouth is None)
         begins = len(motion.flow) * every % 4 and every > 1  # the first latent is one frame
         numbers = first + (0 if begins else every - 1) + every * np.arange(len(motion.flow))
         flow = self._flow(motion, numbers, np.ones(len(numbers)) if speaking is None else speaking[numbers - first])
         place = None if every == 1 else torch.from_numpy((numbers - 1 - numbers[-1]) % 4).to(flow.device)
-        mouths = None if self._mouth is None else self._mouth.made(motion._replace(flow=flow), place)
+        mouths = None if self._mouth is None else self._mouth.fields(motion._replace(flow=flow), place)
         frames = np.broadcast_to(self._view.picture, (len(numbers), *self._view.picture.shape)).copy()
         for begin in range(0, len(numbers), self._plan.at_once):
             piece = slice(begin, begin + self._plan.at_once)
@@ -97,7 +100,7 @@ class FaceRenderer:
             if mouths is None or self._mouth is None:
                 self._paint(warp, motion.paint[piece])
             else:
-                warp.lay(mouths[piece], self._mouth.share, self._mouth.corner)
+                self._mouth.draw(warp, frames[piece], MouthFields(*(part[piece] for part in mouths)))
             warp.finish()
         if every > 1:
             frames = frames[np.clip(-(-(np.arange(first, numbers[-1] + 1) - numbers[0]) // every), 0, None)]
@@ -185,9 +188,10 @@ class _Mouth:
     corner: tuple[int, int]  # x, y of its first pixel in the picture
     share: Tensor  # (1, 1, h, w) over the warped face
     cut: tuple[slice, slice]  # rows and columns of what the head draws that lie there
+    raster: MouthRaster | None  # where frames are written as bytes
 
     @classmethod
-    def of(cls, head: MouthHead, view: FaceView, rect: PixelBox, share: Tensor) -> _Mouth:
+    def of(cls, head: MouthHead, view: FaceView, share: Tensor, plan: WarpPlan, texture: Texture) -> _Mouth:
         """Prepared once: what the portrait alone says. The picture's edge is repeated where the crop goes beyond it.
 
         It computes in float32 whatever the model does: in half precision a contour would be off by pixels.
@@ -201,19 +205,27 @@ class _Mouth:
         landmarks = torch.from_numpy(view.landmarks - np.array([x0, y0, 0], np.float32)).to(share.device)
         state = head.prepare(picture, landmarks)
         whole = state.where[0] + x0, state.where[1] + y0, state.where[2] + x0, state.where[3] + y0
-        seen = _clipped(whole, rect)
+        seen = _clipped(whole, plan.rect)
         across, down = (
             Enlargement.of(len(share), seen[k], seen[k + 2], view.box[k], view.box[k + 2] - view.box[k]).matrix(len(share)).to(share)
             for k in (0, 1))
         cut = slice(seen[1] - whole[1], seen[3] - whole[1]), slice(seen[0] - whole[0], seen[2] - whole[0])
-        return cls(
-            head=head, state=state, corner=(seen[0], seen[1]),
-            share=state.weight[..., cut[0], cut[1]] * (down @ share @ across.T).clamp(0, 1), cut=cut)
+        corner, over = (seen[0], seen[1]), state.weight[..., cut[0], cut[1]] * (down @ share @ across.T).clamp(0, 1)
+        raster = None
+        if plan.writes_bytes:
+            raster = MouthRaster.of(state, texture, corner, over[0, 0].numpy(), cut, (x0, y0, side))
+        return cls(head=head, state=state, corner=corner, share=over, cut=cut, raster=raster)
 
-    def made(self, motion: Motion, place: Tensor | None = None) -> Tensor:
-        """The mouths (T, 3, h, w) of a motion, 0..255, where they lie in the drawn part; `place` as for MouthHead.fields."""
-        mouths: Tensor = self.head(motion, self.state, place)[0][..., self.cut[0], self.cut[1]] * 255
-        return mouths
+    def fields(self, motion: Motion, place: Tensor | None = None) -> MouthFields:
+        """Where everything is in a motion's frames; `place` as for MouthHead.fields."""
+        return self.head.seen(motion, self.state, place)
+
+    def draw(self, warp: FaceWarp, frames: np.ndarray, fields: MouthFields) -> None:
+        """Over the warped face, in frames (T, H, W, 3) or what is to become of them."""
+        if self.raster is not None:
+            self.raster.draw(frames, fields)
+        else:
+            warp.lay(mouth_pixels(fields, self.state)[..., self.cut[0], self.cut[1]] * 255, self.share, self.corner)
 
 
 def square_of(box: Box) -> tuple[int, int, int]:

@@ -38,7 +38,7 @@ class Motion(NamedTuple):
     """What moves in T frames, before any picture is drawn: for renderers of any size."""
 
     flow: Tensor  # (T, 2, H/2, W/2) offset into the portrait, in halves of its side (grid_sample's unit)
-    paint: Tensor  # (T, 16, H/2, W/2) logits of colour and share, two by two pixels
+    paint: Tensor  # (T, 16, H/2, W/2) logits of colour and share, two by two pixels; no channels where it was not asked for
     features: Tensor  # (T, a, H/2, W/2) that both were made of
     latents: Tensor  # (T, 2C, h, w) raw latents of the frame's group and of the one before, less the portrait's
 
@@ -70,6 +70,7 @@ class TinyDecoderState:
     up2: _Prepared
     up1: _Prepared
     heads: _Prepared  # flow and paint
+    flow: _Prepared  # alone
     last: Tensor | None = None  # (1, C, h, w)
 
 
@@ -243,25 +244,27 @@ class TinyVAE(nn.Module):
         return TinyDecoderState(
             reference=picture, still=self.still(features), from_latent=_prepared(self.from_latent, eighth),
             up2=_prepared(self.up2, quarter, doubles=True), up1=_prepared(self.up1, half, doubles=True),
-            heads=_side_by_side(self.to_flow, self.to_paint, like=picture))
+            heads=_side_by_side(self.to_flow, self.to_paint, like=picture), flow=_side_by_side(self.to_flow, like=picture))
 
     def decode(self, latents: Tensor, state: TinyDecoderState) -> tuple[Tensor, TinyDecoderState]:
         """Frames (T, 3, H, W) in 0..1 of the next latents (1, C, F, h, w), and the state after them."""
         moved, after = self.motion(latents, state)
         return _drawn(moved.flow, moved.paint, state.reference.expand(len(moved.flow), -1, -1, -1)).frames, after
 
-    def motion(self, latents: Tensor, state: TinyDecoderState, every: int = 1) -> tuple[Motion, TinyDecoderState]:
+    def motion(
+        self, latents: Tensor, state: TinyDecoderState, every: int = 1, *, paint: bool = True,
+    ) -> tuple[Motion, TinyDecoderState]:
         """What moves in the next latents (1, C, F, h, w), and the state after them; of every second frame alone with `every` 2.
 
-        The last frame of a latent is always among them.
+        The last frame of a latent is always among them. `paint` is what a renderer without a MouthHead needs.
         """
         raw = self.denormalise(latents.to(self.shift))[0].transpose(0, 1)
         first = raw[:1] if state.last is None else state.last
         moved = torch.cat([raw, torch.cat([first, raw[:-1]])], 1) - state.still.repeat(1, 2, 1, 1)
         x = self._spread(state.from_latent(moved.contiguous(memory_format=torch.channels_last)))[every - 1 :: every]
         features = F.silu(self.mix1(state.up1(self.mix2(state.up2(x)))))
-        flow, paint = state.heads(features).split([2, 16], 1)
-        found = (flow / 8, paint, features, moved.repeat_interleave(4 // every, 0))
+        drawn = (state.heads if paint else state.flow)(features)
+        found = (drawn[:, :2] / 8, drawn[:, 2:], features, moved.repeat_interleave(4 // every, 0))
         first_shown = 4 // every - 1 if state.last is None else 0  # the first latent is one frame
         return Motion(*(t[first_shown:] for t in found)), replace(state, last=raw[-1:])
 

@@ -11,6 +11,7 @@ crop's side, `reach` is the pixels of its unit.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 PixelBox = tuple[int, int, int, int]  # x0, y0, x1, y1, the last two beyond it
 STILL = 1 / 64  # of a pixel: what moves less stays as it is
 ONE = 256  # parts of the way from one point of a texture to the next
+RED_BLUE, GREEN, HALVES = 0xFF00FF, 0xFF00, 0x808080  # of a colour 0x00BBGGRR, two of which are mixed by one product; halves round
 # A half pixel's value from its six neighbours, over 32. Lobes larger than H.264's (1, -5, 20): linear reading between these and the
 # pixels themselves blurs, and over all fractions of a pixel both make up for each other.
 HALF_PIXEL = (3.0, -10.5, 23.5, 23.5, -10.5, 3.0)
@@ -67,7 +69,7 @@ class Enlargement:
 
 @dataclass(frozen=True, kw_only=True)
 class Texture:
-    """Part of a picture, its pixels and the points half-way between them: (1, 3, 2h - 1, 2w - 1), or (2h - 1, 2w - 1, 3) of bytes.
+    """Part of a picture, its pixels and the points half-way between them: (1, 3, 2h - 1, 2w - 1), or (2h - 1, 2w - 1) int32 0x00BBGGRR.
 
     Read by linear interpolation it is nearly as sharp between pixels as at them, and exact at them.
     """
@@ -124,7 +126,8 @@ class WarpPlan:
         pixels = torch.tensor(picture).permute(2, 0, 1)[None].float()
         points: Any = _twice_along(_twice_along(pixels.to(self.device), -1), -2)
         if self.writes_bytes:
-            points = np.ascontiguousarray(points[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy())
+            red, green, blue = points[0].round_().clamp_(0, 255).to(torch.int32)
+            points = np.ascontiguousarray((red | green << 8 | blue << 16).numpy())
         return Texture(points=points, corner=corner)
 
     def open(self, frames: np.ndarray, flow: Tensor) -> FaceWarp:
@@ -187,22 +190,30 @@ class _ByteWarp:
         pass
 
 
-@lru_cache(maxsize=1)
-def compiled() -> Any:
-    """The pass over the pixels as machine code, kept on disk once it was made; None where numba is not to be had."""
+def machine_code(work: Callable[..., None], *example: Any) -> Any:
+    """A function of arrays as machine code, kept on disk once it was made; None where numba is not to be had.
+
+    It is made now, from arguments of the kinds that will be given, and not when the first frames are waited for.
+    """
     try:
         from numba import njit
     except Exception as e:  # numba refuses versions of numpy by errors of several kinds
         log.info("numba is not to be had (%s): torch draws faces, more slowly", e)
         return None
     # what is kept on disk names the function's module; in a host this one has another name, and numpy has the same everywhere
-    _draw.__module__ = "numpy"
-    draw = njit(nogil=True, fastmath=True, cache=True)(_draw)
-    line, few = Enlargement.of(2, 0, 1, 0, 1), np.zeros((2, 2, 3), np.uint8)
-    draw(  # now, and not when the first frames are waited for
-        few[None].copy(), few, np.zeros((1, 2, 2, 2), np.float32), 0, line.cells, line.weights, 0, line.cells, line.weights,
-        np.zeros(4, np.float32), np.float32(STILL))
-    return draw
+    work.__module__ = "numpy"
+    made = njit(nogil=True, fastmath=True, cache=True)(work)
+    made(*example)
+    return made
+
+
+@lru_cache(maxsize=1)
+def compiled() -> Any:
+    """The pass over the pixels, or None."""
+    line, numbers = Enlargement.of(2, 0, 1, 0, 1), np.zeros((1, 2, 2, 2), np.float32)
+    return machine_code(
+        _draw, np.zeros((1, 2, 2, 3), np.uint8), np.zeros((2, 2), np.int32), numbers, 0, line.cells, line.weights, 0, line.cells,
+        line.weights, numbers[0, 0, 0].repeat(2), np.float32(STILL))
 
 
 def _draw(
@@ -240,11 +251,13 @@ def _draw(
                 both = (u * v) // ONE
                 right, down = u - both, v - both
                 here = ONE - u - down
-                for channel in range(3):
-                    mixed = (
-                        here * points[j, i, channel] + right * points[j, i + 1, channel]
-                        + down * points[j + 1, i, channel] + both * points[j + 1, i + 1, channel])
-                    frames[t, first_y + row, first_x + k, channel] = (mixed + ONE // 2) // ONE
+                p00, p01, p10, p11 = points[j, i], points[j, i + 1], points[j + 1, i], points[j + 1, i + 1]
+                outer = here * (p00 & RED_BLUE) + right * (p01 & RED_BLUE) + down * (p10 & RED_BLUE) + both * (p11 & RED_BLUE)
+                green = here * (p00 & GREEN) + right * (p01 & GREEN) + down * (p10 & GREEN) + both * (p11 & GREEN)
+                outer = (outer + (RED_BLUE & HALVES)) >> 8
+                frames[t, first_y + row, first_x + k, 0] = outer & 255
+                frames[t, first_y + row, first_x + k, 1] = (green + (GREEN & HALVES)) >> 16
+                frames[t, first_y + row, first_x + k, 2] = outer >> 16
 
 
 def _twice_along(picture: Tensor, axis: int) -> Tensor:

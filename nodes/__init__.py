@@ -9,8 +9,9 @@ from __future__ import annotations
 from . import wires
 from .batch import BatchLipsync
 from .faces import DetectFaces, FaceMasks
-from .host import folders
+from .host import folders, rooms
 from .host.schemas import ComfyExtension
+from .live import LiveConversation
 from .model import LoadModel
 from .open_model import ApplySpeech, LoadOpenModel, TalkingModelFromModel
 from .scenes import Canvas, Character, Layer, PasteBack, SceneStream
@@ -24,7 +25,7 @@ from .voice import AudioEncoder, SpeakingSilence
 NODES: list[type] = [
     LoadModel, LoadOpenModel, TalkingModelFromModel, AudioEncoder, FaceMask, DetectFaces, FaceMasks, SpeakingSilence, SpeakingTimeline,
     Conversation, SchedulePicture, CausalSampler, ApplySpeech, DecodeStream, PasteBack, Character, SceneStream, Layer, Canvas,
-    PreviewStream, SaveStream, CollectFrames, ScoreVideo, BatchLipsync,
+    PreviewStream, SaveStream, CollectFrames, ScoreVideo, BatchLipsync, LiveConversation,
 ]
 for _node in NODES:
     wires.guard(_node)
@@ -39,6 +40,7 @@ class TalkingMachinesExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> TalkingMachinesExtension:
-    """Register the model folder (hosts before 0.9 never call `on_load`) and hand over the extension."""
+    """Register the model folder (hosts before 0.9 never call `on_load`) and the rooms' route, and hand over the extension."""
     folders.register_model_folder()
+    rooms.register_routes()
     return TalkingMachinesExtension()

@@ -131,8 +131,11 @@ class Listener:
 class Host:
     """A ComfyUI server process with this pack in its custom_nodes; folders under `base`."""
 
-    def __init__(self, base: Path, installation: Installation | None = None, *, options: tuple[str, ...] = ()) -> None:
-        self.base = base
+    def __init__(
+        self, base: Path, installation: Installation | None = None, *, options: tuple[str, ...] = (), packages: Path | None = None,
+    ) -> None:
+        """`packages`: a folder of more packages for the host's python."""
+        self.base, self._packages = base, packages
         self.installation = installation or Installation.find()
         self.options = options
         self.client_id = uuid.uuid4().hex
@@ -200,6 +203,8 @@ class Host:
         self.port = free_port()
         env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")}
         env |= {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+        if self._packages is not None:
+            env["PYTHONPATH"] = str(self._packages)
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command(), cwd=self.installation.path, env=env, stdin=subprocess.DEVNULL,

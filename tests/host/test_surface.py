@@ -23,7 +23,7 @@ IDS = {
     "TM_DetectFaces", "TM_FaceMasks", "TM_PasteBack", "TM_Character", "TM_SceneStream", "TM_Layer", "TM_Canvas",
     "TM_ScoreVideo",
     "TM_BatchLipsync",
-    "TM_SpeakingTimeline", "TM_Conversation", "TM_SchedulePicture",
+    "TM_SpeakingTimeline", "TM_Conversation", "TM_SchedulePicture", "TM_LiveConversation",
 }  # fmt: skip
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))

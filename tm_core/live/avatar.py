@@ -221,6 +221,12 @@ class LiveAvatar:
             return self._state
 
     @property
+    def error(self) -> BaseException | None:
+        """What the session failed of."""
+        with self._changed:
+            return self._error
+
+    @property
     def size(self) -> tuple[int, int]:
         """Width and height of the frames."""
         height, width = self._view.picture.shape[:2]

@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import gc
 import hmac
+import io
 import logging
 import secrets
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 from aiohttp import web
 from aiortc import RTCConfiguration, RTCIceServer
+from PIL import Image
 
 from ..errors import InputError
 from ..media.image_io import open_image
@@ -32,6 +35,7 @@ from .session import LiveSession
 log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
+PAGE_FILES = ("live.js", "style.css")
 LARGEST_UPLOAD = 12 * 2**20
 MOST_UPLOADS = 16
 LARGEST_OFFER = 256 * 2**10
@@ -63,31 +67,43 @@ class LiveServer:
     """The web application and its sessions."""
 
     def __init__(
-        self, model: TalkingModel, portraits: dict[str, Path], agent: Callable[[AgentOutput], Agent], *,
+        self, model: TalkingModel, portraits: Mapping[str, Path | Portrait], agent: Callable[[AgentOutput], Agent], *,
         options: ServeOptions | None = None, avatar: AvatarOptions | None = None,
     ) -> None:
-        """`portraits` by the names they are shown under."""
+        """`portraits` by the names they are shown under; files are read when they are asked for."""
         self.options, self._avatar = options or ServeOptions(), avatar or AvatarOptions()
         self.options.check()
-        self._model, self._paths, self._agent = model, portraits, agent
+        self._model, self._known, self._agent = model, portraits, agent
         self._portraits: dict[str, Portrait] = {}
         self._uploads: dict[str, Portrait] = {}
         self.sessions: set[LiveSession] = set()
         self._opening = 0
+        self._closed = False
+        self.error: BaseException | None = None  # of the session that failed last
         self._total = self._refused = 0
-        self.app = web.Application(client_max_size=LARGEST_UPLOAD, middlewares=[self._guarded])
-        self.app.add_routes([
-            web.get("/", self._page), web.get("/healthz", self._health), web.get("/metrics", self._metrics),
-            web.get("/portraits", self._list), web.get("/portraits/{name}", self._picture), web.post("/portraits", self._upload),
-            web.post("/offer", self._offer), web.static("/page", PAGE)])
-        self.app.on_shutdown.append(self._end_all)
+        self._answers: dict[tuple[str, str], Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
+            ("GET", ""): self._page, ("GET", "healthz"): self._health, ("GET", "metrics"): self._metrics,
+            ("GET", "portraits"): self._list, ("POST", "portraits"): self._upload, ("POST", "offer"): self._offer}
 
-    @web.middleware
-    async def _guarded(self, request: web.Request, handler: Callable[[web.Request], object]) -> web.StreamResponse:
+    @cached_property
+    def app(self) -> web.Application:
+        """A server of its own."""
+        app = web.Application(client_max_size=LARGEST_UPLOAD)
+        app.router.add_route("*", "/{path:.*}", lambda request: self.handle(request, request.match_info["path"]))
+        app.on_shutdown.append(lambda _: self.close())
+        return app
+
+    async def handle(self, request: web.Request, path: str) -> web.StreamResponse:
+        """What is answered at `path` below the page's address, by whichever server it is mounted in."""
+        return await self._guarded(request, path)
+
+    async def _guarded(self, request: web.Request, path: str) -> web.StreamResponse:
         """One line of JSON for whatever cannot be done; foreign pages and callers without the token get nothing."""
         try:
-            self._check(request)
-            return await handler(request)  # type: ignore[misc, no-any-return]
+            self._check(request, path)
+            if (request.content_length or 0) > LARGEST_UPLOAD:
+                raise web.HTTPRequestEntityTooLarge(LARGEST_UPLOAD, request.content_length or 0)
+            return await self._answer(request, path)
         except InputError as error:
             return web.json_response({"error": str(error)}, status=400)
         except web.HTTPRequestEntityTooLarge:
@@ -95,15 +111,28 @@ class LiveServer:
         except web.HTTPException as error:
             return web.json_response({"error": f"{request.path[:80]}: {error.reason}"}, status=error.status)
 
-    def _check(self, request: web.Request) -> None:
+    def _check(self, request: web.Request, path: str) -> None:
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != request.host:
             raise web.HTTPForbidden(reason="pages of other origins may not talk to this server")
         token = self.options.token
-        if token and request.path not in ("/", "/healthz") and not request.path.startswith("/page/"):
+        if token and path not in ("", "healthz") and not path.startswith("page/"):
             given = request.headers.get("Authorization", "").removeprefix("Bearer ") or request.query.get("token", "")
             if not hmac.compare_digest(given.encode(), token.encode()):
                 raise web.HTTPUnauthorized(reason="the token is missing or wrong")
+
+    async def _answer(self, request: web.Request, path: str) -> web.StreamResponse:
+        folder, _, name = path.partition("/")
+        method = "GET" if request.method == "HEAD" else request.method
+        if method == "GET" and name and folder == "portraits":
+            return await self._picture(name)
+        if method == "GET" and folder == "page" and name in PAGE_FILES:
+            return web.FileResponse(PAGE / name)
+        if (answer := self._answers.get((method, path))) is not None:
+            return await answer(request)
+        if allowed := [m for m, p in self._answers if p == path]:
+            raise web.HTTPMethodNotAllowed(request.method, allowed)
+        raise web.HTTPNotFound
 
     async def _page(self, _: web.Request) -> web.StreamResponse:
         return web.FileResponse(PAGE / "index.html")
@@ -121,13 +150,17 @@ class LiveServer:
         return web.Response(text=text, content_type="text/plain")
 
     async def _list(self, _: web.Request) -> web.StreamResponse:
-        return web.json_response(list(self._paths))
+        return web.json_response(list(self._known))
 
-    async def _picture(self, request: web.Request) -> web.StreamResponse:
-        path = self._paths.get(request.match_info["name"])
-        if path is None:
+    async def _picture(self, name: str) -> web.StreamResponse:
+        known = self._known.get(name)
+        if known is None:
             raise web.HTTPNotFound
-        return web.FileResponse(path)
+        if isinstance(known, Path):
+            return web.FileResponse(known)
+        shown = io.BytesIO()
+        Image.fromarray(known.picture).save(shown, "JPEG", quality=90)
+        return web.Response(body=shown.getvalue(), content_type="image/jpeg")
 
     async def _upload(self, request: web.Request) -> web.StreamResponse:
         """A picture of one's own: its bytes; known by a name that nobody can guess, for as long as few newer ones come."""
@@ -144,7 +177,7 @@ class LiveServer:
             raise web.HTTPRequestEntityTooLarge(LARGEST_OFFER, request.content_length or 0)
         try:
             asked = await request.json()
-            sdp, name = str(asked["sdp"]), str(asked.get("portrait", next(iter(self._paths))))
+            sdp, name = str(asked["sdp"]), str(asked.get("portrait", next(iter(self._known))))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError("offer", "body", "is no JSON object with an sdp", 'send {"sdp": ..., "portrait": name}') from error
         if len(self.sessions) + self._opening >= self.options.most_sessions:
@@ -155,6 +188,8 @@ class LiveServer:
         try:
             portrait = await asyncio.to_thread(self._portrait, name)
             avatar = await asyncio.to_thread(LiveAvatar, self._model, portrait, self._avatar)
+            if self._closed:  # meanwhile
+                raise web.HTTPGone(reason="the server is closing")
             answer = self._answered(avatar, sdp)
         finally:
             self._opening -= 1
@@ -178,8 +213,11 @@ class LiveServer:
 
     async def _ended(self, session: LiveSession) -> None:
         self.sessions.discard(session)
+        self.error = session.error or self.error
 
-    async def _end_all(self, _: web.Application) -> None:
+    async def close(self) -> None:
+        """End every session; no other begins."""
+        self._closed = True
         for session in list(self.sessions):
             await session.close()
 
@@ -187,9 +225,10 @@ class LiveServer:
         if name in self._uploads:
             return self._uploads[name]
         if name not in self._portraits:
-            if name not in self._paths:
-                raise InputError("portrait", name[:80], "no such portrait", f"choose one of {', '.join(self._paths)}")
-            self._portraits[name] = prepare_portrait(open_image(self._paths[name]), self._model.config)
+            known = self._known.get(name)
+            if known is None:
+                raise InputError("portrait", name[:80], "no such portrait", f"choose one of {', '.join(self._known)}")
+            self._portraits[name] = known if isinstance(known, Portrait) else prepare_portrait(open_image(known), self._model.config)
         return self._portraits[name]
 
 

@@ -75,6 +75,7 @@ class LiveSession:
         self._channel: Any = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self.error: BaseException | None = None  # what it ended by
         self._heard_at = time.monotonic()
         self._turn_ended_at: float | None = None
         self.latency_s: float | None = None  # from the end of the person's speech to the first sound of the answer
@@ -112,6 +113,7 @@ class LiveSession:
         await self._agent.close()
         await self._peer.close()
         await asyncio.to_thread(self.avatar.close)
+        self.error = self.error or self.avatar.error
         if self._on_end is not None:
             await self._on_end(self)
 
@@ -124,6 +126,7 @@ class LiveSession:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("session ended: %s", error)
+            self.error = self.error or error
             self._start(self.close())
 
     # -- what goes out ----------------------------------------------------------------------------------

@@ -122,6 +122,12 @@ class Mailbox(Generic[T]):
         while self._items and self._items[0].epoch != self._epoch.number:
             self._items.popleft()
 
+    @property
+    def error(self) -> BaseException | None:
+        """What the producer failed with."""
+        with self._changed:
+            return self._error
+
     def finish(self, error: BaseException | None = None) -> None:
         """Producer's side: nothing follows (or: it failed with `error`)."""
         with self._changed:

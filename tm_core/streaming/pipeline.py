@@ -16,6 +16,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from ..errors import Cancelled
 from .cancel import CancelToken, LinkedToken
 from .mailbox import Closed, Epoch, Mailbox
 from .metrics import StreamMetrics
@@ -105,8 +106,9 @@ def run_pipeline(
     `prepare` is called by the worker that decodes, while the first chunk is denoised.
 
     `poll` is called on the caller's thread about every 20 ms while it waits and may raise (a host's
-    interrupt). Raises Cancelled when `cancel` is, and whatever either worker raises. Both threads have
-    ended when the generator has: at its end, by an error, or because the caller closed it.
+    interrupt). Raises Cancelled when `cancel` is, and whatever either worker raises, which goes first: a host's layers
+    raise its interrupt in whichever thread looks first, and it is seen once. Both threads have ended when the generator
+    has: at its end, by an error, or because the caller closed it.
 
     `epoch.advance()` interrupts: what was denoised or decoded before is dropped and never comes out. A chunk belongs to the epoch
     it names, or else to the one in which making it began; what `produce` goes on with is its own affair.
@@ -138,10 +140,21 @@ def run_pipeline(
             if metrics is not None:
                 metrics.frames_out(len(chunk.frames))
             yield chunk
+    except Cancelled:
+        _end(token, latents, frames, workers)
+        for error in (latents.error, frames.error):
+            if error is not None and not isinstance(error, Cancelled):
+                raise error from None
+        raise
     finally:
-        token.cancel()
-        latents.stop()
-        frames.stop()
-        for worker in workers:
-            if worker.ident is not None:
-                worker.join()
+        _end(token, latents, frames, workers)
+
+
+def _end(token: CancelToken, latents: Mailbox[LatentChunk], frames: Mailbox[FrameChunk], workers: list[threading.Thread]) -> None:
+    """Both workers have ended after it; again is no error."""
+    token.cancel()
+    latents.stop()
+    frames.stop()
+    for worker in workers:
+        if worker.ident is not None:
+            worker.join()

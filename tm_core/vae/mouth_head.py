@@ -47,6 +47,7 @@ PORTRAIT = (96, 128)  # pixels of the box that the network sees of the portrait
 LATENTS = (6, 8)  # points at which latents are read
 TEXTURE = (64, 96)  # rows and columns of the teeth's texture
 SUB_FRAMES = 4  # frames of a latent
+OWN = (0.4, 0.75)  # share of this network in the flow, across and down: the face's own says better where the whole mouth has gone
 
 
 class MouthSight(NamedTuple):
@@ -140,7 +141,8 @@ class MouthHead(nn.Module):
         lips = shut_beyond(rough + along_lips(left[:, 4:], near_lips(rough)), geometry.corners)
         own = _sum(weights, share.flows) + left[:, :4]
         own = own - torch.stack([skull[:, 1:2].expand_as(carried), carried] * 2, 1)[:, :, None]
-        flows = torch.lerp(seen.flow.repeat(1, 2, 1, 1), own, inner_window(own))
+        face = seen.flow.repeat(1, 2, 1, 1)
+        flows = torch.lerp(face, own, inner_window(own) * own.new_tensor(OWN).repeat(2).view(4, 1, 1))
         return MouthFields(lips=lips, flows=meeting(flows, lips, share.lips, geometry.corners), skull=skull, light=1 + said[:, -1:])
 
     def _skull(self, latents: Tensor, share: PortraitShare, place: Tensor) -> Tensor:

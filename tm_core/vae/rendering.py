@@ -19,7 +19,6 @@ from torch import Tensor
 
 from ..face.eyes import close_lids, eye_box, turn_eyes
 from ..face.life import FaceLife
-from ..face.light import PLAIN, Light
 from .mouth_drawing import MouthState
 from .mouth_head import MouthHead
 from .tiny import Motion, TinyDecoderState, TinyVAE
@@ -47,7 +46,7 @@ class FaceView:
     landmarks: np.ndarray
     share: np.ndarray
     life: FaceLife | None = None
-    light: Light = PLAIN
+    light: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 class FaceRenderer:

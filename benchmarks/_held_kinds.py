@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -24,6 +25,7 @@ from tm_core.face.found import Faces, find_faces
 from tm_core.face.networks import squares_of
 from tm_core.media.image_io import open_image
 from tm_core.metrics.lip_sync import lip_gap, opening_curve, sync_score
+from tm_core.streaming.handles import DecodedStream
 from tm_core.vae.rendering import FaceView
 from tm_core.weights.loading import TalkingModel
 
@@ -50,16 +52,31 @@ class KindVerdict:
 
 def kind_rows(model: TalkingModel, sound: Sound, at: dict[str, float], path: Path) -> list[Result]:
     """A row for each held-out picture and what counts of all; the sheet goes to `path`. InputError without the pictures."""
-    index = corpus_folder() / "held" / "held.json"
-    if not index.is_file():
-        raise InputError("corpus", index, "not there", "make it with python -m tm_core.train.corpus --out build/corpus")
     found = []
-    for entry in json.loads(index.read_text()):
-        verdict = _judged(model, open_image(index.parent / entry["file"]), entry, sound, at)
+    for entry in held_entries():
+        verdict = _judged(model, open_image(entry["path"]), entry, sound, at)
         say(f"{verdict.name}: {verdict.outcome}, {verdict.why}")
         found.append(verdict)
     say(f"contact sheet: {row_sheet(['', *at], [(f'{v.name}: {v.outcome}, {v.why}', v.frames) for v in found], path)}")
     return [*(result(f"{v.name} ({', '.join(v.kinds)})", f"{v.outcome}: {v.why}", "") for v in found), *_counts(found)]
+
+
+def held_entries() -> list[dict[str, Any]]:
+    """The held-out pictures: file, path, kinds and what more held.json says. InputError without them."""
+    index = corpus_folder() / "held" / "held.json"
+    if not index.is_file():
+        raise InputError("corpus", index, "not there", "make it with python -m tm_core.train.corpus --out build/corpus")
+    return [{**entry, "path": index.parent / entry["file"]} for entry in json.loads(index.read_text())]
+
+
+def speaking_stream(model: TalkingModel, picture: np.ndarray, sound: Sound) -> tuple[talk.Portrait, DecodedStream]:
+    """The most prominent face of a picture saying a sound, as `animate` shows it; InputError where it is refused."""
+    faces = prominent(find_faces(picture).faces)
+    portrait = talk.prepare_portrait(
+        picture, model.config, face_index=0 if faces else None,
+        faces=Faces(faces=tuple(faces[:1]), width=picture.shape[1], height=picture.shape[0]) if faces else None)
+    speaker = talk.select_speaking(talk.encode_audio(waveform(sound), model.config))
+    return portrait, talk.decode_stream(talk.sample_stream(model, talk.build_scene(model, portrait, speaker)))
 
 
 def _counts(found: list[KindVerdict]) -> list[Result]:
@@ -87,17 +104,12 @@ def _judged(model: TalkingModel, picture: np.ndarray, entry: dict[str, object], 
         return KindVerdict(name=name, kinds=kinds, outcome=outcome, why=why, frames=frames, **{"sharpness": {}, **more})  # type: ignore[arg-type]
 
     try:
-        faces = prominent(find_faces(picture).faces)
-        portrait = talk.prepare_portrait(
-            picture, model.config, face_index=0 if faces else None,
-            faces=Faces(faces=tuple(faces[:1]), width=picture.shape[1], height=picture.shape[0]) if faces else None)
+        portrait, stream = speaking_stream(model, picture, sound)
     except InputError as error:
         return verdict("refused", error.rule)
-    speaker = talk.select_speaking(talk.encode_audio(waveform(sound), model.config))
-    stream = talk.decode_stream(talk.sample_stream(model, talk.build_scene(model, portrait, speaker)))
     view = stream.view
     assert view is not None
-    cut, crops, untouched = _around(view), [], True
+    cut, crops, untouched = around_face(view), [], True
     for chunk in stream:
         outside = np.ones(picture.shape[:2], bool)
         x0, y0, x1, y1 = (int(np.floor(v)) for v in view.box)
@@ -143,7 +155,7 @@ def _followed(gap: np.ndarray, opening: np.ndarray, fps: float) -> tuple[float, 
     return score.peak_r, score.peak_r >= MIN_R and abs(score.lag_frames) <= LATE and high - low >= LEAST_RANGE
 
 
-def _around(view: FaceView) -> tuple[int, int, int, int]:
+def around_face(view: FaceView) -> tuple[int, int, int, int]:
     """A square of the picture round the face, in pixels."""
     low, high = view.landmarks[:, :2].min(0), view.landmarks[:, :2].max(0)
     half = min(float((high - low).max()) * ROOM / 2, min(view.picture.shape[:2]) / 2)

@@ -1,10 +1,12 @@
-"""Pictures to be looked at: held-out identities saying eight sounds, and what other kinds of pictures give.
+"""Pictures to be looked at and what is measured on them: held-out people speaking, mouths against truth, other kinds of pictures, life.
 
 docs/looks.jpg: every held-out identity at the first place where the first held-out voice makes each sound; nothing
 is picked by eye. docs/inputs.jpg: pictures unlike the training's (hidden or turned faces, drawings, renders) at
 sounds of the same speech, under each a line that says whether it holds: the face is found, and its lips follow the
-sound. docs/kinds.jpg: the corpus's held-out pictures of every kind in their own framing (_held_kinds). With `--out` all go to
-that folder, `--part` names one: identities, inputs, kinds. Pictures that are in no repository come from ../shared (TM_SHARED).
+sound. docs/kinds.jpg: the corpus's held-out pictures of every kind in their own framing (_held_kinds). docs/mouth.jpg: mouths as they
+should be above mouths as they are drawn, and the difference in figures (_mouth_truth). Two parts have figures alone: paint off the lips
+on every held-out picture (_stray_paint), and what finished frames show of life (_living_faces). With `--out` all sheets go to that folder,
+`--part` names one: identities, inputs, kinds, mouth, paint, life. Pictures that are in no repository come from ../shared (TM_SHARED).
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ from PIL import Image, ImageDraw, ImageFilter, ImageOps
 from benchmarks._common import ROOT, Result, demo_portrait, load, result, say
 from benchmarks._corpus import RATE, Face, Sound, held_faces, held_sounds
 from benchmarks._held_kinds import kind_rows
+from benchmarks._living_faces import LIFE_S, life_rows
+from benchmarks._mouth_truth import MouthExam, mouth_rows
 from benchmarks._sheet import row_sheet
+from benchmarks._stray_paint import PAINT_S, paint_rows
 from benchmarks._truth import Seen, corpus_folder, look_at, waveform
 from tm_core import talk
 from tm_core.errors import InputError
@@ -34,7 +39,7 @@ from tm_core.metrics.phones import Phone
 from tm_core.weights.loading import TalkingModel
 
 SIDE = 256  # pixels of a face on the first two sheets
-PARTS = ("identities", "inputs", "kinds")
+PARTS = ("identities", "inputs", "kinds", "mouth", "paint", "life")
 SOUNDS = ("AA", "IY", "UW", "OW", "M", "F", "S", "SIL")
 IDENTITIES, SHOWN = 8, 6  # people of the first sheet, sounds of the second
 LEAST_PHONE_S, LEAST_PAUSE_S = 0.06, 0.3
@@ -71,17 +76,22 @@ def run(
     *, weights: Path | None = None, device: str = "auto", seconds: float | None = None, out: Path | None = None,
     part: Sequence[str] | None = None,
 ) -> list[Result]:
-    """The sheets; `seconds`: of speech for all but the first. InputError without the corpora, or for a part that there is not."""
+    """The sheets and figures; `seconds`: of sound, for all but identities and mouth. InputError, before anything is drawn, without the
+    corpora or the training's inputs, and for a part that there is not."""
     if wrong := set(part or ()) - set(PARTS):
         raise InputError("part", sorted(wrong)[0], "is not one of this benchmark's", f"choose from {', '.join(PARTS)}")
     model, folder, chosen = load(weights, device), out or ROOT / "docs", part or PARTS
+    exam = MouthExam.of(model) if "mouth" in chosen else None
     sound, at = speech_with(SOUNDS, held_sounds(corpus_folder(), 3, STRETCH_S))
     short = _cut(sound, seconds or INPUT_S)
     within = dict(islice(((n, t) for n, t in at.items() if t * RATE < len(short.samples)), SHOWN))
     makers = {
         "identities": lambda: _identities(model, sound, at, folder / "looks.jpg"),
         "inputs": lambda: _inputs(model, short, within, folder / "inputs.jpg"),
-        "kinds": lambda: kind_rows(model, short, within, folder / "kinds.jpg")}
+        "kinds": lambda: kind_rows(model, short, within, folder / "kinds.jpg"),
+        "mouth": lambda: mouth_rows(exam, folder / "mouth.jpg") if exam else [],
+        "paint": lambda: paint_rows(model, _cut(sound, seconds or PAINT_S)),
+        "life": lambda: life_rows(model, seconds or LIFE_S)}
     return [row for name in PARTS if name in chosen for row in makers[name]()]
 
 

@@ -14,7 +14,7 @@ from tm_core.face.mesh import FaceMesh
 from tm_core.face.portrait_crop import crop_portrait
 from tm_core.media import open_image
 from tm_core.vae.mouth_drawing import MouthFields, MouthState, mouth_pixels
-from tm_core.vae.mouth_geometry import GRID, TALL, box_grid, from_box, meeting, to_box
+from tm_core.vae.mouth_geometry import GRID, TALL, box_grid, from_box, meeting, one_beyond, to_box
 from tm_core.vae.mouth_head import MouthHead, mouth_sight
 from tm_core.vae.tiny import Motion
 
@@ -179,3 +179,18 @@ def test_half_precision_draws_the_same_places(head: MouthHead, portrait: tuple[T
     made = head.fields(mouth_sight(seen, state.geometry), state.share, state.geometry)
     assert made.lips.dtype == torch.float32 and (made.lips - expected.lips).abs().max() < 0.05
     assert state.where == full.where
+
+
+def test_beyond_the_corners_skin_is_one_and_does_not_tear() -> None:
+    torch.manual_seed(0)
+    flows, corners = torch.randn(2, 4, *GRID), torch.tensor([[-0.5, 0.4]]).expand(2, -1)
+    x = box_grid(1, GRID[1], flows)[0, :, 0]
+    lips = torch.zeros(2, 2, GRID[1])
+    lips[1, 1, x > 0.4] = 0.1  # in the second frame lips part beyond the right corner
+    one = one_beyond(flows, lips, corners)
+    inside, beyond = (x > -0.5) & (x < 0.4), (x < -0.61) | (x > 0.51)
+    torch.testing.assert_close(one[..., inside], flows[..., inside])
+    upper, lower = one[0, :2], one[0, 2:]
+    torch.testing.assert_close(upper[..., beyond], lower[..., beyond])
+    torch.testing.assert_close(upper[..., beyond], (flows[0, :2] + flows[0, 2:])[..., beyond] / 2)
+    torch.testing.assert_close(one[1][..., x > 0.4], flows[1][..., x > 0.4], msg="where lips part each keeps its own")

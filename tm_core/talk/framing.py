@@ -31,7 +31,7 @@ def view_of(portrait: Portrait) -> FaceView:
     scale = (box[2] - box[0]) / crop.image.shape[1]
     landmarks = crop.landmarks * np.float32(scale)
     landmarks[:, :2] += np.array(box[:2], np.float32) + (scale - 1) / 2
-    return FaceView(picture=portrait.picture, box=box, landmarks=landmarks, share=_share(box, portrait.picture))
+    return FaceView(picture=portrait.picture, box=box, landmarks=landmarks, share=_share(box, portrait.picture), light=portrait.light)
 
 
 def framed(view: FaceView, framing: VideoFraming, size: int | None) -> FaceView:

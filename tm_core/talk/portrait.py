@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..face.choice import prominent
 from ..face.confidence import doubts, mouth_doubts
 from ..face.found import Faces, faces_to_choose_from, shared_mesh
+from ..face.light import PLAIN, Light, light_for_model
 from ..face.mask import DEFAULT_FEATHER, crop_mask, face_mask
 from ..face.mesh import FaceMesh
 from ..face.networks import Face
@@ -29,18 +30,20 @@ log = logging.getLogger(__name__)
 class Portrait:
     """Whom to animate: the portrait at model size, the mask (H, W) of what the voice may move, and the whole picture (h, w, 3) uint8.
 
-    `doubts` say why it may not talk well.
+    `doubts` say why it may not talk well. `light`: by how much more of each colour the model sees than the picture has.
     """
 
     crop: PortraitCrop
     mask: np.ndarray
     picture: np.ndarray
     doubts: tuple[str, ...] = ()
+    light: Light = PLAIN
 
     @property
     def image(self) -> Tensor:
-        """The portrait (3, H, W) in 0..1."""
-        return torch.from_numpy(self.crop.image.copy()).permute(2, 0, 1).float().div(255.0)
+        """The portrait (3, H, W) in 0..1 as the model sees it."""
+        picture = torch.from_numpy(self.crop.image.copy()).permute(2, 0, 1).float().div(255.0)
+        return picture if self.light == PLAIN else (picture * picture.new_tensor(self.light).view(3, 1, 1)).clamp(0, 1)
 
 
 def face_mesh() -> FaceMesh:
@@ -65,7 +68,8 @@ def prepare_portrait(
     face = faces.face(rgb, face_index)
     crop = cut_portrait(rgb, config.width, face)
     region = face_mask(crop.landmarks, config.width) if mask is None else _own_mask(mask, crop, rgb)
-    return Portrait(crop=crop, mask=region, picture=rgb, doubts=_doubts(face, rgb, strict))
+    return Portrait(
+        crop=crop, mask=region, picture=rgb, doubts=_doubts(face, rgb, strict), light=light_for_model(crop.image, crop.landmarks))
 
 
 def _doubts(face: Face, rgb: np.ndarray, strict: bool) -> tuple[str, ...]:

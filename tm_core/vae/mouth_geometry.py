@@ -145,6 +145,14 @@ def shut_beyond(lips: Tensor, corners: Tensor) -> Tensor:
     return lips + torch.cat([part, -part], 1)
 
 
+def one_beyond(flows: Tensor, lips: Tensor, corners: Tensor) -> Tensor:
+    """Flows (T, 4, *GRID) of both lips that become one beyond the corners, as far as the lips do not part: skin would tear there."""
+    columns = box_grid(1, GRID[1], flows)[0, :, 0]
+    inward = torch.minimum(columns - corners[:, :1], corners[:, 1:] - columns)
+    two = torch.maximum(inward / WIDER + 1, lips.diff(dim=1)[:, 0] / CLEAR).clamp(0, 1)[:, None, None]
+    return torch.lerp(flows.unflatten(1, (2, 2)).mean(1).repeat(1, 2, 1, 1), flows, two)
+
+
 def inner_window(like: Tensor) -> Tensor:
     """(*GRID) 1 in the box, 0 at its edges, where the face's own flow goes on."""
     grid = box_grid(*GRID, like)

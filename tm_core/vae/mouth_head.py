@@ -35,6 +35,7 @@ from .mouth_geometry import (
     meeting,
     mouth_geometry,
     near_lips,
+    one_beyond,
     picture_coordinates,
     rectangle_points,
     rest_maps,
@@ -143,7 +144,8 @@ class MouthHead(nn.Module):
         own = own - torch.stack([skull[:, 1:2].expand_as(carried), carried] * 2, 1)[:, :, None]
         face = seen.flow.repeat(1, 2, 1, 1)
         flows = torch.lerp(face, own, inner_window(own) * own.new_tensor(OWN).repeat(2).view(4, 1, 1))
-        return MouthFields(lips=lips, flows=meeting(flows, lips, share.lips, geometry.corners), skull=skull, light=1 + said[:, -1:])
+        flows = one_beyond(meeting(flows, lips, share.lips, geometry.corners), lips, geometry.corners)
+        return MouthFields(lips=lips, flows=flows, skull=skull, light=1 + said[:, -1:])
 
     def _skull(self, latents: Tensor, share: PortraitShare, place: Tensor) -> Tensor:
         """(T, 3) as MouthFields has it: the skull goes in straight lines from latent to latent, so that teeth do not tremble."""

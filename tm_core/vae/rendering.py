@@ -39,7 +39,7 @@ class FaceView:
 
     `box` (x0, y0, x1, y1) counts the picture's pixel edges, it may be fractional and go beyond the picture. `landmarks` (468, 3)
     are in the picture's pixels. `share` (n, n) in 0..1 over the box: how much of the motion counts there, 0 at its edge. `life`: what
-    the face does besides speaking; None: nothing.
+    the face does besides speaking; None: nothing. `light`: the model saw the portrait in so much more of each colour.
     """
 
     picture: np.ndarray
@@ -47,6 +47,7 @@ class FaceView:
     landmarks: np.ndarray
     share: np.ndarray
     life: FaceLife | None = None
+    light: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 class FaceRenderer:
@@ -124,7 +125,7 @@ class FaceRenderer:
             return
         (x0, across), (y0, down) = (
             self._band(int(cells[0]), int(cells[-1]) + 1, over.shape[-1], axis) for cells, axis in ((columns, 0), (rows, 1)))
-        colour, over = (down @ t @ across.T for t in (paint[:, :3] * 255, over))
+        colour, over = (down @ t @ across.T for t in (paint[:, :3] * (255 / paint.new_tensor(self._view.light).view(3, 1, 1)), over))
         warp.lay(colour, over.clamp(0, 1), (x0, y0))
 
     def _band(self, first: int, last: int, count: int, axis: int) -> tuple[int, Tensor]:

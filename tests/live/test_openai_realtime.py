@@ -19,7 +19,7 @@ from tm_core.live.agents import Agent, AgentOptions, agent_named
 from tm_core.live.avatar import Interruption
 from tm_core.media.audio_io import read_audio
 
-TONE = (0.4 * np.sin(2 * np.pi * 330 * np.arange(6 * RATE) / RATE)).astype(np.float32)
+TONE = (0.4 * np.sin(2 * np.pi * 330 * np.arange(4 * RATE) / RATE)).astype(np.float32)
 Scene = Callable[[Agent, Player, RealtimeServer], Awaitable[None]]
 
 
@@ -70,7 +70,7 @@ def test_a_turn_is_heard_and_answered(words: np.ndarray) -> None:
         await speak(agent, words)
         await until(lambda: any(item.done for item in meets.items.values()) and player.queue.ended)
         heard = player.play(10)
-        assert abs(len(heard) / 48000 - 6) < 0.01
+        assert abs(len(heard) / 48000 - 4) < 0.01
         inner = heard[1000:-1000]
         assert np.abs(np.fft.rfft(inner)).argmax() * 48000 / len(inner) == pytest.approx(330, abs=1)
         assert player.lines == [("user", "What I said."), ("avatar", "This is what I say.")]
@@ -108,7 +108,7 @@ def test_speaking_meanwhile_cuts_the_answer_where_it_was_heard(words: np.ndarray
         # its second turn is answered anew
         await speak(agent, np.concatenate([words[8000:14000], np.zeros(16000, np.float32)]))
         await until(lambda: len(meets.items) == 2 and player.queue.ended)
-        assert abs(len(player.play(10)) / 48000 - 6) < 0.01
+        assert abs(len(player.play(10)) / 48000 - 4) < 0.01
         cut = [text for who, text in player.lines if who == "avatar" and text.endswith(" ...")]
         assert len(cut) == (heard_s > 0) and all("This is what I say.".startswith(text[:-4]) for text in cut)
 
@@ -157,7 +157,7 @@ def test_what_is_typed_is_answered_and_replaces_what_is_said() -> None:
         player.play(0.4)
         await agent.read("No, wait.")
         await until(lambda: len(meets.items) == 2 and player.queue.ended)
-        assert abs(len(player.play(10)) / 48000 - 6) < 0.01
+        assert abs(len(player.play(10)) / 48000 - 4) < 0.01
         first, second = meets.items.values()
         assert first.truncated_ms == pytest.approx(400, abs=1) and second.truncated_ms is None
         assert not player.told("the server says")

@@ -34,7 +34,7 @@ class SpokenAnswer:
 
     def __init__(self, answers: SpokenAnswers) -> None:
         self._answers = answers
-        self.open = True
+        self.open, self._begun = True, False
 
     def say(self, samples: Floats, rate: int, part: Hashable = None) -> None:
         """The next samples (n,) of this answer; `part` names what they belong to."""
@@ -45,13 +45,15 @@ class SpokenAnswer:
                 self.end()
                 self._answers.output.note("avatar", f"({error})")
                 return
+            self._begun = True
             self._answers.count(part, len(samples) / rate)
 
     def end(self) -> None:
         """The answer is complete; again is no error."""
         if self.open:
             self.open = False
-            self._answers.output.end()
+            if self._begun:
+                self._answers.output.end()
 
 
 class SpokenAnswers:

@@ -199,8 +199,8 @@ class RealtimeServer:
             if i < len(words):
                 await self.tell({"type": "response.output_audio_transcript.delta", "delta": f"{' ' if i else ''}{words[i]}", **place})
             item.sent += len(piece)
-            await self.tell({
-                "type": "response.output_audio.delta", "delta": base64.b64encode((piece * 32767).astype("<i2").tobytes()).decode(), **place})
+            delta = base64.b64encode((piece * 32767).astype("<i2").tobytes()).decode()
+            await self.tell({"type": "response.output_audio.delta", "delta": delta, **place})
             await asyncio.sleep(self.pause_s)
         item.done = True
         await self.tell({"type": "response.output_audio.done", **place})

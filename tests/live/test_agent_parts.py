@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_no_answer_speaks_after_it_was_cut_and_what_was_heard_adds_up(actions: l
             assert [p.part for p in parts] == list(dict.fromkeys(pushed))
             assert {p.part: p.said_s for p in parts} == pytest.approx(said)
             assert sum(p.heard_s for p in parts) == pytest.approx(since, abs=0.003)
-            assert all(not b.heard_s or a.whole for a, b in zip(parts, parts[1:], strict=False))  # heard in the order it was said
+            assert all(not b.heard_s or a.whole for a, b in itertools.pairwise(parts))  # heard in the order it was said
             allowed, said, pushed = set(), {}, []
             assert not player.queue.begun
     assert all(before == "say" for before, call in zip(["", *player.calls], player.calls, strict=False) if call == "end")

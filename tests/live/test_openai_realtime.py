@@ -35,8 +35,8 @@ def played(scene: Scene, **server: Any) -> RealtimeServer:
     async def run() -> RealtimeServer:
         async with RealtimeServer(sound=server.pop("sound", TONE), **server) as meets:
             player = Player()
-            agent = agent_named("openai-realtime", AgentOptions(base_url=meets.address, model="small", voice="v", instructions="Be brief."))(
-                player.output)
+            options = AgentOptions(base_url=meets.address, model="small", voice="v", instructions="Be brief.")
+            agent = agent_named("openai-realtime", options)(player.output)
             try:
                 await asyncio.wait_for(scene(agent, player, meets), 60)
             finally:

@@ -60,6 +60,7 @@ class RealtimeServer:
     items: dict[str, Said] = field(default_factory=dict)
     heard: list[np.ndarray] = field(default_factory=list)
     turns: int = 0
+    ends_first: bool = False  # as Hugging Face's speech-to-speech 1.1: a response ends, transcript and all, before the turn is told
     fail: str | None = None  # how the next responses end
     cancelled: list[str] = field(default_factory=list)
     connections: int = 0
@@ -156,6 +157,8 @@ class RealtimeServer:
             now = {"item_id": f"turn_{self.turns}"}
             if not self.speaking and self.loud >= BEGIN_STEPS:
                 self.speaking = True
+                if self.ends_first:
+                    await self._cancel("turn_detected")
                 await self.tell({"type": "input_audio_buffer.speech_started", "audio_start_ms": 20 * self.sent_steps - 80, **now})
                 await self._cancel("turn_detected")
             elif self.speaking and self.quiet >= END_STEPS:
@@ -173,6 +176,10 @@ class RealtimeServer:
             task.cancel()
             self.running.pop(number)
             self.cancelled.append(reason)
+            if self.ends_first:
+                place = {"response_id": number, "item_id": list(self.items)[-1], "output_index": 0, "content_index": 0}
+                await self.tell({"type": "response.output_audio.done", **place})
+                await self.tell({"type": "response.output_audio_transcript.done", "transcript": self.text, **place})
             await self._done(number, "cancelled", {"type": "cancelled", "reason": reason})
 
     async def _done(self, number: str, status: str, details: dict[str, Any] | None = None) -> None:

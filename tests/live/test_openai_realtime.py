@@ -89,8 +89,8 @@ def test_a_turn_is_heard_and_answered(words: np.ndarray) -> None:
     assert kinds(meets) == ["session.update"]  # nothing was cut, so nothing was truncated
 
 
-@pytest.mark.parametrize("heard_s", [0.0, 0.52, 1.0])
-def test_speaking_meanwhile_cuts_the_answer_where_it_was_heard(words: np.ndarray, heard_s: float) -> None:
+@pytest.mark.parametrize(("heard_s", "ends_first"), [(0.0, False), (0.52, True), (1.0, False)])
+def test_speaking_meanwhile_cuts_the_answer_where_it_was_heard(words: np.ndarray, heard_s: float, ends_first: bool) -> None:
     async def scene(agent: Agent, player: Player, meets: RealtimeServer) -> None:
         await opened(agent, meets)
         await speak(agent, words)
@@ -109,10 +109,12 @@ def test_speaking_meanwhile_cuts_the_answer_where_it_was_heard(words: np.ndarray
         await speak(agent, np.concatenate([words[8000:14000], np.zeros(16000, np.float32)]))
         await until(lambda: len(meets.items) == 2 and player.queue.ended)
         assert abs(len(player.play(10)) / 48000 - 4) < 0.01
-        cut = [text for who, text in player.lines if who == "avatar" and text.endswith(" ...")]
+        lines = [text for who, text in player.lines if who == "avatar"]
+        cut = [text for text in lines if text.endswith(" ...")]
+        assert len(lines) == len(cut) + 1  # and the second answer
         assert len(cut) == (heard_s > 0) and all("This is what I say.".startswith(text[:-4]) for text in cut)
 
-    meets = played(scene, pause_s=0.05)
+    meets = played(scene, pause_s=0.05, ends_first=ends_first)
     assert kinds(meets).count("conversation.item.truncate") == 1
 
 

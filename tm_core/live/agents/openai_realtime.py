@@ -66,6 +66,7 @@ class RealtimeAgent:
         self._open, self._settled, self._typing = asyncio.Event(), asyncio.Event(), asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._responses: dict[str, RealtimeResponse] = {}  # those that run
+        self._untold: dict[str, str] = {}  # by item, what a server that has cancelled a response said; how much was heard is not known yet
         self._asked: str | None = None  # the event that asked for a response which has not begun
         self._turn_waits = self._unwanted = False  # a turn is not answered yet; what answers next was interrupted before it began
         self._count = 0
@@ -185,6 +186,7 @@ class RealtimeAgent:
         for response in self._responses.values():
             response.answer.end()
         self._responses.clear()
+        self._untold.clear()
         self._asked, self._turn_waits, self._unwanted = None, False, False
         self._settled.set()
         return was
@@ -221,9 +223,11 @@ class RealtimeAgent:
         running = list(self._responses.items())
         whole = {item for _, response in running for item in response.done}
         unfinished = {item for _, response in running for item in response.texts} - whole
-        for number, response in running:
-            self._note_cut(response, parts)
+        for _, response in running:
+            self._untold |= response.texts
             response.texts.clear()
+        self._note_cut(parts)
+        for number, _ in running:
             await self._send({"type": "response.cancel", "response_id": number})
         for part in parts:
             item, index = part.part
@@ -232,12 +236,15 @@ class RealtimeAgent:
                     "type": "conversation.item.truncate", "item_id": item, "content_index": index,
                     "audio_end_ms": int(1000 * part.heard_s)})
 
-    def _note_cut(self, response: RealtimeResponse, parts: list[HeardPart]) -> None:
+    def _note_cut(self, parts: list[HeardPart]) -> None:
         """What was heard of texts that are not in the transcript yet: as large a share of the words as of the sound."""
+        texts, self._untold = self._untold, {}
         for part in parts:
             item, _ = part.part
-            text = response.texts.get(item, "")
-            if text and part.heard_s:
+            text = texts.pop(item, "")
+            if text and part.whole:
+                self._output.note("avatar", text)
+            elif text and part.heard_s:
                 heard = text[: round(len(text) * part.heard_s / part.said_s)].rstrip()
                 self._output.note("avatar", f"{heard} ...")
 
@@ -297,8 +304,7 @@ class RealtimeAgent:
     def _text_done(self, event: Any) -> None:
         response = self._responses.get(event.response_id)
         if response is not None and response.answer.open:
-            response.texts[event.item_id] = ""
-            self._output.note("avatar", str(getattr(event, "transcript", None) or getattr(event, "text", "")))
+            response.texts[event.item_id] = str(getattr(event, "transcript", None) or getattr(event, "text", ""))
 
     def _response_done(self, event: Any) -> None:
         response = self._responses.pop(event.response.id, None)
@@ -306,13 +312,18 @@ class RealtimeAgent:
             self._settled.set()
         if response is None:
             return
-        was_open = response.answer.open
+        was_open, status = response.answer.open, event.response.status
         response.answer.end()
         details = event.response.status_details
-        if event.response.status == "failed":
+        if was_open and status == "cancelled":  # some servers tell only then that the person speaks
+            self._untold |= response.texts
+        elif was_open:
+            for text in filter(None, response.texts.values()):
+                self._output.note("avatar", text)
+        if status == "failed":
             error = getattr(details, "error", None)
             self._problem(getattr(error, "message", None) or getattr(error, "code", None) or "the response failed")
-        elif event.response.status == "incomplete" and was_open:
+        elif status == "incomplete" and was_open:
             self._problem(f"the response is not complete: {getattr(details, 'reason', None) or 'no reason given'}")
 
     def _heard(self, event: Any) -> None:

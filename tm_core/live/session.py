@@ -111,7 +111,10 @@ class LiveSession:
             task.cancel()
         self._picture.stop()
         self._sound.stop()
-        await self._agent.close()
+        try:
+            await self._agent.close()
+        except Exception:  # whatever an agent's server does, the session ends
+            log.exception("the agent did not close")
         await self._peer.close()
         await asyncio.to_thread(self.avatar.close)
         if self._on_end is not None:

@@ -24,7 +24,7 @@ CORE = ROOT / "tm_core"
 HOST_MODULES = ("comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "server", "nodes", "execution", "latent_preview")
 EXTRAS = (
     "typer", "rich", "psutil", "pocketsphinx", "cv2", "aiortc", "ray",
-    "mediapipe", "tflite", "ai_edge_litert", "sklearn", "onnxruntime",
+    "mediapipe", "tflite", "ai_edge_litert", "sklearn", "onnxruntime", "openai", "websockets", "hibari", "silero_vad",
 )  # fmt: skip
 SKIPPED_FOLDERS = {".hypothesis", ".git", ".venv", ".host", "output", "build", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"}
 SOURCE_SUFFIXES = {".py", ".js", ".toml", ".sh", ".css"}
@@ -277,6 +277,12 @@ def test_the_engine_needs_only_requirements_txt() -> None:
     """Everything a node can reach imports without the extras; the command line and training may ask for theirs."""
     names = [name for name in map(module_name, core_files()) if unit(name) not in {"cli", "train", "live"}]
     import_all((*HOST_MODULES, *EXTRAS), names)
+
+
+def test_only_the_server_and_its_sessions_need_the_live_extra() -> None:
+    """Agents ask for their packages when they are chosen."""
+    names = [name for name in map(module_name, core_files()) if unit(name) == "live"]
+    import_all((*HOST_MODULES, *EXTRAS), [n for n in names if n.rpartition(".")[2] not in ("server", "session")])
 
 
 def test_the_pack_root_exports_two_names_and_imports_without_a_host() -> None:

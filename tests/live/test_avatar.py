@@ -145,6 +145,30 @@ def test_an_interruption_ends_sound_and_lips_and_says_where(avatar: LiveAvatar, 
     assert avatar.interrupt().answer is None
 
 
+def test_an_interruption_counts_all_that_was_heard_since_the_last(avatar: LiveAvatar, speech: np.ndarray) -> None:
+    """Agents tell a server what was heard of several things said: in whole, in part, not at all."""
+    avatar.push_audio(speech[:8100], 16000)  # 0.50625 s: its last frame is not full
+    avatar.end_of_speech()
+    taken(avatar, 45)
+    assert avatar.state == "listening"
+    avatar.push_audio(speech[:24000], 24000)
+    avatar.end_of_speech()
+    pairs = taken(avatar, 25)
+    part = sum(p.answer is not None for p in pairs) / 25
+    assert 0.1 < part < 1.0
+    done = avatar.interrupt()
+    assert done.heard_s == pytest.approx(8100 / 16000 + part, abs=2e-4) and done.position_s == pytest.approx(part)
+    assert avatar.interrupt().heard_s == 0
+    taken(avatar, 20)
+    avatar.push_audio(speech[:16000], 16000)
+    assert avatar.interrupt().heard_s == 0  # nothing of it was shown
+    taken(avatar, 10)
+    avatar.push_audio(speech[:4000], 16000)  # it does not end, and nothing follows: the face waits
+    taken(avatar, 40)
+    done = avatar.interrupt()
+    assert done.answer is None and 0.15 < done.heard_s <= 0.25
+
+
 def test_without_a_frame_the_last_one_is_held_in_silence(model: TalkingModel, portrait: talk.Portrait) -> None:
     session = LiveAvatar(model, portrait, AvatarOptions(size=96))
     pair = session.take()  # nothing runs yet

@@ -6,54 +6,24 @@ import asyncio
 import json
 import os
 import threading
-import time
 import wave
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import numpy as np
 import pytest
 from aiohttp import web
-from aiortc import RTCPeerConnection, RTCSessionDescription
-from aiortc.contrib.media import MediaPlayer
 
+from tests.live.caller import Caller, found_in, served, until, with_server
 from tests.live.chromium import CHROMIUM, Browser
 from tm_core.errors import InputError
-from tm_core.live.agents import ParrotAgent, agent_named
-from tm_core.live.avatar import AvatarOptions
+from tm_core.live.agents import agent_named
 from tm_core.live.server import LARGEST_UPLOAD, LiveServer, ServeOptions
 from tm_core.media.audio_io import read_audio
-from tm_core.weights.loading import load_model
 
 BROKEN_OFFERS = (
     "", "{", "[]", '{"sdp": 5}', '{"sdp": "v=0"}', '{"sdp": "v=0\\r\\nm=audio 9 X 0"}', json.dumps({"sdp": "x" * 300_000}))
-
-
-def served(assets: Path, options: ServeOptions) -> LiveServer:
-    folder = assets / "portraits"
-    return LiveServer(
-        load_model(), {"demo": folder / "demo.jpg", "second": folder / "second.jpg"}, ParrotAgent, options=options,
-        avatar=AvatarOptions(size=96))
-
-
-def with_server(assets: Path, work: Callable[[LiveServer, str, aiohttp.ClientSession], Awaitable[Any]], **options: Any) -> Any:
-    """What `work` returns, given a running server, its address and a client."""
-    async def run() -> Any:
-        server = served(assets, ServeOptions(port=0, **options))
-        runner = web.AppRunner(server.app)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        address = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
-        try:
-            async with aiohttp.ClientSession() as client:
-                return await work(server, address, client)
-        finally:
-            await runner.cleanup()
-
-    return asyncio.run(run())
 
 
 @pytest.fixture(scope="module")
@@ -68,63 +38,6 @@ def voice(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         out.setframerate(16000)
         out.writeframes((samples * 32767).astype(np.int16).tobytes())
     return path
-
-
-class Caller:
-    """A peer that speaks a file and keeps what it receives."""
-
-    def __init__(self, voice: Path | None) -> None:
-        self.peer = RTCPeerConnection()
-        self.sound: list[np.ndarray] = []
-        self.pictures: list[np.ndarray] = []
-        self.times: dict[str, list[float]] = {"audio": [], "video": []}
-        self.told: list[dict[str, Any]] = []
-        self.player = None if voice is None else MediaPlayer(str(voice))
-        if self.player is None:
-            self.peer.addTransceiver("audio", direction="recvonly")
-        else:
-            self.peer.addTrack(self.player.audio)
-        self.peer.addTransceiver("video", direction="recvonly")
-        self.channel = self.peer.createDataChannel("control")
-        self.channel.on("message", lambda m: self.told.append(json.loads(m)))
-        self.peer.on("track", lambda track: asyncio.ensure_future(self.receive(track)))
-
-    async def receive(self, track: Any) -> None:
-        while True:
-            try:
-                frame = await track.recv()
-            except Exception:  # the track has ended
-                return
-            self.times[track.kind].append(float(frame.pts * frame.time_base))
-            if track.kind == "audio":
-                self.sound.append(frame.to_ndarray().reshape(-1, 2)[:, 0].astype(np.float32) / 32768)
-            else:
-                self.pictures.append(frame.to_ndarray(format="rgb24"))
-
-    async def call(self, client: aiohttp.ClientSession, address: str, portrait: str = "demo") -> tuple[int, dict[str, Any]]:
-        await self.peer.setLocalDescription(await self.peer.createOffer())
-        async with client.post(f"{address}/offer", json={"sdp": self.peer.localDescription.sdp, "portrait": portrait}) as answer:
-            body = await answer.json()
-            if answer.status == 200:
-                await self.peer.setRemoteDescription(RTCSessionDescription(sdp=body["sdp"], type="answer"))
-            return answer.status, body
-
-    async def close(self) -> None:
-        await self.peer.close()
-
-
-def found_in(part: np.ndarray, sound: np.ndarray) -> float:
-    """How well a part of a sound is found anywhere in another, 0..1."""
-    match = np.correlate(sound, part, "valid")
-    power = np.convolve(sound.astype(np.float64) ** 2, np.ones(len(part)), "valid")
-    return float((match / np.sqrt(power * (part.astype(np.float64) ** 2).sum() + 1e-6)).max())
-
-
-async def until(true: Callable[[], Any], seconds: float = 60) -> None:
-    ends = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < ends, "still not so"
-        await asyncio.sleep(0.05)
 
 
 def test_a_peer_speaks_and_is_answered_in_its_own_voice(assets: Path, voice: Path) -> None:

@@ -181,7 +181,18 @@ def bench(
 def serve(
     image: Annotated[list[Path] | None, typer.Option(
         help="A portrait to talk to; may be given again. The bundled ones if left out.")] = None,
-    agent: Annotated[str, typer.Option(help="Who answers: parrot says back what you say.")] = "parrot",
+    agent: Annotated[str, typer.Option(
+        help="Who answers: parrot says back what you say, reader reads aloud what you type, openai-realtime, pipeline.")] = "parrot",
+    base_url: Annotated[str | None, typer.Option(
+        help="Server of the agent, as http://host:port/v1; OpenAI's if left out. The key: OPENAI_API_KEY.")] = None,
+    model: Annotated[str | None, typer.Option(help="openai-realtime: the model; pipeline: the chat's model.")] = None,
+    voice: Annotated[str | None, typer.Option(help="A voice of the server that speaks.")] = None,
+    instructions: Annotated[str | None, typer.Option(help="What the agent is told to be.")] = None,
+    chat_url: Annotated[str | None, typer.Option(help="pipeline: server of the chat, where not --base-url.")] = None,
+    stt_url: Annotated[str | None, typer.Option(help="pipeline: server of speech to text, where not --base-url.")] = None,
+    stt_model: Annotated[str | None, typer.Option(help="Model that writes down what you say.")] = None,
+    tts_url: Annotated[str | None, typer.Option(help="pipeline: server of text to speech, where not --base-url.")] = None,
+    tts_model: Annotated[str | None, typer.Option(help="pipeline: model that speaks.")] = None,
     port: Annotated[int, typer.Option(help="Where the page is served.")] = 8765,
     host: Annotated[str, typer.Option(help="Address to listen on; others than this machine's own need --token.")] = "127.0.0.1",
     token: Annotated[str | None, typer.Option(envvar="TM_TOKEN", help="What callers must know: open the page with ?token=...")] = None,
@@ -195,9 +206,12 @@ def serve(
     """A live conversation in the browser; open the address that it prints."""
     from .serve import ServeJob, run_server
 
+    asked = {
+        "base_url": base_url, "chat_url": chat_url, "stt_url": stt_url, "tts_url": tts_url, "model": model, "stt_model": stt_model,
+        "tts_model": tts_model, "voice": voice, "instructions": instructions}
     run_server(ServeJob(
-        images=tuple(image or ()), agent=agent, port=port, host=host, token=token, size=size, sessions=sessions, idle_s=idle,
-        ice=tuple(ice or ()), weights=weights, device=device))
+        images=tuple(image or ()), agent=agent, agent_options=asked, port=port, host=host, token=token, size=size, sessions=sessions,
+        idle_s=idle, ice=tuple(ice or ()), weights=weights, device=device))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ class ServeJob:
 
     images: tuple[Path, ...]
     agent: str
+    agent_options: dict[str, str | None]
     port: int
     host: str
     token: str | None
@@ -32,7 +34,7 @@ class ServeJob:
 def run_server(job: ServeJob) -> None:
     """Serve until Ctrl-C; InputError for options that do not fit, and without the extra."""
     try:
-        from ..live.agents import agent_named
+        from ..live.agents import AgentOptions, agent_named
         from ..live.avatar import AvatarOptions
         from ..live.server import LiveServer, ServeOptions, serve
     except ModuleNotFoundError as error:
@@ -43,7 +45,7 @@ def run_server(job: ServeJob) -> None:
     options = ServeOptions(
         host=job.host, port=job.port, token=job.token, most_sessions=job.sessions, idle_s=job.idle_s, ice=job.ice)
     options.check()
-    agent = agent_named(job.agent)
+    agent = agent_named(job.agent, AgentOptions(**job.agent_options, key=os.environ.get("OPENAI_API_KEY")))
     portraits = {p.stem: p for p in job.images} or {name: PORTRAITS / f"{name}.jpg" for name in BUNDLED}
     for path in portraits.values():
         if not path.is_file():

@@ -102,10 +102,14 @@ class LivePair:
 
 @dataclass(frozen=True, kw_only=True)
 class Interruption:
-    """What an interrupted answer came to: how much of it was handed out; no answer where none was under way."""
+    """What an interrupted answer came to: how much of it was handed out; no answer where none was under way.
+
+    `heard_s`: how much was handed out of all that was pushed since the last interruption, whatever answers it was.
+    """
 
     answer: int | None
     position_s: float
+    heard_s: float = 0.0
 
 
 @dataclass(kw_only=True)
@@ -168,6 +172,7 @@ class LiveAvatar:
         self._starved_at: float | None = None
         self._answer = 0
         self._playing: tuple[int | None, float] = (None, 0.0)
+        self._heard = 0  # samples handed out since the last interruption
         self._pts = self._epoch = 0
         self._step_s = self._decode_s = 0.1
         self._behind_at, self._every = 0.0, 1
@@ -199,6 +204,7 @@ class LiveAvatar:
         """Stop speaking at once: nothing of the answer is handed out any more, the mouth closes from what is shown."""
         with self._changed:
             answer, position = self._playing
+            heard_s, self._heard = self._heard / self.options.sample_rate, 0
             self.queue.clear()
             self._starved_at = None
             self._epoch += 1
@@ -210,7 +216,7 @@ class LiveAvatar:
                 self._ready = deque((self._faded(p, n), f, n) for p, f, n in self._ready)
                 self._move("listening")
             self._changed.notify_all()
-            return Interruption(answer=answer, position_s=position)
+            return Interruption(answer=answer, position_s=position, heard_s=heard_s)
 
     # -- whoever shows it -------------------------------------------------------------------------------
 
@@ -256,6 +262,7 @@ class LiveAvatar:
                 begin = count * self._frame_samples
                 samples = planned.sound.heard[begin : begin + self._frame_samples]
                 position = planned.sound.position_s + (count + 1) / float(self.fps)
+                self._heard += len(samples[: max(0, planned.sound.length - begin)])
             self._playing = planned.answer, position
             if count + 1 < len(frames):
                 self._ready.appendleft((planned, frames, count + 1))
@@ -269,7 +276,7 @@ class LiveAvatar:
         begin = count * self._frame_samples
         heard, fade = np.zeros_like(planned.sound.heard), round(FADE_S * self.options.sample_rate)
         heard[begin : begin + fade] = planned.sound.heard[begin : begin + fade] * np.linspace(1, 0, fade, dtype=np.float32)
-        return replace(planned, answer=None, sound=replace(planned.sound, heard=heard))
+        return replace(planned, answer=None, sound=replace(planned.sound, heard=heard, length=0))
 
     def _silence(self) -> Floats:
         return np.zeros(self._frame_samples, np.float32)

@@ -33,6 +33,7 @@ CLOCK = 90_000  # of the picture's time stamps
 SOUND_STEP_S = Fraction(1, 50)
 WAITING = 6  # pieces of a track that may wait to be sent; older ones go
 LONGEST_TEXT = 2000
+MOST_UNTOLD = 20  # lines of the transcript that may wait for the channel
 STATUS_S = 0.2
 
 
@@ -73,6 +74,7 @@ class LiveSession:
         self._peer = RTCPeerConnection(ice)
         self._picture, self._sound = PairTrack("video"), PairTrack("audio")
         self._channel: Any = None
+        self._untold: deque[dict[str, Any]] = deque(maxlen=MOST_UNTOLD)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         self.error: BaseException | None = None  # what it ended by
@@ -110,7 +112,10 @@ class LiveSession:
             task.cancel()
         self._picture.stop()
         self._sound.stop()
-        await self._agent.close()
+        try:
+            await self._agent.close()
+        except Exception:  # whatever an agent's server does, the session ends
+            log.exception("the agent did not close")
         await self._peer.close()
         await asyncio.to_thread(self.avatar.close)
         self.error = self.error or self.avatar.error
@@ -194,6 +199,8 @@ class LiveSession:
     def _on_channel(self, channel: Any) -> None:
         self._channel = channel
         channel.on("message", lambda message: self._start(self._command(message)))
+        while self._untold:
+            self._tell(self._untold.popleft())
 
     async def _command(self, message: str | bytes) -> None:
         """What the page asks for; anything else is answered in one line."""
@@ -237,4 +244,7 @@ class LiveSession:
         return interruption
 
     def _note(self, who: str, text: str) -> None:
-        self._tell({"type": "transcript", "who": who, "text": text})
+        line = {"type": "transcript", "who": who, "text": text}
+        if self._channel is None:  # an agent that cannot reach its server says so early
+            self._untold.append(line)
+        self._tell(line)

@@ -28,6 +28,7 @@ class SpokenSound:
     heard: Floats  # (T * samples of a frame,) at the queue's rate
     model: Floats  # the same at the model's
     position_s: float
+    length: int  # samples of `heard` that were pushed; silence after them
 
 
 class SpeechQueue:
@@ -87,9 +88,10 @@ class SpeechQueue:
 
     def take(self, frames: int) -> SpokenSound:
         """The sound of the next frames, silence after its end; with its last sample an ended answer is over."""
+        heard = self._heard.take(frames * self._frame)
         sound = SpokenSound(
-            heard=_padded(self._heard.take(frames * self._frame), frames * self._frame),
-            model=_padded(self._model.take(frames * self._model_frame), frames * self._model_frame), position_s=self._taken / self.rate)
+            heard=_padded(heard, frames * self._frame), length=len(heard), position_s=self._taken / self.rate,
+            model=_padded(self._model.take(frames * self._model_frame), frames * self._model_frame))
         self._taken += frames * self._frame
         if self.ended and not len(self._heard):
             self.clear()

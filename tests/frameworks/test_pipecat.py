@@ -156,9 +156,9 @@ def loud(sound: np.ndarray) -> float:
     return float((np.abs(steps).max(1) > QUIET).sum() * 0.02)
 
 
-async def eventually(condition: Callable[[], bool]) -> None:
-    """A slow machine has ten seconds."""
-    until = time.monotonic() + 10
+async def eventually(condition: Callable[[], bool], within_s: float = 10) -> None:
+    """Waits, as a slow machine may need."""
+    until = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < until
         await asyncio.sleep(0.05)
@@ -200,10 +200,11 @@ def test_a_peer_sees_and_hears_answers_and_an_interruption(avatar: LiveAvatar, s
             played = loud(peer.heard(said, at + LATE_S))  # with the edges of pauses, where the machine is slow
             assert len(talk.interrupted) == 1 and played / 1.5 - 0.3 < talk.interrupted[0] < at - said + 0.3
             assert loud(peer.heard(at + LATE_S, time.monotonic())) == 0  # nothing of it afterwards
-            await eventually(lambda: len([t for t, _ in peer.pictures if t > at + 0.8]) > 10)  # and the face goes on, its mouth at rest
-            after = [x for t, x in peer.pictures if t > at + 0.8]
-            moving, still = lips(avatar, pictures), lips(avatar, after)
-            assert np.ptp(still) < 0.5 * np.ptp(moving)
+            moving = np.ptp(lips(avatar, pictures))
+            assert moving > 4
+            await eventually(lambda: np.ptp(lips(avatar, [x for t, x in peer.pictures if t > at][-12:])) < 0.3 * moving, 4)
+            seen = len(peer.pictures)
+            await eventually(lambda: len(peer.pictures) > seen + 10)  # the face goes on, its mouth at rest
 
             await talk.say(third, "third")
             await talk.say(third, "fourth")  # and the pipeline's end at once: all of it is spoken before

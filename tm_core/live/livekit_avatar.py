@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import InputError
 from .avatar import LiveAvatar, LivePair
@@ -162,8 +163,8 @@ class _HeardOutput(QueueAudioOutput):  # type: ignore[misc]
 
 def _mono(frame: rtc.AudioFrame) -> Floats:
     """(n,) in -1..1."""
-    levels = np.frombuffer(frame.data, np.int16).reshape(-1, frame.num_channels)
-    return (levels.mean(1) / 32768).astype(np.float32)
+    levels: NDArray[np.int16] = np.frombuffer(frame.data, np.int16).reshape(-1, frame.num_channels)
+    return np.asarray(levels.mean(1) / 32768, np.float32)
 
 
 def _sound(samples: Floats, rate: int) -> rtc.AudioFrame:

@@ -37,6 +37,14 @@ def test_a_pacer_keeps_the_rate_and_catches_up_little() -> None:
     assert waits == pytest.approx([0, 0.04, 0.04, 0.04])
 
 
+def test_a_pacer_can_run_ahead_and_fall_back() -> None:
+    pacer, now, waits = Pacer(FPS), 0.0, []
+    for lead in (0, 0.08, 0.08, 0.08, 0.08, 0, 0):
+        waits.append(pacer.wait_s(now, lead))
+        now += waits[-1]
+    assert waits == pytest.approx([0, 0, 0, 0.04, 0.04, 0.12, 0.04])
+
+
 @pytest.mark.parametrize(("rate", "piece"), [(16000, 1), (24000, 37), (44100, 1024), (48000, 1920), (8000, 10**6)])
 def test_speech_leaves_as_it_came_whatever_its_pieces(rate: int, piece: int) -> None:
     time = np.arange(int(0.7 * rate)) / rate

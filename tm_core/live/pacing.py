@@ -15,12 +15,12 @@ class Pacer:
         self._began: float | None = None
         self._count = 0
 
-    def wait_s(self, now: float) -> float:
-        """Seconds until the next step is due at time `now`, 0 where it is late; counts the step."""
+    def wait_s(self, now: float, lead_s: float = 0.0) -> float:
+        """Seconds until the next step is due at time `now`, 0 where it is late; counts the step. `lead_s`: so much before its time."""
         if self._began is None:
             self._began = now
         due = self._began + self._count * self._step
         if now - due > LATEST_S:
             self._began, self._count, due = now, 0, now
         self._count += 1
-        return max(0.0, due - now)
+        return max(0.0, due - lead_s - now)

@@ -19,7 +19,7 @@ from aiohttp import web
 from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.contrib.media import MediaPlayer
 
-from tests.live.chromium import CHROMIUM, Browser
+from parity.chromium import CHROMIUM, Browser
 from tm_core.errors import InputError
 from tm_core.live.agents import ParrotAgent, agent_named
 from tm_core.live.avatar import AvatarOptions

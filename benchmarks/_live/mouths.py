@@ -16,6 +16,7 @@ from tm_core.metrics.lip_sync import lip_gap
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 OUTER = (61, 291, 0, 17)  # corners, upper and lower lip
 OVER_IDLE, LEAST_LEVELS = 2.0, 0.5  # a mouth moves when it changes so many times as much as while idle, and by so many grey levels
+SPEAKING = 25  # frames before a cut in which it spoke
 SHUT = 0.25  # of the way from rest to where it is while it speaks
 
 
@@ -46,7 +47,7 @@ def lip_gaps(frames: Sequence[np.ndarray]) -> np.ndarray:
 
 def shut_from(gaps: np.ndarray, cut: int) -> int | None:
     """The first frame from `cut` on after which the lips of (T,) gaps stay shut; rest is what they come to at the end."""
-    rest, open_ = float(np.nanmedian(gaps[-8:])), float(np.nanpercentile(gaps[:cut], 90))
+    rest, open_ = float(np.nanmedian(gaps[-8:])), float(np.nanpercentile(gaps[max(0, cut - SPEAKING) : cut], 90))
     wide = np.flatnonzero(gaps[cut:] > rest + SHUT * max(open_ - rest, 0.0))
     last = int(wide[-1]) + 1 if len(wide) else 0
     return cut + last if cut + last < len(gaps) else None

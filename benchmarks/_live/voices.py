@@ -21,7 +21,7 @@ def loud_steps(samples: np.ndarray, rate: int, share: float = QUIET) -> np.ndarr
 
 
 def phrase(seconds: float, skip_s: float = 0.0, path: Path | None = None) -> np.ndarray:
-    """(n,) of recorded speech at RATE from `skip_s` on, loud from its first step, its pauses cut short; at most as long as the recording."""
+    """(n,) of recorded speech at RATE from `skip_s` on, loud from its first step, its pauses cut short."""
     samples = read_audio(path or demo_speech()).samples[round(skip_s * RATE) :]
     size, longest = round(STEP_S * RATE), round(LONGEST_PAUSE_S / STEP_S)
     kept, quiet = [], longest

@@ -154,7 +154,7 @@ class LiveServer:
         self._opening += 1  # until it counts as a session
         try:
             portrait = await asyncio.to_thread(self._portrait, name)
-            avatar = await asyncio.to_thread(LiveAvatar, self._model, portrait, self._avatar)
+            avatar = await asyncio.to_thread(self.make_avatar, portrait)
             answer = self._answered(avatar, sdp)
         finally:
             self._opening -= 1
@@ -175,6 +175,10 @@ class LiveServer:
                 raise
 
         return answer()
+
+    def make_avatar(self, portrait: Portrait) -> LiveAvatar:
+        """The avatar of a new session, not started."""
+        return LiveAvatar(self._model, portrait, self._avatar)
 
     async def _ended(self, session: LiveSession) -> None:
         self.sessions.discard(session)

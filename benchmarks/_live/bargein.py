@@ -29,7 +29,7 @@ LOUD = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class BargeIn:
-    """Seconds from the user's first packet to: the last old pair sent, the last old sound received, the mouth shut; error of the position."""
+    """Seconds from the user's first packet to: last old pair sent, last old sound received, mouth shut; error of the position."""
 
     sent_s: float
     received_s: float

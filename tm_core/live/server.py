@@ -145,7 +145,7 @@ class LiveServer:
         try:
             asked = await request.json()
             sdp, name = str(asked["sdp"]), str(asked.get("portrait", next(iter(self._paths))))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InputError("offer", "body", "is no JSON object with an sdp", 'send {"sdp": ..., "portrait": name}') from error
         if len(self.sessions) + self._opening >= self.options.most_sessions:
             self._refused += 1

@@ -167,7 +167,8 @@ class Caller:
         async def on_rtcp(packet: Any) -> None:
             if isinstance(packet, RtcpSrPacket):
                 ntp = packet.sender_info.ntp_timestamp
-                arrivals.reports.append(((ntp >> 32) + (ntp & 0xFFFFFFFF) / 2**32, packet.sender_info.rtp_timestamp))
+                if ntp:  # none has been sent before the first packet
+                    arrivals.reports.append(((ntp >> 32) + (ntp & 0xFFFFFFFF) / 2**32, packet.sender_info.rtp_timestamp))
             await rtcp(packet)
 
         receiver._handle_rtp_packet, receiver._handle_rtcp_packet = on_rtp, on_rtcp

@@ -20,7 +20,7 @@ from benchmarks._live.callers import Caller, until
 from benchmarks._live.serving import Held, Served, model_options
 
 COUNTS = {"goodbye": 150, "without a word": 20, "refused offer": 20, "killed process": 10}
-WARM_UP = 10
+WARM_UP = 20
 MAX_FREED_S = 10.0
 MORE_THREADS, MORE_MB = 4, 10.0  # the loop's own workers come one by one
 SETTLED_S = 3.0

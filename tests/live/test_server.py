@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 from aiohttp import web
 
+from parity.chromium import CHROMIUM, Browser
 from tests.live.caller import Caller, found_in, served, until, with_server
-from tests.live.chromium import CHROMIUM, Browser
 from tm_core.errors import InputError
 from tm_core.live.agents import agent_named
 from tm_core.live.server import LARGEST_UPLOAD, LiveServer, ServeOptions
 from tm_core.media.audio_io import read_audio
 
 BROKEN_OFFERS = (
-    "", "{", "[]", '{"sdp": 5}', '{"sdp": "v=0"}', '{"sdp": "v=0\\r\\nm=audio 9 X 0"}', json.dumps({"sdp": "x" * 300_000}))
+    "", "{", "[]", '{"sdp": 5}', '{"sdp": "v=0"}', '{"sdp": "v=0\\r\\nm=audio 9 X 0"}', json.dumps({"sdp": "x" * 300_000}),
+    "[" * 100_000)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,8 @@ def test_a_peer_speaks_and_is_answered_in_its_own_voice(assets: Path, voice: Pat
             text = await answer.text()
         assert "talking_machines_sessions 1\n" in text and "talking_machines_sessions_refused_total 1\n" in text
         # whatever else is said to it is answered in one line
-        for message in ("{", "[]", '{"type": "shout"}', '{"type": "text", "text": ""}', json.dumps({"type": "text", "text": "x" * 3000})):
+        for message in ("{", "[]", '{"type": "shout"}', '{"type": "text", "text": ""}', json.dumps({"type": "text", "text": "x" * 3000}),
+                        "[" * 40_000):
             told = len([t for t in caller.told if t["type"] == "error"])
             caller.channel.send(message)
             await until(lambda told=told: len([t for t in caller.told if t["type"] == "error"]) == told + 1, 10)
@@ -95,6 +97,44 @@ def test_a_lost_peer_and_a_refused_offer_leave_nothing(assets: Path) -> None:
 
     first, last = with_server(assets, come_and_go)
     assert last[0] <= first[0] + 1 and last[1] <= first[1] + 2
+
+
+def test_a_peer_that_goes_without_a_word_or_never_comes_is_freed_within_ten_seconds(assets: Path) -> None:
+    async def vanish(server: LiveServer, address: str, client: aiohttp.ClientSession) -> None:
+        caller = Caller(None)
+        assert (await caller.call(client, address))[0] == 200
+        await until(lambda: len(caller.pictures) > 2)
+        await asyncio.sleep(9)
+        assert len(server.sessions) == 1  # one that only listens stays
+        for receiver in caller.peer.getReceivers():
+            await receiver.transport.transport._connection.close()  # its sockets: no goodbye leaves it
+        await until(lambda: not server.sessions, 10)
+        await caller.close()
+        never = Caller(None)
+        await never.peer.setLocalDescription(await never.peer.createOffer())
+        async with client.post(f"{address}/offer", json={"sdp": never.peer.localDescription.sdp}) as answer:
+            assert answer.status == 200
+        await never.close()
+        await until(lambda: not server.sessions, 10)
+
+    with_server(assets, vanish)
+
+
+def test_an_offer_whose_connection_would_fail_later_is_refused_at_once(assets: Path) -> None:
+    async def offer(server: LiveServer, address: str, client: aiohttp.ClientSession) -> None:
+        caller = Caller(None)
+        await caller.peer.setLocalDescription(await caller.peer.createOffer())
+        sdp = caller.peer.localDescription.sdp
+        lines = sdp.split("\r\n")
+        for broken in (
+                "\r\n".join(x for x in lines if not x.startswith("a=fingerprint")), "\r\n".join(x for x in lines if "ice-ufrag" not in x),
+                sdp.replace("a=mid:1", "a=mid:7"), sdp.replace("a=mid:1", "a=mid:0"), "\r\n".join(lines[:4])):
+            async with client.post(f"{address}/offer", json={"sdp": broken}) as answer:
+                assert answer.status == 400 and "no offer that can be answered" in (await answer.json())["error"], broken
+            assert not server.sessions
+        await caller.close()
+
+    with_server(assets, offer)
 
 
 def test_only_its_own_page_and_who_knows_the_token_come_in(assets: Path) -> None:

@@ -97,11 +97,14 @@ def videos_of(folder: Path) -> list[Path]:
     return found
 
 
-def check_bench(weights: Path | None, seconds: float | None, out: Path | None, gb: float | None) -> None:
+def check_bench(
+    weights: Path | None, seconds: float | None, out: Path | None, gb: float | None, minutes: float | None,
+) -> None:
     """InputError for what no benchmark can use."""
     check_weights(weights)
     check_more_than_nothing("--seconds", seconds)
     check_more_than_nothing("--gb", gb)
+    check_more_than_nothing("--minutes", minutes)
     if out is not None:
         check_place(out, "--out")
 

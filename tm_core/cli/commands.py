@@ -161,16 +161,17 @@ def bench(
     out: Annotated[Path | None, typer.Option(help="Folder for what the benchmark leaves to look at.")] = None,
     part: Annotated[list[str] | None, typer.Option(help="One part of a benchmark that has several; may be given again.")] = None,
     gb: Annotated[float | None, typer.Option(help="Size of the checkpoint that `bench memory` writes to load it.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="How long `bench live` listens for sync; 60 for the hour.")] = None,
 ) -> None:
     """Measure the figures that README and docs quote; exit code 1 if one misses its bar."""
-    argument_checks.check_bench(weights, seconds, out, gb)
+    argument_checks.check_bench(weights, seconds, out, gb, minutes)
     from .bench import available, run_bench
 
     if list_all or name is None:
         for entry, purpose in available().items():
             typer.echo(f"{entry:10} {purpose}")
         return
-    result = run_bench(name, weights=weights, device=device, seconds=seconds, out=out, part=part or None, gb=gb)
+    result = run_bench(name, weights=weights, device=device, seconds=seconds, out=out, part=part or None, gb=gb, minutes=minutes)
     if as_json:
         print_json(result)
     if not all(r["ok"] is not False for r in result["results"]):

@@ -178,7 +178,7 @@ class LiveServer:
         try:
             asked = await request.json()
             sdp, name = str(asked["sdp"]), str(asked.get("portrait", next(iter(self._known))))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InputError("offer", "body", "is no JSON object with an sdp", 'send {"sdp": ..., "portrait": name}') from error
         if len(self.sessions) + self._opening >= self.options.most_sessions:
             self._refused += 1
@@ -187,7 +187,7 @@ class LiveServer:
         self._opening += 1  # until it counts as a session
         try:
             portrait = await asyncio.to_thread(self._portrait, name)
-            avatar = await asyncio.to_thread(LiveAvatar, self._model, portrait, self._avatar)
+            avatar = await asyncio.to_thread(self.make_avatar, portrait)
             if self._closed:  # meanwhile
                 raise web.HTTPGone(reason="the server is closing")
             answer = self._answered(avatar, sdp)
@@ -210,6 +210,10 @@ class LiveServer:
                 raise
 
         return answer()
+
+    def make_avatar(self, portrait: Portrait) -> LiveAvatar:
+        """The avatar of a new session, not started."""
+        return LiveAvatar(self._model, portrait, self._avatar)
 
     async def _ended(self, session: LiveSession) -> None:
         self.sessions.discard(session)

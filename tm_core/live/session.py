@@ -20,6 +20,7 @@ import av
 import numpy as np
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
+from aiortc.sdp import SessionDescription
 
 from ..errors import InputError
 from .agents import MICROPHONE_RATE, Agent, AgentOutput
@@ -35,6 +36,7 @@ WAITING = 6  # pieces of a track that may wait to be sent; older ones go
 LONGEST_TEXT = 2000
 MOST_UNTOLD = 20  # lines of the transcript that may wait for the channel
 STATUS_S = 0.2
+LOST_S = 7.0  # without a packet, reports included, which every peer sends each second or two: it is gone, or never came
 
 
 class PairTrack(MediaStreamTrack):
@@ -94,13 +96,13 @@ class LiveSession:
         peer.on("datachannel", self._on_channel)
         peer.on("connectionstatechange", self._on_state)
         try:
-            await peer.setRemoteDescription(RTCSessionDescription(sdp=sdp, type="offer"))
-            await peer.setLocalDescription(await peer.createAnswer())
+            await _describe(peer, sdp)
         except Exception as error:  # aiortc's parsers raise whatever they stumble over
             rule = "is no offer that can be answered"
             raise InputError("offer", type(error).__name__, rule, "send the browser's offer as it is") from error
         await asyncio.to_thread(self.avatar.start)
         self._start(self._show())
+        self._start(self._watch_peer())
         return str(peer.localDescription.sdp)
 
     async def close(self) -> None:
@@ -116,7 +118,10 @@ class LiveSession:
             await self._agent.close()
         except Exception:  # whatever an agent's server does, the session ends
             log.exception("the agent did not close")
-        await self._peer.close()
+        try:
+            await self._peer.close()
+        except Exception as error:  # of a connection that was never whole
+            log.info("closing the connection: %s", error)
         await asyncio.to_thread(self.avatar.close)
         self.error = self.error or self.avatar.error
         if self._on_end is not None:
@@ -150,6 +155,19 @@ class LiveSession:
                 self._tell_status(pair)
             if now - self._heard_at > self._idle_s:
                 self._tell({"type": "ended", "reason": f"nobody spoke for {self._idle_s:.0f} s"})
+                self._start(self.close())
+                return
+
+    async def _watch_peer(self) -> None:
+        """Ends the session of a peer that went without a word: the protocol itself takes half a minute to see it."""
+        packets, changed = -1, time.monotonic()
+        while not self._closed:
+            await asyncio.sleep(1.0)
+            stats = (await self._peer.getStats()).values()
+            now = sum(s.packetsReceived for s in stats if s.type == "transport")
+            if now != packets:
+                packets, changed = now, time.monotonic()
+            elif time.monotonic() - changed > LOST_S:
                 self._start(self.close())
                 return
 
@@ -207,7 +225,7 @@ class LiveSession:
         try:
             asked = json.loads(message)
             kind = asked["type"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             self._tell({"type": "error", "text": "message: is no JSON object with a type; send one with type text or interrupt"})
             return
         self._heard_at = time.monotonic()
@@ -248,3 +266,18 @@ class LiveSession:
         if self._channel is None:  # an agent that cannot reach its server says so early
             self._untold.append(line)
         self._tell(line)
+
+
+async def _describe(peer: RTCPeerConnection, sdp: str) -> None:
+    """Take up an offer and prepare the answer; raises for one whose connection would fail later, where nobody waits for it."""
+    offered = SessionDescription.parse(sdp)
+    media, bundled = offered.media, [mid for group in offered.group if group.semantic == "BUNDLE" for mid in group.items]
+    if sorted(bundled) != sorted({m.rtp.muxId for m in media}) or len(bundled) != len(media):
+        raise ValueError("tracks that do not share one connection")
+    if not media or not all(m.dtls and m.dtls.fingerprints and m.ice.usernameFragment and m.ice.password for m in media):
+        raise ValueError("no certificate or no address to check")
+    await peer.setRemoteDescription(RTCSessionDescription(sdp=sdp, type="offer"))
+    ends = [t.sender.transport for t in peer.getTransceivers()] + ([peer.sctp.transport] if peer.sctp else [])
+    if any(end is None for end in ends):
+        raise ValueError("a track without a transport")
+    await peer.setLocalDescription(await peer.createAnswer())

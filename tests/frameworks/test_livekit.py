@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import soxr
-from scipy.signal import correlate
 
 from tm_core.live.avatar import LiveAvatar
 
@@ -44,16 +43,6 @@ def likeness(sound: np.ndarray, speech: np.ndarray) -> float:
     true = soxr.resample(speech.astype(np.float32), RATE, OUT)
     count = min(len(sound), len(true))
     return float(np.corrcoef(sound[:count], true[:count])[0, 1])
-
-
-def found_again(sound: np.ndarray, speech: np.ndarray) -> float:
-    """How like a tenth of a second of speech is what was heard where it is most like it, median; pauses in between do not count."""
-    true, count, values = soxr.resample(speech.astype(np.float32), RATE, OUT), OUT // 10, []
-    for begin in range(0, len(true) - count, count):
-        piece = true[begin : begin + count]
-        lag = int(np.argmax(correlate(sound.astype(np.float32), piece, "valid")))
-        values.append(np.corrcoef(sound[lag : lag + count], piece)[0, 1])
-    return float(np.median(values))
 
 
 async def until_end(items: AsyncIterator[Any]) -> list[Any]:
@@ -101,9 +90,9 @@ def test_after_clear_buffer_no_sound_leaves_until_something_new_is_said(avatar: 
         cleared = []
 
         async def on_clear() -> None:
-            cleared.append(avatar.state)
+            cleared.append((avatar.state, round(generator.handed_s, 6)))
 
-        generator = LiveKitVideoGenerator(avatar, on_clear)
+        generator = LiveKitVideoGenerator(avatar, on_clear=on_clear)
         items = aiter_of(generator)
         for piece in pieces(speech):
             await generator.push_audio(piece)
@@ -115,7 +104,7 @@ def test_after_clear_buffer_no_sound_leaves_until_something_new_is_said(avatar: 
         waiting = asyncio.create_task(generator.push_audio(pieces(speech)[0]))  # the next segment, behind the one that is spoken
         await asyncio.sleep(0)
         await generator.clear_buffer()
-        assert cleared == ["listening"]
+        assert cleared == [("listening", 0.8)]
         assert all([isinstance(await anext_of(items), rtc.VideoFrame) for _ in range(25)])
         await waiting
         assert not avatar.queue.begun  # what waited when the buffer was cleared is old too
@@ -154,6 +143,10 @@ class Tracks:
         """The sound from one moment to another."""
         return np.concatenate([x for at, x in self.sounds if begin <= at <= end])
 
+    def said(self, begin: float, end: float) -> np.ndarray:
+        """The same without the silence that LiveKit puts between its steps of 10 ms where sound comes late, on a slow machine."""
+        return np.concatenate([np.zeros(0, np.int16), *(x for at, x in self.sounds if begin <= at <= end and x.any())])
+
     async def __aenter__(self) -> Tracks:
         return self
 
@@ -184,7 +177,8 @@ def test_an_agent_session_speaks_and_is_interrupted_in_one_process(avatar: LiveA
             await session.say("the first answer", audio=spoken(whole)).wait_for_playout()
             await asyncio.sleep(0.3)
             assert [(e.interrupted, round(e.playback_position, 3)) for e in finished] == [(False, 2.0)]
-            assert found_again(tracks.between(started[0] - LATE_S, time.monotonic()), whole) > 0.9
+            sound = tracks.said(started[0] - LATE_S, time.monotonic())
+            assert abs(len(sound) - len(whole) * 3) <= OUT // 50 and likeness(sound, whole) > 0.95
 
             saying = session.say("an answer nobody hears to its end", audio=spoken(speech))
             while len(started) < 2:
@@ -195,7 +189,7 @@ def test_an_agent_session_speaks_and_is_interrupted_in_one_process(avatar: LiveA
             await saying.wait_for_playout()
             assert time.monotonic() - at < 0.5 and saying.interrupted
             await asyncio.sleep(1)
-            played = sum(bool(x.any()) for t, x in tracks.sounds if started[1] - LATE_S < t < at + 1) / 100
+            played = len(tracks.said(started[1] - LATE_S, at + 1)) / OUT
             assert finished[1].interrupted and finished[1].playback_position == pytest.approx(played, abs=0.1)
             assert not tracks.between(at + LATE_S, at + 1).any()  # nothing of it afterwards
             shown = [t for t in tracks.pictures if at < t < at + 1]
@@ -205,7 +199,8 @@ def test_an_agent_session_speaks_and_is_interrupted_in_one_process(avatar: LiveA
             await session.say("the last answer", audio=spoken(last)).wait_for_playout()
             await asyncio.sleep(0.3)
             assert not finished[2].interrupted and finished[2].playback_position == pytest.approx(1, abs=1e-3)
-            assert found_again(tracks.between(at + 1, time.monotonic()), last) > 0.9
+            sound = tracks.said(at + 1, time.monotonic())
+            assert abs(len(sound) - len(last) * 3) <= OUT // 50 and likeness(sound, last) > 0.95
             await session.aclose()
             await portrait.aclose()
             await portrait.aclose()  # again

@@ -28,6 +28,7 @@ from pipecat.frames.frames import (
     TTSStartedFrame,
     TTSStoppedFrame,
     TTSTextFrame,
+    UserStartedSpeakingFrame,
 )
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
@@ -225,7 +226,11 @@ def test_a_transport_whose_video_is_live_shows_pictures_too(avatar: LiveAvatar, 
         async with talk.running():
             began, part = time.monotonic(), speech[:RATE]
             await talk.say(part, "first")
+            await talk.until(BotStartedSpeakingFrame, 1)
+            await talk.worker.queue_frame(UserStartedSpeakingFrame())  # without an interruption: the answer goes on
+            await talk.until(UserStartedSpeakingFrame, 1)
             await talk.until(TTSStoppedFrame, 1)
+            assert not talk.interrupted
             await eventually(lambda: loud(talk.peer.heard(began, time.monotonic())) > 0.8 * loud(np.repeat(part, 3)))
             await eventually(lambda: len([at for at, _ in talk.peer.pictures if at > began]) > 10)
 

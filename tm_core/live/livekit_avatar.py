@@ -28,7 +28,7 @@ try:
 except ModuleNotFoundError as error:
     raise InputError("livekit", f"{error.name}", "is not installed", "run: pip install 'talking-machines[livekit]'") from error
 
-LEAD_S = 0.04  # of an answer that is handed out before its time: what waits to get into the runner's queue (0.1 s) it counts after a clear
+LEAD_S = 0.04  # of an answer that is handed out before its time; the runner's queues hold 0.1 s, pictures wait there for their moment
 
 
 class LiveKitVideoGenerator(VideoGenerator):  # type: ignore[misc]
@@ -37,15 +37,18 @@ class LiveKitVideoGenerator(VideoGenerator):  # type: ignore[misc]
     Segments are spoken one after the other: `push_audio` waits while the one before is still spoken, so that each has an end of its own.
     """
 
-    def __init__(self, avatar: LiveAvatar, on_clear: Callable[[], Awaitable[None]] | None = None) -> None:
-        """`on_clear` is awaited when the buffer is cleared, after nothing more is handed out."""
-        self._avatar, self._on_clear = avatar, on_clear
+    def __init__(
+        self, avatar: LiveAvatar, *, on_begin: Callable[[], object] | None = None, on_clear: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`on_begin` is called before the first sound of a segment; `on_clear` awaited when the buffer has been cleared."""
+        self._avatar, self._on_begin, self._on_clear = avatar, on_begin, on_clear
+        self.handed_s = 0.0  # of the segment under way, or over last, in sound that has left
         self._clears = 0
         self._spoken: int | None = None  # the answer that was over last: the silence that fills its last chunk is still handed out
         self._begin_segment()
 
     def _begin_segment(self) -> None:
-        self._pushed_s, self._ended = 0.0, False
+        self._pushed_s, self._ended, self._begun = 0.0, False, False
         self._free = asyncio.Event()
         self._free.set()
 
@@ -68,6 +71,8 @@ class LiveKitVideoGenerator(VideoGenerator):  # type: ignore[misc]
         """Stop speaking at once: no sample of what was pushed leaves any more."""
         self._clears += 1
         self._avatar.interrupt()
+        if not self._begun:
+            self.handed_s = 0.0
         self._free.set()
         self._begin_segment()
         if self._on_clear is not None:
@@ -91,12 +96,20 @@ class LiveKitVideoGenerator(VideoGenerator):  # type: ignore[misc]
             if pair.answer in (None, self._spoken) or clears != self._clears:
                 continue
             if len(samples := self._said(pair)):
+                self._count(len(samples))
                 yield _sound(samples, avatar.options.sample_rate)
             if self._ended and clears == self._clears and pair.position_s >= self._pushed_s - 1e-3:
                 self._spoken = pair.answer
                 self._free.set()
                 self._begin_segment()
                 yield AudioSegmentEnd()
+
+    def _count(self, samples: int) -> None:
+        if not self._begun:
+            self._begun, self.handed_s = True, 0.0
+            if self._on_begin is not None:
+                self._on_begin()
+        self.handed_s += samples / self._avatar.options.sample_rate
 
     def _said(self, pair: LivePair) -> Floats:
         """The samples of a pair without the silence that fills the segment's last chunk: LiveKit would count it as heard."""
@@ -124,7 +137,8 @@ class LiveKitAvatar:
         options = RunnerOptions(
             video_width=width, video_height=height, video_fps=float(self._avatar.fps),
             audio_sample_rate=self._avatar.options.sample_rate, audio_channels=1)
-        generator = LiveKitVideoGenerator(self._avatar, self._drop_sent)
+        generator = LiveKitVideoGenerator(self._avatar, on_begin=self.output.begin, on_clear=self._drop_sent)
+        self.output.generator = generator
         self._avatar.start()
         self._session, self._runner = agent_session, AvatarRunner(room, audio_recv=self.output, video_gen=generator, options=options)
         await self._runner.start()
@@ -151,14 +165,25 @@ class LiveKitAvatar:
 
 
 class _HeardOutput(QueueAudioOutput):  # type: ignore[misc]
-    """Tells the agent how much of an interrupted answer was played, where the runner says how much was handed to the track."""
+    """Tells the agent when an answer began and how much of it was played.
 
-    unheard_s = 0.0
+    Both by the generator's count: a frame that waits for its track when the buffer is cleared is one of the next answer to the runner.
+    """
+
+    generator: LiveKitVideoGenerator | None = None
+    unheard_s = 0.0  # of what was handed out, when the buffer was cleared last
+
+    def begin(self) -> None:
+        """The first sound of an answer leaves."""
+        super().notify_playback_started()
+
+    def notify_playback_started(self) -> None:
+        """What the runner says."""
 
     def notify_playback_finished(self, playback_position: float, interrupted: bool) -> None:
         """`playback_position` in seconds, as the runner counts."""
-        heard = max(0.0, playback_position - self.unheard_s) if interrupted else playback_position
-        super().notify_playback_finished(heard, interrupted)
+        assert self.generator is not None
+        super().notify_playback_finished(max(0.0, self.generator.handed_s - (self.unheard_s if interrupted else 0.0)), interrupted)
 
 
 def _mono(frame: rtc.AudioFrame) -> Floats:

@@ -30,7 +30,6 @@ try:
         SystemFrame,
         TTSAudioRawFrame,
         TTSStoppedFrame,
-        UserStartedSpeakingFrame,
     )
     from pipecat.processors.frame_processor import FrameDirection
     from pipecat.services.ai_service import AIService
@@ -43,7 +42,11 @@ LEAD_S = 0.08  # of an answer that is handed out before its time, so that its so
 
 
 class PipecatVideoService(AIService):  # type: ignore[misc]
-    """Speaks what is said, listens otherwise. Event `on_answer_interrupted(service, position_s)`: how much of the answer was handed out.
+    """Speaks what is said, listens otherwise; an InterruptionFrame interrupts it.
+
+    A UserStartedSpeakingFrame alone goes on and interrupts nothing: it comes with an InterruptionFrame, but where the pipeline's turns are
+    set not to interrupt, and there text-to-speech goes on as well. Event `on_answer_interrupted(service, position_s)`: how much of the
+    answer was handed out.
 
     Pictures and sound keep together by `sync_with_audio`, which transports honour with `video_out_is_live=False`; with
     `video_out_is_live=True` they show such pictures never: make the service with `sync_with_audio=False` there.
@@ -96,7 +99,7 @@ class PipecatVideoService(AIService):  # type: ignore[misc]
         if isinstance(frame, EndFrame):
             await self._finish()
         await super().process_frame(frame, direction)
-        if isinstance(frame, InterruptionFrame | UserStartedSpeakingFrame):
+        if isinstance(frame, InterruptionFrame):
             kept = await self._interrupt()
             await self.push_frame(frame, direction)
             for later in kept:

@@ -95,3 +95,15 @@ def test_a_peer_is_answered_interrupts_and_the_server_knows_what_it_heard(assets
 
     with_server(assets, with_both)
     assert meets.broken == []
+
+
+def test_who_calls_is_told_that_the_agents_server_is_not_there(assets: Path, two_turns: Path) -> None:
+    async def call(server: LiveServer, address: str, client: aiohttp.ClientSession) -> None:
+        caller = Caller(two_turns)
+        await caller.call(client, address)
+        await until(lambda: any(t["type"] == "transcript" for t in caller.told))
+        [line] = [t["text"] for t in caller.told if t["type"] == "transcript"]
+        assert line.startswith("(no connection to http://127.0.0.1:9/v1: ") and line.endswith("; type something to try again)")
+        await caller.close()
+
+    with_server(assets, call, agent_named("openai-realtime", AgentOptions(base_url="http://127.0.0.1:9/v1")))

@@ -45,7 +45,7 @@ class AgentOptions:
             return self.key
         if address is None:
             raise InputError(
-                "OPENAI_API_KEY", "not set", "OpenAI's servers need a key", "set this variable, or name a server of your own with --base-url")
+                "OPENAI_API_KEY", "not set", "OpenAI's servers need a key", "set it, or name a server of your own with --base-url")
         return "none"
 
 

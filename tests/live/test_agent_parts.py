@@ -159,7 +159,7 @@ def test_options_that_do_not_fit_are_one_line(agent: str, options: dict[str, str
 def test_openais_own_servers_need_a_key(agent: str, package: str) -> None:
     for name in (package, "silero_vad"):
         pytest.importorskip(name, reason=f"{name} is not installed (extra agents)")
-    with pytest.raises(InputError, match="set it, or name a server") as refused:
+    with pytest.raises(InputError, match="set it, or name") as refused:
         agent_named(agent, AgentOptions(model="m"))
     assert refused.value.field == "OPENAI_API_KEY"
     assert "secret" not in repr(AgentOptions(key="secret"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -180,6 +181,16 @@ def test_without_a_frame_the_last_one_is_held_in_silence(model: TalkingModel, po
     for call in (session.take, lambda: session.push_audio(np.zeros(10, np.float32), 16000)):
         with pytest.raises(InputError, match="closed"):
             call()
+
+
+def test_who_waits_for_a_session_that_closes_waits_no_longer(model: TalkingModel, portrait: talk.Portrait) -> None:
+    """A caller who hangs up at once would hold a thread for a minute."""
+    session, found = LiveAvatar(model, portrait, AvatarOptions(size=96)), list[bool]()
+    waiting = threading.Thread(target=lambda: found.append(session.wait_ready()))  # nothing runs: it is never ready
+    waiting.start()
+    session.close()
+    waiting.join(5)
+    assert found == [False]
 
 
 def test_sessions_at_once_do_not_touch_each_other(model: TalkingModel, portrait: talk.Portrait, speech: np.ndarray) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from pathlib import Path
 
+import aiohttp
 import numpy as np
 import pytest
 
 pytest.importorskip("hibari", reason="hibari-tts is not installed (extra agents)")
 
+from tests.live.caller import Caller, with_server
 from tests.live.played import Player, until
 from tm_core.live.agents import Agent, agent_named
 from tm_core.live.agents.reader import DEAF
+from tm_core.live.server import LiveServer
 from tm_core.media.audio_io import read_audio
 
 LONG = " ".join(f"This is sentence number {n}, and it is neither long nor short." for n in range(1, 25))
@@ -106,3 +110,19 @@ def test_it_says_that_it_does_not_hear_once_and_what_it_cannot_say(warm: None, a
         return player
 
     asyncio.run(run())
+
+
+def test_a_caller_types_and_hears_it(assets: Path) -> None:
+    async def call(server: LiveServer, address: str, client: aiohttp.ClientSession) -> None:
+        caller = Caller(None)
+        await caller.call(client, address)
+        await until(lambda: caller.channel.readyState == "open")
+        caller.channel.send(json.dumps({"type": "text", "text": "Hello there, how are you?"}))
+        await until(lambda: any(t.get("state") == "speaking" for t in caller.told))
+        await until(lambda: caller.told[-1].get("state") == "listening")
+        sound = np.concatenate(caller.sound)
+        assert (np.abs(sound) > 0.05).mean() > 0.02
+        assert any(t.get("latency_ms") for t in caller.told)
+        await caller.close()
+
+    with_server(assets, call, agent_named("reader"))

@@ -88,7 +88,8 @@ class LivePair:
     """A frame (H, W, 3) uint8 and its samples (n,) in -1..1; the n-th pair of a stream is shown at n / fps.
 
     `answer`: the number of the answer it belongs to, None while listening; `position_s`: where in it the samples end.
-    `held`: the frame before once more, because none was ready. `epoch`: interruptions so far.
+    `spoken`: how many of the samples are the answer's; silence after its end. `held`: the frame before once more, because none was ready.
+    `epoch`: interruptions so far.
     """
 
     frame: NDArray[np.uint8]
@@ -97,6 +98,7 @@ class LivePair:
     epoch: int
     answer: int | None = None
     position_s: float = 0.0
+    spoken: int = 0
     held: bool = False
 
 
@@ -233,6 +235,12 @@ class LiveAvatar:
             return self._error
 
     @property
+    def epoch(self) -> int:
+        """Interruptions so far."""
+        with self._changed:
+            return self._epoch
+
+    @property
     def size(self) -> tuple[int, int]:
         """Width and height of the frames."""
         height, width = self._view.picture.shape[:2]
@@ -257,17 +265,19 @@ class LiveAvatar:
             planned, frames, count = self._ready.popleft()
             self._shown = frames[count]
             self._handed += 1
-            samples, position = self._silence(), 0.0
+            samples, position, spoken = self._silence(), 0.0, 0
             if planned.sound is not None:
                 begin = count * self._frame_samples
                 samples = planned.sound.heard[begin : begin + self._frame_samples]
                 position = planned.sound.position_s + (count + 1) / float(self.fps)
-                self._heard += len(samples[: max(0, planned.sound.length - begin)])
+                spoken = len(samples[: max(0, planned.sound.length - begin)])
+                self._heard += spoken
             self._playing = planned.answer, position
             if count + 1 < len(frames):
                 self._ready.appendleft((planned, frames, count + 1))
             self._changed.notify_all()
-            return LivePair(frame=self._shown, samples=samples, pts=pts, epoch=self._epoch, answer=planned.answer, position_s=position)
+            return LivePair(
+                frame=self._shown, samples=samples, pts=pts, epoch=self._epoch, answer=planned.answer, position_s=position, spoken=spoken)
 
     def _faded(self, planned: _Planned, count: int) -> _Planned:
         """What is still shown of an interrupted chunk from frame `count` on: its sound goes within FADE_S, so that it does not click."""
@@ -310,7 +320,8 @@ class LiveAvatar:
     def wait_ready(self, timeout_s: float = 60.0) -> bool:
         """Whether so many frames are ready within the time that it can begin to be shown."""
         with self._changed:
-            return self._changed.wait_for(lambda: len(self._ready) > 1 or self._error is not None, timeout_s) and self._error is None
+            over = self._changed.wait_for(lambda: len(self._ready) > 1 or self._error is not None or self._token.cancelled, timeout_s)
+            return over and self._error is None and not self._token.cancelled
 
     def _check_open(self) -> None:
         if self._error is not None:

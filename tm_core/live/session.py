@@ -13,6 +13,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ from aiortc.sdp import SessionDescription
 
 from ..errors import InputError
 from .agents import MICROPHONE_RATE, Agent, AgentOutput
-from .avatar import Interruption, LiveAvatar, LivePair
+from .avatar import FADE_S, Interruption, LiveAvatar, LivePair
 from .pacing import Pacer
 from .speech_queue import Floats
 
@@ -45,13 +46,21 @@ class PairTrack(MediaStreamTrack):
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.kind = kind
-        self._frames: deque[Any] = deque(maxlen=WAITING)
+        self._frames: deque[tuple[Any, float]] = deque(maxlen=WAITING)
         self._there = asyncio.Event()
 
-    def put(self, frame: Any) -> None:
-        """The next frame; the oldest one goes where nobody takes them."""
-        self._frames.append(frame)
+    def put(self, frame: Any, spoken_s: float = 0.0) -> None:
+        """The next frame, of which so much is an answer; the oldest one goes where nobody takes them."""
+        self._frames.append((frame, spoken_s))
         self._there.set()
+
+    def hush(self) -> float:
+        """Sound that was not taken yet becomes silence; how much of it was an answer."""
+        unheard_s = sum(spoken_s for _, spoken_s in self._frames)
+        if unheard_s:
+            for i, (frame, _) in enumerate(self._frames):
+                self._frames[i] = _silenced(frame, first=i == 0), 0.0
+        return unheard_s
 
     async def recv(self) -> Any:
         """The oldest frame that waits; MediaStreamError once the track has ended."""
@@ -61,7 +70,18 @@ class PairTrack(MediaStreamTrack):
             self._there.clear()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._there.wait(), 0.5)
-        return self._frames.popleft()
+        return self._frames.popleft()[0]
+
+
+def _silenced(frame: av.AudioFrame, *, first: bool) -> av.AudioFrame:
+    """A frame in its place; the first one fades, so that it does not click."""
+    levels = frame.to_ndarray()
+    fade = round(FADE_S * frame.sample_rate) if first else 0
+    levels[:, :fade] = levels[:, :fade] * np.linspace(1, 0, fade)
+    levels[:, fade:] = 0
+    silent = av.AudioFrame.from_ndarray(levels, "s16", "mono")
+    silent.sample_rate, silent.time_base, silent.pts = frame.sample_rate, frame.time_base, frame.pts
+    return silent
 
 
 class LiveSession:
@@ -80,6 +100,7 @@ class LiveSession:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         self.error: BaseException | None = None  # what it ended by
+        self._hushed_epoch = -1  # after an interruption that silenced what waited, so that nothing of it is left to fade
         self._heard_at = time.monotonic()
         self._turn_ended_at: float | None = None
         self.latency_s: float | None = None  # from the end of the person's speech to the first sound of the answer
@@ -177,13 +198,15 @@ class LiveSession:
         picture.pts, picture.time_base = int(pair.pts * CLOCK / fps), Fraction(1, CLOCK)
         step = int(SOUND_STEP_S * rate)
         levels = (pair.samples.clip(-1, 1) * 32767).astype(np.int16)
+        if pair.answer is None and pair.epoch == self._hushed_epoch:
+            levels[:] = 0
         if pair.answer is not None and self._turn_ended_at is not None:
             self.latency_s, self._turn_ended_at = time.monotonic() - self._turn_ended_at, None
         for begin in range(0, len(levels), step):
             sound = av.AudioFrame.from_ndarray(levels[None, begin : begin + step], "s16", "mono")
             sound.sample_rate, sound.time_base = rate, Fraction(1, rate)
             sound.pts = pair.pts * len(levels) + begin
-            self._sound.put(sound)
+            self._sound.put(sound, max(0, min(step, pair.spoken - begin)) / rate)
         self._picture.put(picture)
 
     def _tell(self, message: dict[str, Any]) -> None:
@@ -256,7 +279,11 @@ class LiveSession:
 
     def _interrupt(self) -> Interruption:
         self._heard_at = time.monotonic()
-        interruption = self.avatar.interrupt()
+        interruption, unheard_s = self.avatar.interrupt(), self._sound.hush()
+        if unheard_s:
+            self._hushed_epoch = self.avatar.epoch
+            interruption = replace(
+                interruption, position_s=max(0.0, interruption.position_s - unheard_s), heard_s=max(0.0, interruption.heard_s - unheard_s))
         if interruption.answer is not None:
             self._tell({"type": "interrupted", "position_s": round(interruption.position_s, 3)})
         return interruption

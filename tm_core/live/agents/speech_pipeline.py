@@ -158,7 +158,7 @@ def pipeline_agents(options: AgentOptions) -> Callable[[AgentOutput], PipelineAg
         raise InputError("agent", "pipeline", "needs openai, which is not installed", INSTALL)
     network = load_silero()
     if options.model is None:
-        raise InputError("--model", "left out", "the chat's model is not named", "give --model as its server calls it, such as llama3.2")
+        raise InputError("--model", "left out", "the chat's model is not named", "name it as the server does, such as --model llama3.2")
     for address in (options.stt_url, options.chat_url, options.tts_url):
         options.key_for(address or options.base_url)
     return lambda output: PipelineAgent(output, SpeechServices(options), network, options.instructions or INSTRUCTIONS)

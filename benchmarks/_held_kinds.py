@@ -142,11 +142,16 @@ def follows(frames: np.ndarray, landmarks: np.ndarray, opening: np.ndarray, fps:
     r, follow = _followed(lip_gap(landmarks), opening, fps)
     if follow:
         return r, follow
+    gaps = [lip_gap(points) for points in further_looks(frames, landmarks)]
+    return _followed(np.mean(gaps, 0), opening, fps)
+
+
+def further_looks(frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Landmarks (L, T, 468, 3) of a video (T, H, W, 3) through L crops round those that are known (T, 468, 3), some NaN but not all."""
     known = np.flatnonzero(~np.isnan(landmarks[:, 0, 0]))
     nearest = landmarks[known[np.abs(np.arange(len(landmarks))[:, None] - known).argmin(1)]]
     squares, mesh = squares_of(nearest), talk.face_mesh()
-    gaps = [lip_gap(mesh.landmarks_in(frames, squares.around(larger, turned))[0]) for larger, turned in LOOKS]
-    return _followed(np.mean(gaps, 0), opening, fps)
+    return np.stack([mesh.landmarks_in(frames, squares.around(larger, turned))[0] for larger, turned in LOOKS])
 
 
 def _followed(gap: np.ndarray, opening: np.ndarray, fps: float) -> tuple[float, bool]:

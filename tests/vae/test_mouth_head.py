@@ -194,3 +194,17 @@ def test_beyond_the_corners_skin_is_one_and_does_not_tear() -> None:
     torch.testing.assert_close(upper[..., beyond], lower[..., beyond])
     torch.testing.assert_close(upper[..., beyond], (flows[0, :2] + flows[0, 2:])[..., beyond] / 2)
     torch.testing.assert_close(one[1][..., x > 0.4], flows[1][..., x > 0.4], msg="where lips part each keeps its own")
+
+
+def test_no_hair_of_paint_beyond_where_corners_may_go(head: MouthHead, portrait: tuple[Tensor, Tensor]) -> None:
+    state = replace(head.prepare(*portrait), parted=False)
+    rest = at_rest(state)
+    lips = rest.lips.clone()
+    lips[0, 0, 2], lips[0, 1, 2] = lips[0, 0, 2] - 0.02, lips[0, 1, 2] + 0.02  # far beyond the right corner
+    lips[0, 1, GRID[1] // 2] += 0.1
+    colours = ([torch.full_like(t, c) for t in state.textures] for c in (0.0, 1.0))
+    black, white = (mouth_pixels(rest._replace(lips=lips), replace(state, textures=(teeth, jaw))) for teeth, jaw in colours)
+    painted = (black != white).any(1)[0]
+    x = state.points[0, ..., 0]
+    left = float(state.geometry.corners[0, 0])
+    assert painted[x > left].any() and not painted[x < left - 0.15].any()

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .mouth_geometry import FEATHER, TALL, MouthGeometry, at_rest, from_box, lip_distances, shade, tooth_place
+from .mouth_geometry import FEATHER, TALL, WIDER, MouthGeometry, at_rest, from_box, lip_distances, shade, tooth_place
 
 SOFT = 0.5  # pixels to either side over which the contour fades
 SLIT = (0.002, 0.012)  # box units of gap below which lips count as shut, from which they are open
@@ -68,7 +68,7 @@ def mouth_pixels(fields: MouthFields, state: MouthState) -> Tensor:
     at = F.grid_sample(maps, look, padding_mode="border", align_corners=False)
     top, bottom = at[:, 4:5], at[:, 5:]
     source = torch.where(bottom > top, at[:, :2], at[:, 2:4]).add_(state.base)  # between both flows lies what the lips have left
-    share = opening(top, bottom, state.reach)
+    share = opening(top, bottom, state.reach) * _between_corners(state)
     window = _bounds(share)
     if window is None:
         return _fetched(state, source).clamp(0, 1)
@@ -115,6 +115,13 @@ def opening(top: Tensor, bottom: Tensor, reach: float | Tensor) -> Tensor:
     gap = ((top + bottom) / reach - SLIT[0]) / (SLIT[1] - SLIT[0])
     inside = torch.minimum(top, bottom) / (2 * SOFT) + 0.5
     return inside.clamp(0, 1) * gap.clamp(0, 1)
+
+
+def _between_corners(state: MouthState) -> Tensor:
+    """(B, 1, h, w) 1 as far as a mouth's corners may go, 0 beyond: between columns of the grid curves that touch may part by a hair."""
+    x, corners = state.points[..., 0], state.geometry.corners[:, :, None, None]
+    inward = torch.minimum(x - corners[:, 0], corners[:, 1] - x) + WIDER
+    return (inward * state.reach + 0.5).clamp(0, 1)[:, None]
 
 
 def fetched_part(picture: Tensor, where: tuple[int, int, int, int], geometry: MouthGeometry, margin: int) -> tuple[Tensor, Tensor]:

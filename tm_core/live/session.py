@@ -261,7 +261,7 @@ async def _describe(peer: RTCPeerConnection, sdp: str) -> None:
     media, bundled = offered.media, [mid for group in offered.group if group.semantic == "BUNDLE" for mid in group.items]
     if sorted(bundled) != sorted({m.rtp.muxId for m in media}) or len(bundled) != len(media):
         raise ValueError("tracks that do not share one connection")
-    if not media or not all(m.dtls and m.dtls.fingerprints and m.ice.usernameFragment and m.ice.password for m in media):
+    if not media or not all(m.dtls and m.dtls.fingerprints and m.ice and m.ice.usernameFragment and m.ice.password for m in media):
         raise ValueError("no certificate or no address to check")
     await peer.setRemoteDescription(RTCSessionDescription(sdp=sdp, type="offer"))
     ends = [t.sender.transport for t in peer.getTransceivers()] + ([peer.sctp.transport] if peer.sctp else [])

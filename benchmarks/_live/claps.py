@@ -14,7 +14,7 @@ from benchmarks._live.watched_server import CLAP_EVERY, TONE_HZ, TONE_LEVEL
 
 FPS, SOUND_RATE = 25.0, 48000
 WHITE = 200.0  # mean luminance of 255
-LEAST_TONE, PURE, WINDOW = 0.25, 0.6, 96  # of the tone's level; of a window's power at the tone; samples
+LEAST_TONE, PURE, WINDOW, LASTS = 0.25, 0.6, 96, 480  # of the tone's level; of a window's power at it; samples; in a row
 TOGETHER_S = 0.6  # a tone belongs to the white that is nearer than this
 
 
@@ -29,13 +29,14 @@ class Clap:
 
 def tone_begins(samples: np.ndarray, rate: int = SOUND_RATE, hz: float = TONE_HZ) -> int | None:
     """The first sample (n,) of the tone; None without one."""
-    if len(samples) < 2 * WINDOW or np.abs(samples).max() < LEAST_TONE * TONE_LEVEL:
+    if len(samples) < WINDOW + LASTS or np.abs(samples).max() < LEAST_TONE * TONE_LEVEL:
         return None
     ones = np.ones(WINDOW) / WINDOW
     phase = np.exp(-2j * np.pi * hz * np.arange(len(samples)) / rate)
     level = 2 * np.abs(np.convolve(samples * phase, ones, "valid"))
     power = np.convolve(samples.astype(np.float64) ** 2, ones, "valid")
-    there = np.flatnonzero((level > LEAST_TONE * TONE_LEVEL) & (level**2 / 2 > PURE * power))
+    counted = np.cumsum(np.r_[0, (level > LEAST_TONE * TONE_LEVEL) & (level**2 / 2 > PURE * power)])
+    there = np.flatnonzero(counted[LASTS:] - counted[:-LASTS] == LASTS)
     return int(there[0]) + round(WINDOW * (1 - LEAST_TONE)) if len(there) else None  # a quarter of the window holds a quarter of the tone
 
 

@@ -16,7 +16,8 @@ from tm_core.metrics.lip_sync import lip_gap
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 OUTER = (61, 291, 0, 17)  # corners, upper and lower lip
 OVER_IDLE, LEAST_LEVELS = 2.0, 0.5  # a mouth moves when it changes so many times as much as while idle, and by so many grey levels
-SPEAKING = 25  # frames before a cut in which it spoke
+LISTENING, SPEAKING = 20, 25  # frames: first ones, in which it listens; before a cut, in which it spoke
+STAYS = 5  # frames
 SHUT = 0.25  # of the way from rest to where it is while it speaks
 
 
@@ -46,8 +47,8 @@ def lip_gaps(frames: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def shut_from(gaps: np.ndarray, cut: int) -> int | None:
-    """The first frame from `cut` on after which the lips of (T,) gaps stay shut; rest is what they come to at the end."""
-    rest, open_ = float(np.nanmedian(gaps[-8:])), float(np.nanpercentile(gaps[max(0, cut - SPEAKING) : cut], 90))
+    """The first frame from `cut` on after which the lips of (T,) gaps stay shut, as they were at the beginning; None: never."""
+    rest, open_ = float(np.nanmedian(gaps[:LISTENING])), float(np.nanpercentile(gaps[max(0, cut - SPEAKING) : cut], 90))
     wide = np.flatnonzero(gaps[cut:] > rest + SHUT * max(open_ - rest, 0.0))
     last = int(wide[-1]) + 1 if len(wide) else 0
-    return cut + last if cut + last < len(gaps) else None
+    return cut + last if cut + last <= len(gaps) - STAYS else None

@@ -20,6 +20,7 @@ SIZES = (320, 256, 192, 128)  # the first one at which both keep real time count
 MAX_HELD, TURNS = 0.02, 3
 MIN_OWN, MAX_OTHER = 0.5, 0.1  # correlation with one's own voice; with the other's above what a voice that never was there has
 PART_S = 0.4
+ANSWER_S = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,8 @@ async def _two(server: Served, turns: int) -> TwoHeard:
             for caller, voice in zip(callers, voices, strict=True):
                 caller.microphone.speak(voice)
                 await asyncio.sleep(0.7)  # their turns and answers overlap
-            await asyncio.sleep(4.5)
+            await asyncio.sleep(2.0)
+            await until(lambda: all(_answered(c) for c in callers), ANSWER_S)
         for caller in callers:
             await caller.close()
     held = []
@@ -83,6 +85,12 @@ async def _two(server: Served, turns: int) -> TwoHeard:
         held=(held[0], held[1]), third=refusal, nobody=nobody,
         own=min(best_match(v, s) for v, s in zip(voices, sounds, strict=True)),
         other=max(best_match(voices[1], sounds[0]), best_match(voices[0], sounds[1])))
+
+
+def _answered(caller: Caller) -> bool:
+    """Whether it was spoken to, and is listened to again."""
+    states = [m["state"] for _, m in caller.told if m["type"] == "status"]
+    return "speaking" in states and states[-1] == "listening"
 
 
 def best_match(voice: np.ndarray, sound: np.ndarray) -> float:

@@ -32,7 +32,9 @@ log = logging.getLogger(__name__)
 
 CLOCK = 90_000  # of the picture's time stamps
 SOUND_STEP_S = Fraction(1, 50)
-WAITING = 6  # pieces of a track that may wait to be sent; older ones go
+# pieces of a track that may wait to be sent, older ones go: a picture that waits is shown late by as much, since senders report when they
+# send and players keep to that; sound is 20 ms a piece
+WAITING = {"audio": 6, "video": 2}
 LONGEST_TEXT = 2000
 STATUS_S = 0.2
 LOST_S = 7.0  # without a packet, reports included, which every peer sends each second or two: it is gone, or never came
@@ -44,7 +46,7 @@ class PairTrack(MediaStreamTrack):
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.kind = kind
-        self._frames: deque[Any] = deque(maxlen=WAITING)
+        self._frames: deque[Any] = deque(maxlen=WAITING[kind])
         self._there = asyncio.Event()
 
     def put(self, frame: Any) -> None:

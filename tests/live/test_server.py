@@ -20,6 +20,7 @@ from tests.live.caller import Caller, found_in, served, until, with_server
 from tm_core.errors import InputError
 from tm_core.live.agents import agent_named
 from tm_core.live.server import LARGEST_UPLOAD, LiveServer, ServeOptions
+from tm_core.live.session import WAITING, PairTrack
 from tm_core.media.audio_io import read_audio
 
 BROKEN_OFFERS = (
@@ -73,6 +74,17 @@ def test_a_peer_speaks_and_is_answered_in_its_own_voice(assets: Path, voice: Pat
         await until(lambda: threading.active_count() <= before + 8, 15)  # what is left are the loop's own workers
 
     with_server(assets, talk)
+
+
+def test_pictures_that_cannot_be_sent_in_time_are_left_out_not_late() -> None:
+    async def taken(kind: str) -> list[int]:
+        track = PairTrack(kind)
+        for number in range(20):
+            track.put(number)
+        return [await track.recv() for _ in range(WAITING[kind])]
+
+    assert asyncio.run(taken("video")) == [18, 19]  # two pictures are 80 ms
+    assert asyncio.run(taken("audio")) == list(range(14, 20))  # six pieces are 120 ms
 
 
 def test_a_lost_peer_and_a_refused_offer_leave_nothing(assets: Path) -> None:

@@ -33,7 +33,9 @@ log = logging.getLogger(__name__)
 
 CLOCK = 90_000  # of the picture's time stamps
 SOUND_STEP_S = Fraction(1, 50)
-WAITING = 6  # pieces of a track that may wait to be sent; older ones go
+# pieces of a track that may wait to be sent, older ones go: a picture that waits is shown late by as much, since senders report when they
+# send and players keep to that; sound is 20 ms a piece
+WAITING = {"audio": 6, "video": 2}
 LONGEST_TEXT = 2000
 MOST_UNTOLD = 20  # lines of the transcript that may wait for the channel
 STATUS_S = 0.2
@@ -46,7 +48,7 @@ class PairTrack(MediaStreamTrack):
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.kind = kind
-        self._frames: deque[tuple[Any, float]] = deque(maxlen=WAITING)
+        self._frames: deque[tuple[Any, float]] = deque(maxlen=WAITING[kind])
         self._there = asyncio.Event()
 
     def put(self, frame: Any, spoken_s: float = 0.0) -> None:

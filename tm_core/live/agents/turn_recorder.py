@@ -13,7 +13,7 @@ import numpy as np
 from ..speech_queue import Floats
 from ..turn_detector import END_S, TurnEvent
 
-BEFORE_S, ROOM_S, LONGEST_TURN_S = 0.3, 0.1, 30.0  # kept from before a turn was noticed, and after it; longer ones are handed on in parts
+BEFORE_S, ROOM_S, LONGEST_TURN_S = 0.16, 0.1, 30.0  # kept from before a turn was noticed, and after it; longer ones are handed on in parts
 
 
 class SpeechDetector(Protocol):

@@ -6,13 +6,15 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import av
 import numpy as np
 from aiohttp import web
-from aiortc import RTCPeerConnection, RTCSessionDescription
+from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription
 from aiortc.contrib.media import MediaPlayer
 
 from tm_core.live.agents import Agent, AgentOutput, ParrotAgent
@@ -50,17 +52,41 @@ def with_server(assets: Path, work: Work, agent: Callable[[AgentOutput], Agent] 
     return asyncio.run(run())
 
 
-class Caller:
-    """A peer that speaks a file and keeps what it receives."""
+class Microphone(MediaStreamTrack):
+    """Speaks when it is told to, and is silent meanwhile; 16 kHz."""
 
-    def __init__(self, voice: Path | None) -> None:
+    kind = "audio"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._samples = np.zeros(0, np.int16)
+        self._began, self._count = time.monotonic(), 0
+
+    def say(self, samples: np.ndarray) -> None:
+        self._samples = np.concatenate([self._samples, (samples * 32767).astype(np.int16)])
+
+    async def recv(self) -> av.AudioFrame:
+        await asyncio.sleep(max(0.0, self._began + 0.02 * self._count - time.monotonic()))
+        piece, self._samples = self._samples[:320], self._samples[320:]
+        frame = av.AudioFrame.from_ndarray(np.pad(piece, (0, 320 - len(piece)))[None], "s16", "mono")
+        frame.sample_rate, frame.pts, frame.time_base = 16000, 320 * self._count, Fraction(1, 16000)
+        self._count += 1
+        return frame
+
+
+class Caller:
+    """A peer that speaks a file or into a microphone, and keeps what it receives."""
+
+    def __init__(self, voice: Path | Microphone | None) -> None:
         self.peer = RTCPeerConnection()
         self.sound: list[np.ndarray] = []
         self.pictures: list[np.ndarray] = []
         self.times: dict[str, list[float]] = {"audio": [], "video": []}
         self.told: list[dict[str, Any]] = []
-        self.player = None if voice is None else MediaPlayer(str(voice))
-        if self.player is None:
+        self.player = MediaPlayer(str(voice)) if isinstance(voice, Path) else None
+        if isinstance(voice, Microphone):
+            self.peer.addTrack(voice)
+        elif self.player is None:
             self.peer.addTransceiver("audio", direction="recvonly")
         else:
             self.peer.addTrack(self.player.audio)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import wave
 from pathlib import Path
 
 import aiohttp
@@ -14,7 +13,7 @@ import pytest
 pytest.importorskip("openai", reason="openai is not installed (extra agents)")
 pytest.importorskip("websockets", reason="websockets is not installed (extra agents)")
 
-from tests.live.caller import Caller, until, with_server
+from tests.live.caller import Caller, Microphone, until, with_server
 from tests.live.realtime_server import RATE, RealtimeServer
 from tm_core.live.agents import AgentOptions, agent_named
 from tm_core.live.server import LiveServer
@@ -27,17 +26,9 @@ RISING = (0.4 * np.sin(2 * np.pi * (FROM_HZ * SECONDS + RISE / 2 * SECONDS**2)))
 
 
 @pytest.fixture(scope="module")
-def two_turns(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A turn, time for an answer to begin, and another one into it."""
-    path = tmp_path_factory.mktemp("turns") / "turns.wav"
-    speech = read_audio(next((assets / "speech").glob("*.wav"))).samples[4000:24000]
-    samples = np.concatenate([np.zeros(16000), speech, np.zeros(16000 * 7), speech, np.zeros(16000 * 20)])
-    with wave.open(str(path), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(16000)
-        out.writeframes((samples * 32767).astype(np.int16).tobytes())
-    return path
+def words(assets: Path) -> np.ndarray:
+    """1.25 s of recorded speech."""
+    return read_audio(next((assets / "speech").glob("*.wav"))).samples[4000:24000]
 
 
 def places(pieces: list[np.ndarray]) -> list[float]:
@@ -66,12 +57,17 @@ class Follower:
         return self.answers >= answers and self.place > place
 
 
-def test_a_peer_is_answered_interrupts_and_the_server_knows_what_it_heard(assets: Path, two_turns: Path) -> None:
+def test_a_peer_is_answered_interrupts_and_the_server_knows_what_it_heard(assets: Path, words: np.ndarray) -> None:
     async def talk(server: LiveServer, address: str, client: aiohttp.ClientSession) -> None:
-        caller = Caller(two_turns)
+        microphone = Microphone()
+        caller = Caller(microphone)
         assert (await caller.call(client, address))[0] == 200
+        await until(lambda: len(caller.sound) > 10)
+        microphone.say(words)
         follower = Follower(caller)
-        await until(lambda: follower.is_at(2, 0.7))  # the second turn of the voice has cut the first answer
+        await until(lambda: follower.is_at(1, 0.7))
+        microphone.say(words)  # into the answer
+        await until(lambda: follower.is_at(2, 0.7))
         assert len(meets.items) == 2
         caller.channel.send(json.dumps({"type": "interrupt"}))
         await until(lambda: [i.truncated_ms is not None for i in meets.items.values()] == [True, True])
@@ -99,9 +95,9 @@ def test_a_peer_is_answered_interrupts_and_the_server_knows_what_it_heard(assets
     assert meets.broken == []
 
 
-def test_who_calls_is_told_that_the_agents_server_is_not_there(assets: Path, two_turns: Path) -> None:
+def test_who_calls_is_told_that_the_agents_server_is_not_there(assets: Path) -> None:
     async def call(server: LiveServer, address: str, client: aiohttp.ClientSession) -> None:
-        caller = Caller(two_turns)
+        caller = Caller(Microphone())
         await caller.call(client, address)
         await until(lambda: any(t["type"] == "transcript" for t in caller.told))
         [line] = [t["text"] for t in caller.told if t["type"] == "transcript"]

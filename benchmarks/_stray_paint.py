@@ -91,7 +91,7 @@ def paint_verdict(model: TalkingModel, name: str, picture: np.ndarray, sound: So
     streams = [stream, *(talk.decode_stream(stream.latents, vae=in_one_colour(model.vae, colour)) for colour in (BLACK, WHITE))]
     shown, black, white = (np.concatenate(list(_faces(s))) for s in streams)
     painted = (black != white).any(-1)
-    off, unseen = off_shown_lips(painted, shown)
+    off, unseen = off_shown_lips(painted, shown, _landmarks_in_box(stream))
     return PaintVerdict(
         name=name, outcome="drawn", stray=int(off.sum()), worst=int(off.argmax()) if off.any() else -1, painted=int(painted.sum()),
         unseen=unseen)
@@ -111,21 +111,34 @@ def _plain(colour: float, tint: Tensor) -> tuple[Tensor, Tensor]:
 
 def _faces(stream: DecodedStream) -> Iterator[np.ndarray]:
     """The part of the frames that may move, (T, h, w, 3) each."""
-    assert stream.view is not None
-    x0, y0, x1, y1 = (max(0, int(np.floor(v))) for v in stream.view.box)
+    x0, y0, x1, y1 = _pixel_box(stream)
     for chunk in stream:
         yield chunk.frames[:, y0 : y1 + 1, x0 : x1 + 1]
 
 
-def off_shown_lips(painted: np.ndarray, shown: np.ndarray) -> tuple[np.ndarray, int]:
+def _pixel_box(stream: DecodedStream) -> tuple[int, int, int, int]:
+    assert stream.view is not None
+    x0, y0, x1, y1 = (max(0, int(np.floor(v))) for v in stream.view.box)
+    return x0, y0, x1, y1
+
+
+def _landmarks_in_box(stream: DecodedStream) -> np.ndarray:
+    """(468, 3) of the picture, in the pixels of that part."""
+    assert stream.view is not None
+    return stream.view.landmarks - np.array([*_pixel_box(stream)[:2], 0], np.float32)
+
+
+def off_shown_lips(painted: np.ndarray, shown: np.ndarray, portrait: np.ndarray) -> tuple[np.ndarray, int]:
     """As `off_lips`, by the finished frames (T, h, w, 3). Where one look of the mesh finds paint off the lips, or no face, the middle of
-    five says where they are: turned faces and paintings shift a single look by more than the margin."""
+    five says where they are: turned faces and paintings shift a single look by more than the margin. A face that no frame shows to the
+    mesh is looked for where it was found in the picture: at `portrait` (468, 3)."""
     landmarks = look_at(shown).landmarks
     off, unseen = off_lips(painted, landmarks)
     doubted = np.flatnonzero((off > 0) | (painted.any((1, 2)) & np.isnan(landmarks[:, 0, 0])))
-    if not len(doubted) or np.isnan(landmarks[:, 0, 0]).all():
+    if not len(doubted):
         return off, unseen
-    landmarks[doubted] = np.median(further_looks(shown, landmarks)[:, doubted], 0)
+    known = portrait[None].repeat(len(landmarks), 0) if np.isnan(landmarks[:, 0, 0]).all() else landmarks
+    landmarks[doubted] = np.median(further_looks(shown, known)[:, doubted], 0)
     return off_lips(painted, landmarks)
 
 

@@ -35,6 +35,7 @@ def bars() -> dict[str, str]:
     batch, containers, distillation, drift, faces, host = map(bench, (
         "batch", "containers", "distillation", "drift", "faces", "host"))
     memory, routing, scorer, silence, stream, sync = map(bench, ("memory", "routing", "scorer", "silence", "stream", "sync"))
+    living, mouth = map(bench, ("_living_faces", "_mouth_truth"))
     exact, within = f"<= {BAR:.0e}".replace("e-0", "e-"), f"within {share(drift.MAX_CHANGE)}"
     loaded = float(re.findall(r"^\| loading ([\d.]+) GB", README, re.M)[0])
     return {
@@ -53,6 +54,13 @@ def bars() -> dict[str, str]:
         "faces found at 32": f">= {share(faces.MIN_RECALL)}, {share(faces.MIN_RECALL_LARGE)}; {printed('faces', '== 0')}",
         "landmarks and boxes": f"<= {faces.MAX_PIXELS:g} px",
         "offset of shifted sound": f">= {share(scorer.MIN_OFFSET)}; >= {share(scorer.MIN_SPEAKER)}",
+        "mouth at 512 px against truth": f"<= {mouth.MAX_INSIDE:g}; <= {mouth.MAX_JITTER_PX:g} px",
+        "mouth at 512 px: error in a ring": f"<= {mouth.MAX_RING:g}; <= {mouth.MAX_LIP_PX:g} px; "
+        f"{mouth.SHARPNESS[0]:g} to {mouth.SHARPNESS[1]:g}, **missed**",
+        "stray paint on": f"{printed('_stray_paint', '0')}, **missed**",
+        "life in three videos": f"{living.BLINKS[0]:g} to {living.BLINKS[1]:g}; {100 * living.NOSE_MOVES[0]:g} to "
+        f"{share(living.NOSE_MOVES[1])}; >= {living.LEAST_LISTENING:.2f}",
+        "life: longest stretch": f"< {living.LONGEST_STILL_S:g} s; <= {living.MAX_LIPS:g}",
         "lip motion of a listening face": f"<= {silence.MAX_RATIO:g}; >= {silence.MIN_BLINKS}",
         f"{batch.ITEMS} videos, killed": f"{batch.ITEMS}; {printed('batch', '= 0')}; {batch.ITEMS}; {batch.ITEMS}",
         "the same: throughput": f">= {batch.SPEEDUP:g} x",

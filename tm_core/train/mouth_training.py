@@ -35,8 +35,8 @@ from .still_heads import Heads, fit_head, pixel_grid
 log = logging.getLogger(__name__)
 
 PIXELS = BOX[1] / 2  # of a box unit
-RATE = 1e-3
-WEIGHTS = {"fields": 1.0, "contour_px": 0.0, "picture": 60.0, "texture": 8.0}  # of the losses
+RATE = 2e-3
+WEIGHTS = {"fields": 1.0, "contour_px": 0.0, "picture": 20.0, "texture": 8.0}  # of the losses
 EDGE = 0.03  # box units over which a lip's side begins
 
 
@@ -118,7 +118,7 @@ def field_loss(made: MouthFields, share: PortraitShare, batch: MouthBatch) -> tu
     skull = (made.skull - truth.skull).abs() * truth.skull.new_tensor([0.5, 1, 1])
     light = (made.light - truth.light).abs().mean()
     stray = ((made.lips.diff(dim=1) - truth.lips.diff(dim=1)).clamp(min=0) * (1 - within)).mean()  # a slit beyond the corners
-    return PIXELS * (1.5 * contour + gap + 4 * stray + 6 * flow + 4 * skull.mean() + 0.5 * rest) + light, PIXELS * contour.detach()
+    return PIXELS * (1.5 * contour + gap + 4 * stray + 3 * flow + 4 * skull.mean() + 0.5 * rest) + light, PIXELS * contour.detach()
 
 
 def _within(corners: Tensor) -> Tensor:

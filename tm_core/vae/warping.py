@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 PixelBox = tuple[int, int, int, int]  # x0, y0, x1, y1, the last two beyond it
 STILL = 1 / 64  # of a pixel: what moves less stays as it is
 ONE = 256  # parts of the way from one point of a texture to the next
-RED_BLUE, GREEN, HALVES = 0xFF00FF, 0xFF00, 0x808080  # of a colour 0x00BBGGRR, two of which are mixed by one product; halves round
+RED_BLUE, GREEN = 0xFF00FF, 0xFF00  # of a colour 0x00BBGGRR, two of which are mixed by one product
 # A half pixel's value from its six neighbours, over 32. Lobes larger than H.264's (1, -5, 20): linear reading between these and the
 # pixels themselves blurs, and over all fractions of a pixel both make up for each other.
 HALF_PIXEL = (3.0, -10.5, 23.5, 23.5, -10.5, 3.0)
@@ -220,12 +220,18 @@ def _draw(
     frames: Any, points: Any, flow: Any, first_x: int, cells_x: Any, weights_x: Any, first_y: int, cells_y: Any, weights_y: Any,
     places: Any, still: float,
 ) -> None:
+    # narrow and unsigned numbers throughout: half of the time is arithmetic, and an index that may be negative is looked at twice
     grid, width = flow.shape[3], cells_x.shape[0]
     last_x, last_y = np.float32(points.shape[1] - 1), np.float32(points.shape[0] - 1)
-    line, away = np.empty((2, grid), np.float32), np.empty((2, width), np.float32)
+    most_i, most_j = np.int32(points.shape[1] - 2), np.int32(points.shape[0] - 2)
+    zero, two, parts, eight = np.float32(0), np.float32(2), np.float32(ONE), np.uint32(8)
+    red_blue, green, round_both, round_one = np.uint32(0xFF00FF), np.uint32(0xFF), np.uint32(0x800080), np.uint32(0x80)
+    line = np.empty((2, grid), np.float32)
+    at_x, at_y, moves = np.empty(width, np.int32), np.empty(width, np.int32), np.empty(width, np.uint8)
+    flat, below, beside = points.reshape(-1), np.uintp(points.shape[1]), np.uintp(1)
     for t in range(flow.shape[0]):
         for row in range(cells_y.shape[0]):
-            most = np.float32(0)
+            most = zero
             for axis in range(2):
                 a, b, c, d = cells_y[row, 0], cells_y[row, 1], cells_y[row, 2], cells_y[row, 3]
                 wa, wb, wc, wd = weights_y[row, 0], weights_y[row, 1], weights_y[row, 2], weights_y[row, 3]
@@ -235,29 +241,36 @@ def _draw(
                     most = max(most, abs(line[axis, k]))
             if most < still:
                 continue
+            base_x, base_y = np.float32(first_x) - places[0], np.float32(first_y + row) - places[1]
             for k in range(width):
-                a, b, c, d = cells_x[k, 0], cells_x[k, 1], cells_x[k, 2], cells_x[k, 3]
+                a, b, c, d = np.uintp(cells_x[k, 0]), np.uintp(cells_x[k, 1]), np.uintp(cells_x[k, 2]), np.uintp(cells_x[k, 3])
                 wa, wb, wc, wd = weights_x[k, 0], weights_x[k, 1], weights_x[k, 2], weights_x[k, 3]
-                away[0, k] = wa * line[0, a] + wb * line[0, b] + wc * line[0, c] + wd * line[0, d]
-                away[1, k] = wa * line[1, a] + wb * line[1, b] + wc * line[1, c] + wd * line[1, d]
-            base = np.float32(first_y + row) - places[1]
+                away_x = wa * line[0, a] + wb * line[0, b] + wc * line[0, c] + wd * line[0, d]
+                away_y = wa * line[1, a] + wb * line[1, b] + wc * line[1, c] + wd * line[1, d]
+                moves[k] = max(abs(away_x), abs(away_y)) >= still
+                at_x[k] = np.int32(min(max(two * (base_x + np.float32(k) + away_x), zero), last_x) * parts)
+                at_y[k] = np.int32(min(max(two * (base_y + away_y), zero), last_y) * parts)
+            out = frames[t, first_y + row]
             for k in range(width):
-                if abs(away[0, k]) < still and abs(away[1, k]) < still:
+                if not moves[k]:
                     continue
-                at_x = min(max(2 * (np.float32(first_x + k) - places[0] + away[0, k]), np.float32(0)), last_x)
-                at_y = min(max(2 * (base + away[1, k]), np.float32(0)), last_y)
-                i, j = min(int(at_x), points.shape[1] - 2), min(int(at_y), points.shape[0] - 2)
-                u, v = int((at_x - i) * ONE), int((at_y - j) * ONE)
-                both = (u * v) // ONE
-                right, down = u - both, v - both
-                here = ONE - u - down
-                p00, p01, p10, p11 = points[j, i], points[j, i + 1], points[j + 1, i], points[j + 1, i + 1]
-                outer = here * (p00 & RED_BLUE) + right * (p01 & RED_BLUE) + down * (p10 & RED_BLUE) + both * (p11 & RED_BLUE)
-                green = here * (p00 & GREEN) + right * (p01 & GREEN) + down * (p10 & GREEN) + both * (p11 & GREEN)
-                outer = (outer + (RED_BLUE & HALVES)) >> 8
-                frames[t, first_y + row, first_x + k, 0] = outer & 255
-                frames[t, first_y + row, first_x + k, 1] = (green + (GREEN & HALVES)) >> 16
-                frames[t, first_y + row, first_x + k, 2] = outer >> 16
+                i, j = min(at_x[k] >> 8, most_i), min(at_y[k] >> 8, most_j)
+                u, v = np.uint32(at_x[k] - (i << 8)), np.uint32(at_y[k] - (j << 8))
+                both = np.uint32((u * v) >> eight)
+                right, down = np.uint32(u - both), np.uint32(v - both)
+                here = np.uint32(np.uint32(ONE) - u - down)
+                at = np.uintp(j) * below + np.uintp(i)
+                p00, p01 = np.uint32(flat[at]), np.uint32(flat[at + beside])
+                p10, p11 = np.uint32(flat[at + below]), np.uint32(flat[at + below + beside])
+                outer = np.uint32(
+                    here * (p00 & red_blue) + right * (p01 & red_blue) + down * (p10 & red_blue) + both * (p11 & red_blue) + round_both)
+                middle = np.uint32(
+                    here * ((p00 >> eight) & green) + right * ((p01 >> eight) & green) + down * ((p10 >> eight) & green)
+                    + both * ((p11 >> eight) & green) + round_one)
+                place = np.uintp(first_x + k)
+                out[place, np.uintp(0)] = np.uint8(outer >> eight)
+                out[place, np.uintp(1)] = np.uint8(middle >> eight)
+                out[place, np.uintp(2)] = np.uint8(outer >> np.uint32(24))
 
 
 def _twice_along(picture: Tensor, axis: int) -> Tensor:

@@ -283,8 +283,8 @@ def test_the_engine_needs_only_requirements_txt() -> None:
 
 
 def test_only_the_server_and_its_sessions_need_the_live_extra() -> None:
-    """Agents ask for their packages when they are chosen."""
-    names = [name for name in map(module_name, core_files()) if unit(name) == "live"]
+    """Agents ask for their packages when they are chosen, adapters when they are imported."""
+    names = [name for name in map(module_name, core_files()) if unit(name) == "live" and name not in FRAMEWORKS]
     import_all((*HOST_MODULES, *EXTRAS), [n for n in names if n.rpartition(".")[2] not in ("server", "session")])
 
 

@@ -25,8 +25,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..audio.features import log_mel, silence_row
-from ..audio.windows import window_rows
 from ..errors import Cancelled, InputError
 from ..face.eyes import eyes_covered
 from ..face.life import FaceLife
@@ -45,8 +43,9 @@ from ..talk.scene import encode_picture
 from ..talk.stream import share_cpu
 from ..talk.voice import timeline_of
 from ..vae.base import device_of, dtype_of
-from ..vae.rendering import FaceRenderer
 from ..vae.tiny import TinyVAE
+from .boundary_decoder import BoundaryDecoder, mean_of
+from .past_sound import PastSound
 from .speech_queue import Floats, SpeechQueue, SpokenSound
 
 log = logging.getLogger(__name__)
@@ -63,9 +62,6 @@ PATIENCE_S = 0.24  # that late speech is waited for before the face listens agai
 # after a frame that was not ready in time every second one is made only, so long at least, and until work takes so little of its time
 SLOW_S, ROOM = 15.0, 0.7
 FADE_S = 0.01  # within which an interrupted sound ends
-KEPT_S = 3.0  # of the past sound, for windows
-WARM_ROWS = 8  # feature rows before those that are wanted: the first ones of a piece see silence before it
-SLOWEST_S, RECENT = 2.0, 0.2  # a step that took longer counts as so long; weight of the newest in the mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,16 +142,15 @@ class LiveAvatar:
             raise InputError("model", model.config.name, "does not stream in chunks that depend on the last one alone", "use tiny")
         cfg = replace(cfg, chunk_latents=options.chunk_latents)
         self._model, self._timeline = model, timeline_of(model.config, cfg)
-        self._audio = model.config.audio
         self.fps: Fraction = self._timeline.fps
-        self.queue = SpeechQueue(rate=options.sample_rate, model_rate=self._audio.sample_rate, fps=self.fps)
+        self.queue = SpeechQueue(rate=options.sample_rate, model_rate=model.config.audio.sample_rate, fps=self.fps)
         self._frame_samples = int(options.sample_rate / self.fps)
-        self._model_samples = int(self._audio.sample_rate / self.fps)
         view = framed(view_of(portrait), options.framing, options.size)
         eyes = options.blinks and not eyes_covered(portrait.crop.image, portrait.crop.landmarks)
         self._view = replace(view, life=FaceLife(fps=self.fps, seed=options.seed, eyes=eyes))
         self._sampler = ChunkedSampler(model, cfg)
         self._reference = portrait.image.to(device_of(model.vae), dtype_of(model.vae))
+        self._decoder = BoundaryDecoder(cast(TinyVAE, model.vae), self._view, self._reference)
         speaker = SpeakerInput(
             windows=self._windows, speaking=self._speaking, mask=torch.from_numpy(token_mask(portrait.mask, model.config.token_hw)))
         self._scene = Scene(reference=encode_picture(model, portrait.image, cfg), speakers=(speaker,), picture=portrait.image)
@@ -170,13 +165,13 @@ class LiveAvatar:
         self._ready: deque[tuple[_Planned, NDArray[np.uint8], int]] = deque()  # chunk, its frames, how many of them were handed out
         self._handed = 0  # frames of the model's time that were handed out
         self._flags: dict[int, bool] = {}  # by latent
-        self._past, self._past_end = np.zeros(0, np.float32), 0  # the model's sound up to a sample
+        self._past = PastSound.none(model.config.audio, self._timeline)
         self._starved_at: float | None = None
         self._answer = 0
         self._playing: tuple[int | None, float] = (None, 0.0)
         self._heard = 0  # samples handed out since the last interruption
         self._pts = self._epoch = 0
-        self._step_s = self._decode_s = 0.1
+        self._step_s = 0.1
         self._behind_at, self._every = 0.0, 1
         self._stepping: _Planned | None = None
         self._shown: NDArray[np.uint8] = self._view.picture
@@ -338,12 +333,11 @@ class LiveAvatar:
     def _run(self) -> None:
         device = self._model.dit.compute_device
         denoise, decode = share_cpu(device, self._reference.device)
-        decoder = _BoundaryDecoder(self)
         try:
             chunks = run_pipeline(
-                self._chunks, decoder, denoise_on=WorkerConfig(device=device, threads=denoise),
+                self._chunks, self._decoded, denoise_on=WorkerConfig(device=device, threads=denoise),
                 decode_on=WorkerConfig(device=self._reference.device, threads=decode), queue_depth=1, cancel=self._token,
-                prepare=decoder.prepare)
+                prepare=self._decoder.prepare)
             with closing(chunks):
                 for chunk in chunks:
                     self._collect(chunk)
@@ -359,13 +353,13 @@ class LiveAvatar:
         """1 where all frames are made; 2: every second one, because the machine is too slow at present."""
         if time.monotonic() - self._behind_at >= SLOW_S and self._every == 2:
             chunk_s = float(self._timeline.stride * self.options.chunk_latents / self.fps)
-            self._every = 1 if max(self._step_s, 1.8 * self._decode_s) < ROOM * chunk_s else 2
+            self._every = 1 if max(self._step_s, 1.8 * self._decoder.mean_s) < ROOM * chunk_s else 2
         return self._every
 
     @property
     def _work_s(self) -> float:
         """Seconds from the decision on a chunk to its frames, where another one is just being decoded."""
-        return self._step_s + 1.5 * self._decode_s
+        return self._step_s + 1.5 * self._decoder.mean_s
 
     def _collect(self, chunk: FrameChunk) -> None:
         with self._changed:
@@ -405,7 +399,7 @@ class LiveAvatar:
                     self._planned.pop(serial)
                     self.counts.dropped += 1
                 continue
-            self._step_s += RECENT * (min(SLOWEST_S, time.monotonic() - began) - self._step_s)
+            self._step_s = mean_of(self._step_s, time.monotonic() - began)
             index += 1
             yield replace(made, index=serial)
 
@@ -444,7 +438,7 @@ class LiveAvatar:
     def _decide(self, frames: range) -> tuple[int, _Planned]:
         speaks = self._state != "listening" and (self.queue.ended or self.queue.frames >= len(frames))
         sound = self.queue.take(len(frames)) if speaks else None
-        self._remember(frames, np.zeros(len(frames) * self._model_samples, np.float32) if sound is None else sound.model)
+        self._past = self._past.followed_by(None if sound is None else sound.model, frames)
         for latent in self._timeline.latents_of_chunk(self._next):
             self._flags[latent] = speaks
         for old in [k for k in self._flags if k < self._timeline.latents_of_chunk(self._next).start - 64]:
@@ -472,8 +466,7 @@ class LiveAvatar:
         dropped = [entry for entry in self._ready if self._is_stale(entry[0])]
         self.counts.dropped += len(dropped)
         self._ready = deque(entry for entry in self._ready if not self._is_stale(entry[0]))
-        end = self._timeline.frames_of_chunk(index).start * self._model_samples
-        self._past, self._past_end = self._past[: max(0, len(self._past) - (self._past_end - end))], end
+        self._past = self._past.until(self._timeline.frames_of_chunk(index).start)
 
     def _is_stale(self, planned: _Planned) -> bool:
         return any(generation > planned.generation and index <= planned.index for generation, index in self._cuts)
@@ -487,79 +480,34 @@ class LiveAvatar:
 
     # -- what the model hears ---------------------------------------------------------------------------
 
-    def _remember(self, frames: range, samples: Floats) -> None:
-        self._past = np.concatenate([self._past, samples])[-round(KEPT_S * self._audio.sample_rate) :]
-        self._past_end = frames.stop * self._model_samples
-
     def _speaking(self, latents: range) -> Tensor:
         return torch.tensor([self._flags.get(i, False) for i in latents])
 
-    def said(self, latents: range) -> Tensor:
-        """Which latents speak, (F,) bool."""
-        with self._changed:
-            return self._speaking(latents)
-
     def _windows(self, latents: range) -> Tensor:
-        """Windows (F, W, M): the past, and of what follows as much as is there, the last row held where more will come."""
+        """Windows (F, W, M): the past, and of what follows as much as is there."""
         with self._changed:
-            follows = self.queue.ahead(self.options.look_ahead * self._timeline.stride) if self._flags.get(latents[-1]) else self._past[:0]
-            held = self.queue.begun and not self.queue.ended
-            past, end = self._past, self._past_end
-        cfg, hop = self._audio, self._audio.hop
-        start = end - len(past)
-        lead = -start % hop  # rows lie on the stream's own grid
-        samples = np.concatenate([past[lead:], follows])
-        rows, first = log_mel(samples, cfg), (start + lead) // hop
-        if first:
-            rows, first = rows[WARM_ROWS:], first + WARM_ROWS
-        beyond = rows[-1] if held and len(rows) else silence_row(cfg)
-        out = []
-        for latent in latents:
-            wanted = np.asarray(window_rows(latent, self._timeline, cfg))
-            at = wanted - first
-            row = rows[np.clip(at, 0, len(rows) - 1)].copy()
-            row[at >= len(rows)] = beyond
-            row[at < 0] = silence_row(cfg)
-            out.append(row)
-        return torch.from_numpy(np.stack(out))
+            ahead = self.options.look_ahead * self._timeline.stride
+            follows = self.queue.ahead(ahead) if self._flags.get(latents[-1]) else np.zeros(0, np.float32)
+            past, goes_on = self._past, self.queue.begun and not self.queue.ended
+        return past.windows(latents, follows, goes_on)
 
+    # -- what is drawn ----------------------------------------------------------------------------------
 
-class _BoundaryDecoder:
-    """The worker that decodes: it keeps the decoder's state at the last boundaries, so that a chunk may come again."""
-
-    def __init__(self, avatar: LiveAvatar) -> None:
-        self._avatar = avatar
-        self._states: dict[int, Any] = {}
-        self._renderer: FaceRenderer | None = None
-
-    def prepare(self) -> None:
-        """Made while the first chunk is denoised."""
-        avatar = self._avatar
-        self._renderer = FaceRenderer(cast(TinyVAE, avatar._model.vae), avatar._view, avatar._reference)
-        self._states[0] = self._renderer.open()
-
-    def __call__(self, chunk: LatentChunk) -> FrameChunk:
-        avatar = self._avatar
-        assert self._renderer is not None
-        with avatar._changed:
-            planned = avatar._planned[chunk.index]
-            stale = avatar._is_stale(planned)
-        step = Fraction(1) / avatar.fps
+    def _decoded(self, chunk: LatentChunk) -> FrameChunk:
+        """The worker that decodes; nothing of a chunk that is not wanted any more."""
+        with self._changed:
+            planned = self._planned[chunk.index]
+            stale = self._is_stale(planned)
+        step = Fraction(1) / self.fps
         if stale:
             return FrameChunk(index=chunk.index, frames=np.zeros((0, 1, 1, 3), np.uint8), pts=0, time_base=step)
-        first = avatar._timeline.frames_of_chunk(planned.index).start
-        latents = chunk.latents.to(avatar._reference.device, avatar._reference.dtype)
-        began = time.monotonic()
-        frames, after = self._renderer(latents, self._states[planned.index], first, self._said(planned.index), avatar.every)
-        avatar._decode_s += RECENT * (min(SLOWEST_S, time.monotonic() - began) - avatar._decode_s)
-        self._states[planned.index + 1] = after
-        for old in [k for k in self._states if k < planned.index - 32]:
-            del self._states[old]
+        first = self._timeline.frames_of_chunk(planned.index).start
+        frames = self._decoder.draw(planned.index, chunk.latents, first, self._said(planned.index), self.every)
         return FrameChunk(index=chunk.index, frames=frames, pts=first, time_base=step)
 
     def _said(self, index: int) -> NDArray[np.float64]:
         """(T,) how much is said in the frames of a chunk, 0..1: no motion begins at once."""
-        timeline = self._avatar._timeline
-        latents = timeline.latents_of_chunk(index)
-        flags = self._avatar.said(range(latents.start - EASE, latents.stop)).numpy().astype(np.float64)
-        return eased(flags, len(timeline.frames_of_chunk(index)), timeline.stride)
+        latents = self._timeline.latents_of_chunk(index)
+        with self._changed:
+            flags = self._speaking(range(latents.start - EASE, latents.stop)).numpy().astype(np.float64)
+        return eased(flags, len(self._timeline.frames_of_chunk(index)), self._timeline.stride)

@@ -29,7 +29,7 @@ from tm_core.streaming.handles import DecodedStream
 from tm_core.vae.rendering import FaceView
 from tm_core.weights.loading import TalkingModel
 
-TILE, ROOM = 192, 1.25  # pixels of a picture on the sheet; side of what it shows over the face's extent
+TILE, ROOM = 128, 1.25  # pixels of a picture on the sheet; side of what it shows over the face's extent
 MIN_R, MAX_CHANGE = 0.5, 0.10  # lips follow from here on; sharpness may change by so much
 LATE, LEAST_RANGE = 2, 0.01  # frames by which lips that follow may be late or early; what they open by at least, of the face's height
 LOOKS = ((1.0, 0.0), (0.85, 0.0), (1.2, 0.0), (1.0, 0.12), (1.0, -0.12))  # crops of a second look: larger, turned (radians)

@@ -100,6 +100,8 @@ def test_a_conversation_lasts_as_long_as_its_node(talking_host: Host, assets: Pa
     address = opened(host)
     page = requests.get(address, timeout=10)
     assert page.ok and 'data-testid="start"' in page.text
+    for text in (page.text, requests.get(f"{address}page/live.js", timeout=10).text):
+        assert not re.search(r"""["'`(]/(page|portraits|offer|healthz|metrics)""", text), "an address that is the host's, not the room's"
     assert requests.get(f"{address}page/live.js", timeout=10).ok
     assert requests.get(f"{address}portraits", timeout=10).json() == ["portrait"]
     assert requests.get(f"{address}portraits/portrait", timeout=10).content[:2] == b"\xff\xd8"

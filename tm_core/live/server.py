@@ -89,8 +89,15 @@ class LiveServer:
     def app(self) -> web.Application:
         """A server of its own."""
         app = web.Application(client_max_size=LARGEST_UPLOAD)
-        app.router.add_route("*", "/{path:.*}", lambda request: self.handle(request, request.match_info["path"]))
-        app.on_shutdown.append(lambda _: self.close())
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return await self.handle(request, request.match_info["path"])
+
+        async def close(_: web.Application) -> None:
+            await self.close()
+
+        app.router.add_route("*", "/{path:.*}", answer)
+        app.on_shutdown.append(close)
         return app
 
     async def handle(self, request: web.Request, path: str) -> web.StreamResponse:

@@ -34,6 +34,7 @@ function note(who, text) {
 }
 
 function heard(event) {
+  if (!channel) return;  // on its way when the conversation was stopped
   const message = JSON.parse(event.data);
   if (message.type === "status") {
     show(message.state);
@@ -78,7 +79,7 @@ async function start() {
       peer.onicegatheringstatechange = () => { if (peer.iceGatheringState === "complete") done(); };
       setTimeout(done, 2000);
     });
-    const answer = await asked("/offer", {
+    const answer = await asked("offer", {
       method: "POST", headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ sdp: peer.localDescription.sdp, portrait: at("portrait").value }) });
     await peer.setRemoteDescription(answer);
@@ -96,7 +97,7 @@ const tell = (message) => { if (channel && channel.readyState === "open") channe
 
 function chosen() {
   const option = at("portrait").selectedOptions[0];
-  if (option) at("still").src = option.dataset.picture || `/portraits/${encodeURIComponent(option.value)}${query}`;
+  if (option) at("still").src = option.dataset.picture || `portraits/${encodeURIComponent(option.value)}${query}`;
 }
 
 at("start").onclick = start;
@@ -113,7 +114,7 @@ at("upload").onchange = async () => {
   if (!file) return;
   problem("");
   try {
-    const found = await asked("/portraits", { method: "POST", body: file });
+    const found = await asked("portraits", { method: "POST", body: file });
     const option = new Option(file.name, found.name, true, true);
     option.dataset.picture = URL.createObjectURL(file);
     at("portrait").add(option); chosen();
@@ -122,4 +123,4 @@ at("upload").onchange = async () => {
 };
 addEventListener("pagehide", stop);
 show("off");
-asked("/portraits").then((names) => { names.forEach((name) => at("portrait").add(new Option(name, name))); chosen(); }, (error) => problem(error.message));
+asked("portraits").then((names) => { names.forEach((name) => at("portrait").add(new Option(name, name))); chosen(); }, (error) => problem(error.message));

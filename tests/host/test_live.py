@@ -19,6 +19,7 @@ import pytest
 import requests
 from aiortc import RTCPeerConnection, RTCSessionDescription
 
+from parity.chromium import CHROMIUM, Browser
 from parity.comfyui import Host, Installation
 
 
@@ -94,7 +95,18 @@ def test_without_the_package_the_node_says_what_to_install(host: Host, assets: P
     assert job.status == "error" and "Live Conversation: aiortc: is not installed; run: pip install aiortc" in job.error
 
 
-def test_a_conversation_lasts_as_long_as_its_node(talking_host: Host, assets: Path) -> None:
+def in_browser(address: str, folder: Path, voice: Path) -> None:
+    """The page as a person opens it, until the portrait is seen; then it is stopped."""
+    with Browser(folder, voice) as page:
+        page.open(address)
+        page.wait("document.querySelectorAll('[data-testid=portrait] option').length == 1")
+        page.wait("document.getElementById('still').naturalWidth > 0")
+        page.click("start")
+        page.wait("document.querySelector('[data-testid=video]').videoWidth == 96", 60)
+        page.click("stop")
+
+
+def test_a_conversation_lasts_as_long_as_its_node(talking_host: Host, assets: Path, tmp_path: Path) -> None:
     host = talking_host
     prompt = host.queue(graph(host, assets))
     address = opened(host)
@@ -108,6 +120,12 @@ def test_a_conversation_lasts_as_long_as_its_node(talking_host: Host, assets: Pa
     foreign = requests.get(f"{address}portraits", headers={"Origin": "http://evil.example"}, timeout=10)
     assert foreign.status_code == 403
     assert requests.get(re.sub(r"live/[^/]+/", "live/guessed/", address), timeout=10).status_code == 404
+    if CHROMIUM is not None:
+        in_browser(address, tmp_path, next((assets / "speech").glob("*.wav")))
+        ends = time.monotonic() + 20
+        while requests.get(f"{address}healthz", timeout=10).json()["sessions"]:
+            assert time.monotonic() < ends, "a session outlives its page's Stop"
+            time.sleep(0.1)
     assert asyncio.run(seen(address)) == 5
     host.interrupt()
     ends = time.monotonic() + 15

@@ -437,7 +437,7 @@ def ray_nodes(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> Iter
 def test_ray_makes_the_same_files_on_two_nodes(
     ray_nodes: str, environment: Environment, manifest: Path, weights: Path, tmp_path: Path,
 ) -> None:
-    rows = "".join(f"face.jpg,voice.wav,{i}.mp4,{i}\n" for i in range(4))
+    rows = "".join(f"face.jpg,voice.wav,{i}.mp4,{i}\n" for i in range(8))
     manifest.write_text(manifest.read_text() + rows)
     command = [sys.executable, "-m", "tm_core.cli", "batch", str(manifest), "--model", str(weights), "--device", "cpu"]
     ends = {}
@@ -451,7 +451,7 @@ def test_ray_makes_the_same_files_on_two_nodes(
     results = json.loads((tmp_path / "ray" / "report.json").read_text())["results"]
     assert len({r["node"] for r in results if r["state"] == "done"}) == 2
     made = videos(tmp_path / "ray")
-    assert len(made) == 6 and made == videos(tmp_path / "local")
+    assert len(made) == 10 and made == videos(tmp_path / "local")
 
 
 @pytest.mark.slow

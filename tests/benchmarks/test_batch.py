@@ -12,11 +12,11 @@ from benchmarks import batch
 
 @pytest.mark.slow
 def test_killed_batches_are_finished_exactly_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "KILLS", 2)
-    results = {r["what"]: r for r in batch.run(part=["kill"], items=5)}
-    assert results["killed at random"]["value"] == 2
+    monkeypatch.setattr(batch, "KILLS", 3)
+    results = {r["what"]: r for r in batch.run(part=["kill"], items=8)}
+    assert results["killed at random"]["value"] == 3
     for what in ("done exactly once", "videos bit-identical to the undisturbed run's"):
-        assert results[what]["value"] == 5 and results[what]["ok"], results
+        assert results[what]["value"] == 8 and results[what]["ok"], results
     assert results["half-written after a kill"]["value"] == 0 == results["files besides the videos at the end"]["value"]
 
 

@@ -74,6 +74,18 @@ class Microphone(MediaStreamTrack):
         return frame
 
 
+def again_if_late(work: Callable[[list[Caller]], None]) -> None:
+    """A run in which the server was late for more than a hundredth of the pairs says nothing of the rest: up to three are made."""
+    for left in (2, 1, 0):
+        callers: list[Caller] = []
+        try:
+            return work(callers)
+        except AssertionError:
+            if not left or not any(caller.late_share > 0.01 for caller in callers):
+                raise
+    raise RuntimeError("no run was made")
+
+
 class Caller:
     """A peer that speaks a file or into a microphone, and keeps what it receives."""
 
@@ -94,6 +106,12 @@ class Caller:
         self.channel = self.peer.createDataChannel("control")
         self.channel.on("message", lambda m: self.told.append(json.loads(m)))
         self.peer.on("track", lambda track: asyncio.ensure_future(self.receive(track)))
+
+    @property
+    def late_share(self) -> float:
+        """Of the session's pairs, as its page is told."""
+        told = [t for t in self.told if t["type"] == "status" and t["pairs"]]
+        return float(told[-1]["held"] / told[-1]["pairs"]) if told else 1.0
 
     async def receive(self, track: Any) -> None:
         while True:

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("openai", reason="openai is not installed (extra agents)")
 pytest.importorskip("websockets", reason="websockets is not installed (extra agents)")
 
-from tests.live.caller import Caller, Microphone, until, with_server
+from tests.live.caller import Caller, Microphone, again_if_late, until, with_server
 from tests.live.realtime_server import RATE, RealtimeServer
 from tm_core.live.agents import AgentOptions, agent_named
 from tm_core.live.server import LiveServer
@@ -58,42 +58,45 @@ class Follower:
 
 
 def test_a_peer_is_answered_interrupts_and_the_server_knows_what_it_heard(assets: Path, words: np.ndarray) -> None:
-    async def talk(server: LiveServer, address: str, client: aiohttp.ClientSession) -> None:
-        microphone = Microphone()
-        caller = Caller(microphone)
-        assert (await caller.call(client, address))[0] == 200
-        await until(lambda: len(caller.sound) > 10)
-        microphone.say(words)
-        follower = Follower(caller)
-        await until(lambda: follower.is_at(1, 0.7))
-        microphone.say(words)  # into the answer
-        await until(lambda: follower.is_at(2, 0.7))
-        assert len(meets.items) == 2
-        caller.channel.send(json.dumps({"type": "interrupt"}))
-        await until(lambda: [i.truncated_ms is not None for i in meets.items.values()] == [True, True])
-        caller.channel.send(json.dumps({"type": "text", "text": "And now?"}))
-        await until(lambda: follower.is_at(3, 0.3))
-        heard = await asyncio.to_thread(places, list(caller.sound))
-        told = [i.truncated_ms / 1000 for i in list(meets.items.values())[:2]]
-        assert told[0] > 0.5 and told[1] > 0.5 and len(meets.items) == len(heard) == 3
-        # a busy machine loses pieces of 20 ms on the way, which were sent all the same: 40 ms is what `bench live` asks for
-        assert heard[:2] == pytest.approx(told, abs=0.09)
-        assert [t["position_s"] for t in caller.told if t["type"] == "interrupted"] == pytest.approx(told, abs=0.045)
-        lines = [(t["who"], t["text"]) for t in caller.told if t["type"] == "transcript"]
-        assert lines.count(("user", "What I said.")) == 2 and ("user", "And now?") in lines
-        assert not [text for who, text in lines if who == "avatar" and text.startswith("(")]
-        await caller.close()
-        await until(lambda: not server.sessions, 15)
+    def run(callers: list[Caller]) -> None:
+        async def talk(server: LiveServer, address: str, client: aiohttp.ClientSession) -> None:
+            microphone = Microphone()
+            caller = Caller(microphone)
+            callers.append(caller)
+            assert (await caller.call(client, address))[0] == 200
+            await until(lambda: len(caller.sound) > 10)
+            microphone.say(words)
+            follower = Follower(caller)
+            await until(lambda: follower.is_at(1, 0.7))
+            microphone.say(words)  # into the answer
+            await until(lambda: follower.is_at(2, 0.7))
+            assert len(meets.items) == 2
+            caller.channel.send(json.dumps({"type": "interrupt"}))
+            await until(lambda: [i.truncated_ms is not None for i in meets.items.values()] == [True, True])
+            caller.channel.send(json.dumps({"type": "text", "text": "And now?"}))
+            await until(lambda: follower.is_at(3, 0.3))
+            heard = await asyncio.to_thread(places, list(caller.sound))
+            told = [i.truncated_ms / 1000 for i in list(meets.items.values())[:2]]
+            assert told[0] > 0.5 and told[1] > 0.5 and len(meets.items) == len(heard) == 3
+            assert heard[:2] == pytest.approx(told, abs=0.04)
+            assert [t["position_s"] for t in caller.told if t["type"] == "interrupted"] == pytest.approx(told, abs=0.045)
+            lines = [(t["who"], t["text"]) for t in caller.told if t["type"] == "transcript"]
+            assert lines.count(("user", "What I said.")) == 2 and ("user", "And now?") in lines
+            assert not [text for who, text in lines if who == "avatar" and text.startswith("(")]
+            await caller.close()
+            await until(lambda: not server.sessions, 15)
 
-    meets = RealtimeServer(sound=RISING, pause_s=0.02)
+        meets = RealtimeServer(sound=RISING, pause_s=0.02)
 
-    async def with_both(server: LiveServer, address: str, client: aiohttp.ClientSession) -> None:
-        async with meets:
-            server._agent = agent_named("openai-realtime", AgentOptions(base_url=meets.address))
-            await talk(server, address, client)
+        async def with_both(server: LiveServer, address: str, client: aiohttp.ClientSession) -> None:
+            async with meets:
+                server._agent = agent_named("openai-realtime", AgentOptions(base_url=meets.address))
+                await talk(server, address, client)
 
-    with_server(assets, with_both)
-    assert meets.broken == []
+        with_server(assets, with_both)
+        assert meets.broken == []
+
+    again_if_late(run)
 
 
 def test_who_calls_is_told_that_the_agents_server_is_not_there(assets: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 
 from parity.chromium import CHROMIUM, Browser
-from tests.live.caller import Caller, found_in, served, until, with_server
+from tests.live.caller import Caller, again_if_late, found_in, served, until, with_server
 from tm_core.errors import InputError
 from tm_core.live.agents import agent_named
 from tm_core.live.server import LARGEST_UPLOAD, LiveServer, ServeOptions
@@ -43,38 +43,42 @@ def voice(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_peer_speaks_and_is_answered_in_its_own_voice(assets: Path, voice: Path) -> None:
-    async def talk(server: LiveServer, address: str, client: aiohttp.ClientSession) -> None:
-        before = threading.active_count()
-        caller = Caller(voice)
-        assert (await caller.call(client, address))[0] == 200
-        await until(lambda: any(t["type"] == "status" and t["state"] == "speaking" for t in caller.told))
-        await until(lambda: caller.told[-1]["type"] == "status" and caller.told[-1]["state"] == "listening")
-        sound = np.concatenate(caller.sound)
-        assert len(caller.pictures) > 40 and caller.pictures[-1].shape == (96, 96, 3)
-        words = read_audio(voice).samples[26000:30000]
-        own, other = found_in(words, sound[::3]), found_in(words[::-1].copy(), sound[::3])
-        assert own > max(0.3, 1.2 * other), (own, other)  # its own words, through Opus twice; a busy machine loses some pieces
-        assert any(t["type"] == "transcript" and t["who"] == "user" for t in caller.told)
-        assert [t["latency_ms"] for t in caller.told if t["type"] == "status"][-1] > 500  # turn detection alone takes so long
-        # a second one is refused in one line while the first goes on
-        other = Caller(None)
-        status, body = await other.call(client, address)
-        assert status == 503 and body == {"error": "sessions: 1 of 1 are taken; try again later"}
-        await other.close()
-        async with client.get(f"{address}/metrics") as answer:
-            text = await answer.text()
-        assert "talking_machines_sessions 1\n" in text and "talking_machines_sessions_refused_total 1\n" in text
-        # whatever else is said to it is answered in one line
-        for message in ("{", "[]", '{"type": "shout"}', '{"type": "text", "text": ""}', json.dumps({"type": "text", "text": "x" * 3000}),
-                        "[" * 40_000):
-            told = len([t for t in caller.told if t["type"] == "error"])
-            caller.channel.send(message)
-            await until(lambda told=told: len([t for t in caller.told if t["type"] == "error"]) == told + 1, 10)
-        await caller.close()
-        await until(lambda: not server.sessions, 15)
-        await until(lambda: threading.active_count() <= before + 8, 15)  # what is left are the loop's own workers
+    def run(callers: list[Caller]) -> None:
+        async def talk(server: LiveServer, address: str, client: aiohttp.ClientSession) -> None:
+            before = threading.active_count()
+            caller = Caller(voice)
+            callers.append(caller)
+            assert (await caller.call(client, address))[0] == 200
+            await until(lambda: any(t["type"] == "status" and t["state"] == "speaking" for t in caller.told))
+            await until(lambda: caller.told[-1]["type"] == "status" and caller.told[-1]["state"] == "listening")
+            sound = np.concatenate(caller.sound)
+            assert len(caller.pictures) > 40 and caller.pictures[-1].shape == (96, 96, 3)
+            words = read_audio(voice).samples[26000:30000]
+            assert found_in(words, sound[::3]) > 0.5 > found_in(words[::-1].copy(), sound[::3])  # its own words, through Opus twice
+            assert any(t["type"] == "transcript" and t["who"] == "user" for t in caller.told)
+            assert [t["latency_ms"] for t in caller.told if t["type"] == "status"][-1] > 500  # turn detection alone takes so long
+            # a second one is refused in one line while the first goes on
+            other = Caller(None)
+            status, body = await other.call(client, address)
+            assert status == 503 and body == {"error": "sessions: 1 of 1 are taken; try again later"}
+            await other.close()
+            async with client.get(f"{address}/metrics") as answer:
+                text = await answer.text()
+            assert "talking_machines_sessions 1\n" in text and "talking_machines_sessions_refused_total 1\n" in text
+            # whatever else is said to it is answered in one line
+            for message in (
+                "{", "[]", '{"type": "shout"}', '{"type": "text", "text": ""}', json.dumps({"type": "text", "text": "x" * 3000}),
+                            "[" * 40_000):
+                told = len([t for t in caller.told if t["type"] == "error"])
+                caller.channel.send(message)
+                await until(lambda told=told: len([t for t in caller.told if t["type"] == "error"]) == told + 1, 10)
+            await caller.close()
+            await until(lambda: not server.sessions, 15)
+            await until(lambda: threading.active_count() <= before + 8, 15)  # what is left are the loop's own workers
 
-    with_server(assets, talk)
+        with_server(assets, talk)
+
+    again_if_late(run)
 
 
 def test_pictures_that_cannot_be_sent_in_time_are_left_out_not_late() -> None:
